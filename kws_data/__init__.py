@@ -1,0 +1,1 @@
+"""Clips on disk to tf.data batches; knows nothing of models."""

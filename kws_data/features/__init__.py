@@ -1,0 +1,1 @@
+"""Keras layers from a batch of waveforms to a batch of features; one module a family, one YAML a choice."""

@@ -1,0 +1,1 @@
+"""Feature tensor to logits, in Keras; knows nothing of data or files."""
