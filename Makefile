@@ -1,0 +1,27 @@
+# The README's two commands, and what keeps them working.
+PYTHON ?= python3.11
+VENV ?= .venv
+ARGS ?=
+
+.PHONY: train test install lock lint
+
+train: install ## train on the built-in synthetic data; make train ARGS="dataset=… model=…"
+	$(VENV)/bin/python train.py $(ARGS)
+
+test: install ## run all tests, the slow ones included; make test ARGS='-m "not slow"' leaves them out
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: install
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml requirements.lock
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -c requirements.lock -e '.[speech,dev]'
+	touch $@
+
+lock: ## pin anew what pyproject.toml admits; needs uv
+	uv pip compile -q --universal --python-version 3.11 --extra speech --extra dev --no-annotate --no-emit-index-url \
+		--custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	sed -i.bak 's/ ;.*//' requirements.lock && rm requirements.lock.bak # the markers say the same in every line

@@ -1,0 +1,138 @@
+"""Files and folders that appear whole or not at all, and the locks that keep two writers of one path apart.
+
+A writer fills a temporary sibling (the same file system, so that the rename is one step) and renames it into place
+when it is complete and on the disk. A killed writer leaves at most a hidden `.NAME.<16 hex digits>.tmp` beside NAME,
+which the next holder of NAME's lock clears with `remove_leftovers`.
+"""
+
+import errno
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock
+
+_LEFTOVER = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.tmp(?P<suffix>\..*)?", re.DOTALL)
+_LOCK = re.compile(r"\.(?P<name>.+)\.lock", re.DOTALL)
+_SYNC_ONE_BY_ONE = 256  # files; above that, one sync of the whole system is the cheaper way
+
+
+@contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` to write to; on leaving, it becomes `path`, and on an error it is removed.
+
+    The temporary name ends in the suffix of `path`, for the writers that choose a format by it. Readers see the old
+    file or the new one, never a part. The parent folders are made. Raises what the body raises, and OSError.
+    """
+    temporary = _temporary_sibling(path, path.suffix)
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+@contextmanager
+def replace_dir(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder beside `path` to fill; on leaving, it becomes `path`, on an error it is removed.
+
+    An older folder at `path` is replaced. No system call swaps two folders portably, so for an instant there is none:
+    readers that may meet a replacement take the lock of `path`. Raises what the body raises, and OSError.
+    """
+    temporary = _temporary_sibling(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        _sync_tree(temporary)
+        _move_over(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync(path.parent)
+
+
+def lock_for(path: Path, timeout_s: float = -1) -> FileLock:
+    """The lock between processes that whoever writes `path` holds: the hidden file `.NAME.lock` beside it.
+
+    `timeout_s`: -1 waits for ever, 0 tries once; `filelock.Timeout` is raised when it runs out. The operating
+    system releases the lock of a process that dies.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout_s)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed writers of `path` left beside it. Only for the holder of `path`'s lock."""
+    if not path.parent.is_dir():
+        return
+    for sibling in list(path.parent.iterdir()):
+        if sibling.name != path.name and not is_lock(sibling.name) and written_for(sibling.name) == path.name:
+            remove(sibling)
+
+
+def written_for(name: str) -> str:
+    """The name that a temporary's name was made for (`.store.0123456789abcdef.tmp` → `store`); others unchanged."""
+    match = _LEFTOVER.fullmatch(name)
+    return match["name"] if match else name
+
+
+def is_lock(name: str) -> bool:
+    """Whether a file name is one that `lock_for` makes."""
+    return _LOCK.fullmatch(name) is not None
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a folder with what is in it, or a link (never what the link points to). Absent is fine."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _temporary_sibling(path: Path, suffix: str = "") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp{suffix}")
+
+
+def _move_over(source: Path, target: Path) -> None:
+    """Rename the folder `source` to `target`; an older `target` is set aside first, and put back if that fails."""
+    old = _temporary_sibling(target)
+    while True:
+        try:
+            source.replace(target)
+            break
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                if os.path.lexists(old) and not os.path.lexists(target):
+                    old.replace(target)
+                raise
+        remove(old)  # of the round before: another writer's folder took the freed place
+        with suppress(FileNotFoundError):
+            target.replace(old)
+    remove(old)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_tree(folder: Path) -> None:
+    files = [Path(root, name) for root, _, names in os.walk(folder) for name in names]
+    if len(files) > _SYNC_ONE_BY_ONE:
+        os.sync()
+        return
+    for file in files:
+        if not file.is_symlink():
+            _sync(file)

@@ -1,0 +1,67 @@
+"""What every waveform augmentation stage is, and the batch that it works on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kws_data.draws import Draws
+from kws_data.noise import NoiseBank
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+@dataclass
+class ClipBatch:
+    """A batch of clips as gathered from the store, before the graph.
+
+    Attributes:
+        pcm: [batch, samples] int16, zeros after each clip's length.
+        lengths: [batch] int32, the true lengths in samples.
+        labels: [batch] int32.
+        ids: [batch] int64, the examples' ids.
+        silence: [batch] bool: rows made of noise alone, which no stage adds more noise to.
+    """
+
+    pcm: np.ndarray
+    lengths: np.ndarray
+    labels: np.ndarray
+    ids: np.ndarray
+    silence: np.ndarray
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a stage may draw on beside the batch: the split's noise and the sample rate in Hz."""
+
+    noise: NoiseBank
+    split: str
+    sample_rate: int
+
+
+class WaveformStage:
+    """One augmentation: `prepare` draws its parameters (NumPy), `apply` uses them (in the graph, on the batch).
+
+    Drawing is apart from applying so that what is random depends on `Draws` alone, wherever and however often the graph
+    runs. What only moves samples about is cheapest on the int16 batch: such a stage does it in `prepare`.
+    """
+
+    def prepare(self, batch: ClipBatch, draws: Draws, context: StageContext) -> dict[str, np.ndarray]:
+        """Draw one value per clip for each parameter; may change `batch.pcm` in place.
+
+        Returns:
+            arrays with the batch as first axis, as `parameter_dtypes` declares them.
+        """
+        raise NotImplementedError
+
+    def parameter_shapes(self) -> dict[str, tuple[str, int]]:
+        """Name → (dtype, rank) of what `prepare` returns; rank 2 is [batch, samples]."""
+        return {}
+
+    def apply(self, waveform: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
+        """[batch, samples] float32 → the same shape."""
+        del parameters
+        return waveform

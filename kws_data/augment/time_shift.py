@@ -1,0 +1,34 @@
+"""Shift each clip in time."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kws_data.augment.stage import ClipBatch, StageContext, WaveformStage
+from kws_data.draws import Draws
+
+
+class TimeShift(WaveformStage):
+    """Shift by a time uniform in ±`time_shift_ms`, zero-filled, as the original example does.
+
+    A large shift pushes part of the word out of the clip; 100 ms suits one-second clips of single words.
+    """
+
+    def __init__(self, time_shift_ms: float) -> None:
+        if time_shift_ms < 0:
+            raise ValueError(f"time_shift_ms must be at least 0, got {time_shift_ms}")
+        self.time_shift_ms = time_shift_ms
+
+    def prepare(self, batch: ClipBatch, draws: Draws, context: StageContext) -> dict[str, np.ndarray]:
+        """Move the samples; each clip keeps its length."""
+        limit = int(self.time_shift_ms * context.sample_rate / 1000)
+        shifts = draws.integers("time shift", 2 * limit + 1) - limit
+        for row, length, shift in zip(batch.pcm, batch.lengths, shifts, strict=True):
+            shift = int(np.clip(shift, -length, length))
+            if shift > 0:
+                row[shift:length] = row[: length - shift].copy()
+                row[:shift] = 0
+            elif shift < 0:
+                row[: length + shift] = row[-shift:length].copy()
+                row[length + shift : length] = 0
+        return {}

@@ -1,0 +1,137 @@
+"""The cache folder: downloaded data sets, their archives, catalogs and packed stores; listing and clearing them.
+
+Whoever fills an entry follows `kws_data.atomic`: it holds `lock_for(path)`, and writes with `replace_file` or
+`replace_dir`.
+"""
+
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import platformdirs
+from filelock import Timeout
+
+from kws_data import atomic
+from kws_data.errors import KwsError
+
+KINDS = ("datasets", "archives", "catalogs", "stores")
+PARTIAL_SUFFIX = ".partial"  # of an archive whose download is not complete and verified
+
+_AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".mp3"}
+_NOISE_FOLDER = "_background_noise_"
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """One thing in the cache, with what interrupted work on it left behind (so `path` itself may be missing)."""
+
+    kind: str
+    name: str
+    path: Path
+    bytes: int
+    clips: int | None  # audio files outside `_background_noise_`; data sets only
+    modified: datetime  # UTC, of the newest top-level change
+
+
+def cache_dir() -> Path:
+    """The cache folder: KWS_DATA, else the user's own for this program. It need not exist yet."""
+    chosen = os.environ.get("KWS_DATA")
+    return Path(chosen).expanduser().absolute() if chosen else Path(platformdirs.user_cache_dir("kws"))
+
+
+def datasets_dir(cache: Path | None = None) -> Path:
+    """Where extracted data sets stand, one folder each."""
+    return (cache or cache_dir()) / "datasets"
+
+
+def archives_dir(cache: Path | None = None) -> Path:
+    """Where archives are downloaded to, and where a user puts one by hand."""
+    return (cache or cache_dir()) / "archives"
+
+
+def catalogs_dir(cache: Path | None = None) -> Path:
+    """Where scanned catalogs are kept."""
+    return (cache or cache_dir()) / "catalogs"
+
+
+def stores_dir(cache: Path | None = None) -> Path:
+    """Where packed PCM stores are kept."""
+    return (cache or cache_dir()) / "stores"
+
+
+def entries(cache: Path | None = None) -> list[CacheEntry]:
+    """What the cache holds, by kind and name. A link counts as itself: what it points to is not the cache's."""
+    root = cache or cache_dir()
+    return [_entry(kind, name, root, paths) for kind in KINDS for name, paths in sorted(_grouped(root / kind).items())]
+
+
+def clear(kind: str | None = None, name: str | None = None, *, cache: Path | None = None) -> int:
+    """Remove the entries of a kind (None: of every kind) and a name (None: all), and return the bytes freed.
+
+    Nothing outside the cache folder is touched: names are only compared with what is there, links are removed as links.
+    Raises KwsError for an unknown kind or name, and for an entry that another process is filling.
+    """
+    root = cache or cache_dir()
+    if kind is not None and kind not in KINDS:
+        raise KwsError(f"cache: no kind {kind!r}; there are {', '.join(KINDS)}")
+    kinds = KINDS if kind is None else (kind,)
+    found = [entry for entry in entries(root) if entry.kind in kinds]
+    if name is not None:
+        known = ", ".join(entry.name for entry in found) or "nothing"
+        found = [entry for entry in found if entry.name == name]
+        if not found:
+            raise KwsError(f"cache: no entry {name!r} under {', '.join(kinds)} in {root}; there is {known}")
+    for linked in {entry.path.parent for entry in found if entry.path.parent.is_symlink()}:
+        raise KwsError(
+            f"cache: {linked} is a link to {linked.resolve()}, outside the cache; remove what is there by hand"
+        )
+    for entry in found:
+        _remove(entry)
+    return sum(entry.bytes for entry in found)
+
+
+def _remove(entry: CacheEntry) -> None:
+    try:
+        with atomic.lock_for(entry.path, timeout_s=0):
+            for path in _grouped(entry.path.parent).get(entry.name, []):
+                atomic.remove(path)
+    except Timeout:
+        raise KwsError(f"cache: {entry.path} is in use by another process; try again when that has ended") from None
+    except OSError as error:
+        raise KwsError(f"cache: can't remove {error.filename or entry.path}: {error.strerror}") from None
+
+
+def _grouped(folder: Path) -> dict[str, list[Path]]:
+    """The paths in a kind's folder by entry name: the entry, its partial download, temporaries of killed writers."""
+    groups: dict[str, list[Path]] = defaultdict(list)
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if not atomic.is_lock(path.name):
+                groups[atomic.written_for(path.name).removesuffix(PARTIAL_SUFFIX)].append(path)
+    return groups
+
+
+def _entry(kind: str, name: str, root: Path, paths: list[Path]) -> CacheEntry:
+    measured = [_measure(path) for path in paths]
+    return CacheEntry(
+        kind=kind,
+        name=name,
+        path=root / kind / name,
+        bytes=sum(size for size, _ in measured),
+        clips=sum(clips for _, clips in measured) if kind == "datasets" else None,
+        modified=datetime.fromtimestamp(max(path.lstat().st_mtime for path in paths), UTC),
+    )
+
+
+def _measure(path: Path) -> tuple[int, int]:
+    """Bytes of the files at or below `path`, and how many of them are clips; links are not followed."""
+    if path.is_symlink() or not path.is_dir():
+        return path.lstat().st_size, 0
+    size = clips = 0
+    for folder, _, names in os.walk(path):
+        size += sum(Path(folder, name).lstat().st_size for name in names)
+        if Path(folder).name != _NOISE_FOLDER:
+            clips += sum(Path(name).suffix.lower() in _AUDIO_SUFFIXES for name in names)
+    return size, clips

@@ -1,0 +1,186 @@
+"""Scan a folder of clips once into a table: one row a file, the broken ones with their reason.
+
+Columns: `path` (below the root, with '/'), `word` (the folder), `speaker`, `utterance`, `num_samples` and `sample_rate`
+(as in the file), `bytes`, `mtime_ns`, `error` (empty for a good file). A split policy adds `split`.
+
+The headers that were read are kept as Parquet in the cache folder; the next scan reads only files whose size or
+modification time changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from kws_data.atomic import replace_file
+from kws_data.audio import UnreadableAudioError, read_header
+from kws_data.cache import catalogs_dir
+from kws_data.errors import KwsError
+from kws_data.parallel import map_chunks
+
+BACKGROUND_NOISE = "_background_noise_"
+SILENCE = "_silence_"
+UNKNOWN = "_unknown_"
+SPECIAL_FOLDERS = (BACKGROUND_NOISE, SILENCE, UNKNOWN)
+
+_CACHE_VERSION = 1
+_HEADER_COLUMNS = ["path", "bytes", "mtime_ns", "num_samples", "sample_rate", "error"]
+
+
+def scan(root: Path, *, speaker_pattern: str | None = None) -> pd.DataFrame:
+    """The catalog of `root/<word>/…/<clip>`, sorted by path.
+
+    Files directly in `root` (lists, licences) are no clips; hidden files and folders are passed over.
+
+    Args:
+        root: the data set's folder.
+        speaker_pattern: a regular expression whose first group (else whole match) in the file name is the speaker, for
+            names without `_nohash_`.
+
+    Raises:
+        KwsError: `root` is no folder, or `speaker_pattern` is no regular expression.
+    """
+    root = root.expanduser()
+    if not root.is_dir():
+        raise KwsError(f"dataset.path: no folder '{root}'; give one that holds a folder of clips for each word")
+    root = root.resolve()
+    files = pd.DataFrame(_walk(root), columns=["path", "bytes", "mtime_ns"])
+    headers = _with_headers(root, files.sort_values("path", ignore_index=True))
+    return _with_names(headers, speaker_pattern)
+
+
+def scan_below(folder: Path, *, speaker_pattern: str | None = None) -> pd.DataFrame:
+    """The catalog of every file below `folder`, at any depth, all under one word: the folder's name."""
+    folder = folder.expanduser()
+    if not folder.is_dir():
+        raise KwsError(f"task.unknown_dirs: no folder '{folder}'")
+    folder = folder.resolve()
+    catalog = pd.DataFrame(_walk(folder, with_root_files=True), columns=["path", "bytes", "mtime_ns"])
+    headers = _with_headers(folder, catalog.sort_values("path", ignore_index=True))
+    return _with_names(headers, speaker_pattern).assign(word=folder.name)
+
+
+def usable(catalog: pd.DataFrame) -> pd.DataFrame:
+    """The rows that nothing is wrong with."""
+    return catalog[catalog["error"] == ""]
+
+
+def set_aside(catalog: pd.DataFrame) -> pd.DataFrame:
+    """The rows that cannot be used, with their reason in `error`."""
+    return catalog[catalog["error"] != ""]
+
+
+def _walk(root: Path, *, with_root_files: bool = False) -> Iterator[tuple[str, int, int]]:
+    """(path below root, bytes, modification time in ns) of every file; links are followed, loops are not."""
+    pending = [(str(root), "")]
+    seen: set[tuple[int, int]] = set()
+    while pending:
+        folder, below = pending.pop()
+        status = os.stat(folder)  # noqa: PTH116 - a Path for each of 100,000 files would double the time
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    pending.append((entry.path, f"{below}{entry.name}/"))
+                elif below or with_root_files:
+                    try:
+                        file = entry.stat()
+                    except FileNotFoundError:  # a dangling link: listed, with its reason, when its header is read
+                        yield f"{below}{entry.name}", 0, 0
+                    else:
+                        yield f"{below}{entry.name}", file.st_size, file.st_mtime_ns
+
+
+def _with_headers(root: Path, files: pd.DataFrame) -> pd.DataFrame:
+    """Add num_samples, sample_rate and error, from the cache where the file is as it was."""
+    cache = catalogs_dir() / f"{hashlib.sha256(str(root).encode()).hexdigest()[:16]}-v{_CACHE_VERSION}.parquet"
+    known = _read_cache(cache)
+    merged = files.merge(known, on=["path", "bytes", "mtime_ns"], how="left")
+    fresh = merged["num_samples"].isna().to_numpy()
+    if fresh.any() or len(known) != len(files):
+        paths = merged.loc[fresh, "path"].tolist()
+        rows = [row for part in map_chunks(_HeaderReader(root), paths, "scanning") for row in part]
+        merged.loc[fresh, ["num_samples", "sample_rate"]] = [row[:2] for row in rows]
+        merged.loc[fresh, "error"] = [row[2] for row in rows]
+        merged = merged.astype({"num_samples": "int64", "sample_rate": "int64"})
+        _write_cache(cache, merged[_HEADER_COLUMNS])
+    return merged.astype({"num_samples": "int64", "sample_rate": "int64", "error": str})
+
+
+class _HeaderReader:
+    """A function of paths below one root that can be sent to another process."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __call__(self, paths: Sequence[str]) -> list[tuple[int, int, str]]:
+        return [self._read(path) for path in paths]
+
+    def _read(self, path: str) -> tuple[int, int, str]:
+        try:
+            header = read_header(self.root / path)
+        except UnreadableAudioError as error:
+            return 0, 0, str(error)
+        return header.num_samples, header.sample_rate, ""
+
+
+def _read_cache(cache: Path) -> pd.DataFrame:
+    empty = pd.DataFrame(
+        {
+            column: pd.Series(dtype="int64" if column in ("bytes", "mtime_ns") else object)
+            for column in _HEADER_COLUMNS
+        }
+    )
+    if not cache.is_file():
+        return empty
+    try:
+        return pd.read_parquet(cache)[_HEADER_COLUMNS]
+    except (OSError, ValueError, KeyError):
+        return empty  # a damaged cache costs a scan, nothing more
+
+
+def _write_cache(cache: Path, headers: pd.DataFrame) -> None:
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with replace_file(cache) as temporary:
+            headers.to_parquet(temporary, index=False)
+    except OSError as error:
+        raise KwsError(
+            f"cannot write the catalog cache '{cache}': {error.strerror}; set KWS_DATA to a writable folder"
+        ) from error
+
+
+def _with_names(catalog: pd.DataFrame, speaker_pattern: str | None) -> pd.DataFrame:
+    """Add word, speaker and utterance, which the path tells."""
+    names = catalog["path"].str.rsplit("/", n=1).str[-1]
+    parts = names.str.extract(r"^(?P<speaker>.*?)_nohash_(?P<utterance>\d*)")
+    speaker = parts["speaker"]
+    if speaker_pattern is not None:
+        speaker = speaker.fillna(_match_speakers(names, speaker_pattern))
+    return catalog.assign(
+        word=catalog["path"].str.split("/", n=1).str[0],
+        speaker=speaker.fillna(names).astype(str),
+        utterance=pd.to_numeric(parts["utterance"], errors="coerce").fillna(-1).astype("int64"),
+    )
+
+
+def _match_speakers(names: pd.Series, pattern: str) -> pd.Series:
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise KwsError(f"dataset.speaker_pattern: '{pattern}' is no regular expression: {error}") from error
+
+    def speaker(name: str) -> str | None:
+        match = expression.search(name)
+        return None if match is None else (match.group(1) if expression.groups else match.group(0))
+
+    return names.map(speaker)

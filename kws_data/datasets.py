@@ -1,0 +1,90 @@
+"""Where a data set's folder comes from: the user's disk, a download, or a speech synthesiser (`conf/dataset/`)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from kws_data import download
+from kws_data.atomic import lock_for
+from kws_data.cache import datasets_dir
+from kws_data.words import V001_WORDS
+
+
+class Dataset(Protocol):
+    """What `conf/dataset/` instantiates."""
+
+    speaker_pattern: str | None
+    licence: str | None
+    citation: str | None
+
+    def locate(self) -> Path:
+        """The folder, downloaded or made first if need be.
+
+        Raises:
+            KwsError: it is not there and cannot be got.
+        """
+
+
+class Folder:
+    """A folder of the user's: `path/<word>/<clip>`."""
+
+    def __init__(
+        self, path: str, speaker_pattern: str | None = None, licence: str | None = None, citation: str | None = None
+    ) -> None:
+        self.path = Path(path).expanduser()
+        self.speaker_pattern, self.licence, self.citation = speaker_pattern, licence, citation
+
+    def locate(self) -> Path:
+        """The folder as it is; the scan says so if there is none."""
+        return self.path
+
+
+class Published:
+    """A published archive, downloaded once into the cache folder."""
+
+    speaker_pattern = None
+
+    def __init__(self, name: str) -> None:
+        self.archive = download.named(name)
+        self.licence: str | None = self.archive.licence
+        self.citation: str | None = self.archive.citation
+
+    def locate(self) -> Path:
+        """The extracted folder in the cache."""
+        return download.fetch(self.archive)
+
+
+class Synthetic:
+    """Words spoken by text-to-speech, made once into the cache folder; see `synthesis.synthesize`."""
+
+    speaker_pattern = None
+    licence: str | None = "Made on this machine with the speech synthesiser eSpeak NG."
+    citation: str | None = None
+
+    def __init__(
+        self, words: Sequence[str] | None = None, clips_per_word: int = 100, voices: int = 100, seed: int = 0
+    ) -> None:
+        for name, value in (("clips_per_word", clips_per_word), ("voices", voices)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.words = list(V001_WORDS if words is None else words)
+        self.clips_per_word, self.voices, self.seed = clips_per_word, voices, seed
+
+    def locate(self) -> Path:
+        """The folder in the cache, named by what it was made from."""
+        from kws_data import synthesis
+
+        made_from = [synthesis.VERSION, self.words, self.clips_per_word, self.voices, self.seed]
+        name = f"synthetic-{hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:12]}"
+        folder = datasets_dir() / name
+        if not folder.is_dir():
+            with lock_for(folder):
+                if not folder.is_dir():
+                    synthesis.synthesize(
+                        folder, words=self.words, clips_per_word=self.clips_per_word, voices=self.voices, seed=self.seed
+                    )
+        return folder

@@ -1,0 +1,42 @@
+"""Spread per-file work over processes, with a progress bar; small jobs stay in this process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+SMALL_JOB = 4_000  # files; below this, starting workers takes longer than reading one-second clips
+
+
+def num_workers(num_items: int) -> int:
+    """How many processes are worth starting for `num_items` files."""
+    return 1 if num_items < SMALL_JOB else max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
+
+
+def map_chunks(
+    function: Callable[[Sequence[Item]], Result], items: Sequence[Item], description: str, chunk: int = 512
+) -> Iterator[Result]:
+    """Yield `function(items[i : i + chunk])` in order.
+
+    Workers are joblib's: they don't inherit TensorFlow's threads, and they end with this process.
+    """
+    from joblib import Parallel, delayed
+
+    chunks = [items[start : start + chunk] for start in range(0, len(items), chunk)]
+    jobs = Parallel(n_jobs=num_workers(len(items)), return_as="generator")(delayed(function)(part) for part in chunks)
+    with tqdm(total=len(items), desc=description, unit="clip", disable=not show_progress(len(items))) as bar:
+        for part, result in zip(chunks, jobs, strict=True):
+            yield result
+            bar.update(len(part))
+
+
+def show_progress(num_items: int) -> bool:
+    """A bar is drawn for a person, and only where there is something to wait for."""
+    return sys.stderr.isatty() and num_items >= 200

@@ -1,0 +1,122 @@
+"""Decoded PCM of a folder's clips, packed once, so that no epoch decodes a file again.
+
+A store is a folder in the cache, named by a fingerprint of its files: `pcm.i16` holds all samples one clip after the
+other, `clips.parquet` each clip's place, length and content hash. It is memory-mapped: a process holds no more of it
+than the pages it is reading.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from kws_data.atomic import lock_for, remove_leftovers, replace_dir
+from kws_data.audio import UnreadableAudioError, read_pcm, resampled_length
+from kws_data.cache import stores_dir
+from kws_data.errors import KwsError
+from kws_data.parallel import map_chunks
+
+_VERSION = 1
+_PCM_FILE, _CLIPS_FILE = "pcm.i16", "clips.parquet"
+
+
+class ClipStore:
+    """The packed clips of one folder.
+
+    Attributes:
+        clips: a row per clip of the catalog it was built from, in its order: `path`, `offset` and `length` in samples,
+            `content` (a hash of the decoded samples), `error` (a reason, for a file that could not be decoded).
+        pcm: [samples] int16, memory-mapped.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clips = pd.read_parquet(folder / _CLIPS_FILE)
+        pcm = folder / _PCM_FILE
+        # numpy cannot map an empty file
+        self.pcm: np.ndarray = np.memmap(pcm, np.int16, "r") if pcm.stat().st_size else np.zeros(0, np.int16)
+
+
+def fingerprint(root: Path, catalog: pd.DataFrame, sample_rate: int) -> str:
+    """A name for the store of these files at this rate; changes when any file's name, size or time does."""
+    digest = hashlib.sha256(f"{_VERSION} {sample_rate} {root}".encode())
+    digest.update(pd.util.hash_pandas_object(catalog[["path", "bytes", "mtime_ns"]], index=False).to_numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def open_store(root: Path, catalog: pd.DataFrame, sample_rate: int) -> ClipStore:
+    """The store of the catalog's usable clips, built if it is not there yet.
+
+    Runs that start at once build it once: the others wait for it.
+
+    Raises:
+        KwsError: the cache folder cannot be written (no room, no permission).
+    """
+    folder = stores_dir() / fingerprint(root, catalog, sample_rate)
+    try:
+        if not folder.is_dir():
+            with lock_for(folder):
+                remove_leftovers(folder)
+                if not folder.is_dir():
+                    with replace_dir(folder) as temporary:
+                        _build(temporary, root, catalog, sample_rate)
+        return ClipStore(folder)
+    except OSError as error:
+        raise KwsError(
+            f"cannot keep decoded clips in '{folder.parent}': {error.strerror or error}; free some room (kws data cache)"
+            " or set KWS_DATA to another folder"
+        ) from error
+
+
+class _Place(NamedTuple):
+    """Where one clip goes: at most `room` samples from `offset` on."""
+
+    path: str
+    offset: int
+    room: int
+
+
+def _build(folder: Path, root: Path, catalog: pd.DataFrame, sample_rate: int) -> None:
+    room = [
+        resampled_length(samples, rate, sample_rate)
+        for samples, rate in zip(catalog["num_samples"], catalog["sample_rate"], strict=True)
+    ]
+    ends = np.cumsum(room, dtype=np.int64)
+    places = [
+        _Place(path, int(end) - length, length) for path, end, length in zip(catalog["path"], ends, room, strict=True)
+    ]
+    pcm = folder / _PCM_FILE
+    with pcm.open("wb") as file:
+        file.truncate(int(ends[-1]) * 2 if len(ends) else 0)
+    packed = [row for part in map_chunks(_Packer(root, pcm, sample_rate), places, "decoding") for row in part]
+    table = pd.DataFrame(packed, columns=["length", "content", "error"])
+    table.insert(0, "offset", [place.offset for place in places])
+    table.insert(0, "path", catalog["path"].to_numpy())
+    table.to_parquet(folder / _CLIPS_FILE, index=False)
+
+
+class _Packer:
+    """A function that decodes clips into their places; can be sent to another process."""
+
+    def __init__(self, root: Path, pcm: Path, sample_rate: int) -> None:
+        self.root, self.pcm, self.sample_rate = root, pcm, sample_rate
+
+    def __call__(self, places: Sequence[_Place]) -> list[tuple[int, str, str]]:
+        """(length, content hash, error) of each clip."""
+        with self.pcm.open("r+b") as file:
+            rows = []
+            for place in places:
+                try:
+                    samples = read_pcm(self.root / place.path, self.sample_rate)[: place.room]
+                except UnreadableAudioError as error:
+                    rows.append((0, "", str(error)))
+                    continue
+                file.seek(place.offset * 2)
+                file.write(samples.tobytes())
+                rows.append((len(samples), hashlib.blake2b(samples.tobytes(), digest_size=16).hexdigest(), ""))
+        return rows

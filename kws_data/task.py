@@ -1,0 +1,185 @@
+"""A task: which words are told apart, and what else the model must know not to be one of them.
+
+Labels are `_silence_` (0), `_unknown_` (1) and the wanted words in the order given, as in the original example; either
+of the first two can be left out.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kws_data.catalog import SILENCE, UNKNOWN
+from kws_data.corpus import Corpus, UnknownFolder
+from kws_data.draws import text_order
+from kws_data.errors import KwsError
+from kws_data.splits import SPLITS
+
+log = logging.getLogger(__name__)
+
+NO_SOURCE = -1  # a silence row: no file stands behind it
+
+
+class Task:
+    """What `conf/task/` chooses.
+
+    Args:
+        words: the wanted words; null takes every word that the data set has.
+        silence: whether there is a silence class, made of `silence_percentage` rows of noise.
+        unknown: whether there is an unknown class, drawn from all other words.
+        silence_percentage: silence rows in each split, in percent of its wanted clips, rounded up.
+        unknown_percentage: unknown clips likewise.
+        silence_kind: 'noise' (as the original) or 'zeros', for validation and testing; training hears noise.
+        unknown_dirs: folders whose clips all join the unknown class; a path, or `{path: …, share: 0.3}` for a folder
+            whose clips shall be that part of the class.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str] | None,
+        *,
+        silence: bool = True,
+        unknown: bool = True,
+        silence_percentage: float = 10.0,
+        unknown_percentage: float = 10.0,
+        silence_kind: str = "noise",
+        unknown_dirs: Sequence[Any] = (),
+    ) -> None:
+        self.words = None if words is None else _checked_words(words)
+        for name, value in (("silence_percentage", silence_percentage), ("unknown_percentage", unknown_percentage)):
+            if not 0 <= value <= 1000:
+                raise ValueError(f"{name} must be from 0 to 1000, got {value}")
+        if silence_kind not in ("noise", "zeros"):
+            raise ValueError(f"silence_kind must be 'noise' or 'zeros', got '{silence_kind}'")
+        self.silence, self.unknown = silence, unknown
+        self.silence_percentage, self.unknown_percentage = silence_percentage, unknown_percentage
+        self.silence_kind = silence_kind
+        self.unknown_folders = [_unknown_folder(entry) for entry in unknown_dirs or ()]
+        if self.unknown_folders and not unknown:
+            raise ValueError("unknown_dirs need the unknown class: set task.unknown=true")
+        names = [folder.name for folder in self.unknown_folders]
+        if len(set(names)) < len(names):
+            raise ValueError(f"unknown_dirs must have different names, got {names}")
+        if sum(folder.share or 0 for folder in self.unknown_folders) > 1:
+            raise ValueError("unknown_dirs must have shares that sum to at most 1")
+
+    def labels(self, corpus: Corpus) -> list[str]:
+        """The class names, in the order of the model's outputs.
+
+        Raises:
+            KwsError: a wanted word has no folder.
+        """
+        present = sorted(set(corpus.clips["word"]) - {SILENCE, UNKNOWN})
+        words = present if self.words is None else self.words
+        for word in words:
+            if word not in present:
+                near = difflib.get_close_matches(word, present, n=3, cutoff=0.0)
+                raise KwsError(f"task.words: no folder '{word}' in '{corpus.roots[0]}'; nearest: {', '.join(near)}")
+        return [SILENCE] * self.silence + [UNKNOWN] * self.unknown + words
+
+    def examples(self, corpus: Corpus, data_seed: int) -> pd.DataFrame:
+        """The rows of every split, stable for a seed.
+
+        Returns:
+            a row per example: `split`, `label` (index into `labels()`), `source` (NO_SOURCE for silence), `path`,
+            `word`, `speaker`, `folder`, `offset`, `length` (samples), `content`; the index is the example's id.
+        """
+        labels = self.labels(corpus)
+        parts = [self._split_examples(corpus, split, labels, data_seed) for split in SPLITS]
+        examples = pd.concat(parts, ignore_index=True)
+        return examples
+
+    def _split_examples(self, corpus: Corpus, split: str, labels: list[str], data_seed: int) -> pd.DataFrame:
+        clips = corpus.clips[corpus.clips["split"] == split]
+        label_of = {word: index for index, word in enumerate(labels)}
+        wanted = clips[clips["word"].isin(set(labels) - {SILENCE, UNKNOWN})]
+        parts = [wanted.assign(label=wanted["word"].map(label_of))]
+        if self.unknown:
+            unknown = self._unknown_clips(clips, labels, len(wanted), data_seed, split)
+            parts.append(unknown.assign(label=label_of[UNKNOWN]))
+        if self.silence:
+            recorded = clips[clips["word"] == SILENCE]
+            parts.append(recorded.assign(label=label_of[SILENCE]))
+            quota = math.ceil(len(wanted) * self.silence_percentage / 100)
+            parts.append(_silence_rows(max(0, quota - len(recorded)), split).assign(label=label_of[SILENCE]))
+        columns = ["split", "label", "source", "path", "word", "speaker", "folder", "offset", "length", "content"]
+        return pd.concat([part[columns] for part in parts if len(part)] or [parts[0][columns]], ignore_index=True)
+
+    def _unknown_clips(
+        self, clips: pd.DataFrame, labels: list[str], num_wanted: int, data_seed: int, split: str
+    ) -> pd.DataFrame:
+        """Recorded `_unknown_` clips, a draw of other words up to the percentage, and the unknown folders' clips."""
+        in_dataset = clips[clips["folder"] == ""]
+        recorded = in_dataset[in_dataset["word"] == UNKNOWN]
+        others = in_dataset[~in_dataset["word"].isin({*labels, SILENCE, UNKNOWN})]
+        quota = max(0, math.ceil(num_wanted * self.unknown_percentage / 100) - len(recorded))
+        parts = [recorded, _draw(others, quota, data_seed)]
+        whole = {folder.name for folder in self.unknown_folders if folder.share is None}
+        parts.append(clips[clips["folder"].isin(whole)])
+        shared = [folder for folder in self.unknown_folders if folder.share is not None]
+        rest = sum(map(len, parts))
+        total_share = sum(folder.share or 0.0 for folder in shared)
+        # rest is what the shares leave over; where they leave nothing, they divide the quota itself
+        total = rest / (1 - total_share) if total_share < 1 else max(quota, 1)
+        if total_share >= 1:
+            parts = []
+        for folder in shared:
+            available = clips[clips["folder"] == folder.name]
+            asked = round(total * (folder.share or 0.0))
+            if asked > len(available):
+                log.warning(
+                    "unknown folder '%s' has %d clips for %s, its share asks for %d: all are used",
+                    folder.name, len(available), split, asked,
+                )  # fmt: skip
+            parts.append(_draw(available, asked, data_seed))
+        return pd.concat(parts)
+
+
+def _draw(clips: pd.DataFrame, count: int, data_seed: int) -> pd.DataFrame:
+    """`count` of the clips, drawn with the seed."""
+    names = (clips["path"] + "@" + clips["offset"].astype(str)).tolist() if len(clips) else []
+    return clips.iloc[text_order(names, data_seed, "unknown")[:count]] if names else clips
+
+
+def _silence_rows(count: int, split: str) -> pd.DataFrame:
+    names = [f"{SILENCE}/{split}_{number}" for number in range(count)]
+    return pd.DataFrame(
+        {
+            "split": split, "source": NO_SOURCE, "path": np.array(names, dtype=object), "word": SILENCE,
+            "speaker": "", "folder": "", "offset": 0, "length": 0, "content": "",
+        }
+    )  # fmt: skip
+
+
+def _checked_words(words: Sequence[str]) -> list[str]:
+    checked = []
+    for word in words:
+        if not isinstance(word, str):
+            raise ValueError(f"words must be text, got {word!r}; YAML reads yes, no, on and off as true and false: quote them")
+        if word in (SILENCE, UNKNOWN):
+            raise ValueError(f"words must not name {word}: it is a class of its own (task.silence, task.unknown)")
+        checked.append(word)
+    if not checked:
+        raise ValueError("words must name at least one word, got none; null takes all the data set's words")
+    if len(set(checked)) < len(checked):
+        raise ValueError(f"words must differ, got {checked}")
+    return checked
+
+
+def _unknown_folder(entry: Any) -> UnknownFolder:
+    if isinstance(entry, str | Path):
+        return UnknownFolder(Path(entry))
+    try:
+        path, share = entry["path"], entry.get("share")
+    except (TypeError, KeyError, AttributeError):
+        raise ValueError(f"unknown_dirs must list paths or {{path: …, share: …}}, got {entry!r}") from None
+    if share is not None and not 0 < share <= 1:
+        raise ValueError(f"unknown_dirs: share of '{path}' must be above 0 and at most 1, got {share}")
+    return UnknownFolder(Path(path), share)

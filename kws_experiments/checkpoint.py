@@ -1,0 +1,83 @@
+"""All that a training needs to go on as if it had never stopped, in one file."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kws_data.atomic import replace_file
+from kws_data.errors import KwsError
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass
+class Progress:
+    """Where a training stands.
+
+    Attributes:
+        step: steps done.
+        history: a row per evaluation; early stopping and the choice of the best are functions of it.
+        seconds: time spent so far, over all sessions.
+        totals: [3] float64: sum of losses, correct clips and clips since the last evaluation.
+    """
+
+    step: int
+    history: list[dict[str, Any]]
+    seconds: float
+    totals: np.ndarray
+
+
+def save(path: Path, variables: Sequence[keras.Variable], progress: Progress) -> None:
+    """Write variables (weights, optimizer slots, dropout seeds) and progress, whole or not at all."""
+    state = {"step": progress.step, "history": progress.history, "seconds": progress.seconds}
+    _write(path, variables, state=np.array(json.dumps(state)), totals=progress.totals)
+
+
+def load(path: Path, variables: Sequence[keras.Variable]) -> Progress:
+    """Set the variables as they were saved, and give the progress.
+
+    Raises:
+        KwsError: the file is damaged, or holds another network's variables.
+    """
+    extra = _read(path, variables, "state", "totals")
+    state = json.loads(str(extra["state"]))
+    return Progress(state["step"], state["history"], state["seconds"], extra["totals"])
+
+
+def save_weights(path: Path, model: keras.Model) -> None:
+    """Write a model's weights alone, whole or not at all."""
+    _write(path, model.weights)
+
+
+def load_weights(path: Path, model: keras.Model) -> None:
+    """Set a model's weights as `save_weights` wrote them; raises as `load`."""
+    _read(path, model.weights)
+
+
+def _write(path: Path, variables: Sequence[keras.Variable], **extra: np.ndarray) -> None:
+    arrays = {f"v{place}": np.asarray(variable) for place, variable in enumerate(variables)}
+    with replace_file(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays, **extra)
+
+
+def _read(path: Path, variables: Sequence[keras.Variable], *extra: str) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path) as saved:
+            arrays = [saved[f"v{place}"] for place in range(len(variables))]
+            rest = {name: saved[name] for name in extra}
+            whole = len(saved.files) == len(arrays) + len(rest)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise KwsError(f"'{path}' is no whole checkpoint of this network; start over with force=true") from error
+    if not whole or any(a.shape != tuple(v.shape) for a, v in zip(arrays, variables, strict=True)):
+        raise KwsError(f"'{path}' holds another network's weights; start over with force=true")
+    for array, variable in zip(arrays, variables, strict=True):
+        variable.assign(array)
+    return rest

@@ -1,0 +1,84 @@
+"""A run's pictures: training curves, confusion matrix, and one batch as the model sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from sklearn.metrics import ConfusionMatrixDisplay
+
+from kws_data.atomic import replace_file
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure whole, and let go of it."""
+    with replace_file(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+    plt.close(figure)
+
+
+def training_curves(history: pd.DataFrame, best: int) -> Figure:
+    """Loss and accuracy by step, the best evaluation marked."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    for axis, name, scale, title in ((axes[0], "loss", 1, "Loss"), (axes[1], "accuracy", 100, "Accuracy (%)")):
+        axis.plot(history["step"], scale * history[name], ".-", label="training (augmented)")
+        axis.plot(history["step"], scale * history[f"val_{name}"], ".-", label="validation")
+        axis.axvline(history["step"].iloc[best], color="0.6", linestyle=":", label="best evaluation")
+        axis.set(xlabel="step", title=title)
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    return figure
+
+
+def confusion(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
+    """Clips by label (rows) and prediction (columns), coloured by the fraction of the row."""
+    size = max(6.0, 0.42 * len(labels) + 2)
+    figure, axis = plt.subplots(figsize=(size, size), layout="constrained")
+    fractions = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
+    display = ConfusionMatrixDisplay(fractions, display_labels=list(labels))
+    display.plot(ax=axis, include_values=False, cmap="Blues", colorbar=False, xticks_rotation="vertical")
+    for (row, column), count in np.ndenumerate(matrix):
+        if count:
+            colour = "white" if fractions[row, column] > 0.5 else "black"
+            axis.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
+    axis.set(xlabel="predicted", ylabel="label", title=title)
+    return figure
+
+
+def clips(
+    waveforms: np.ndarray, features: np.ndarray, titles: Sequence[str], sample_rate: int, columns: int = 4
+) -> Figure:
+    """Waveforms above their features, which run from left to right in time and upwards in frequency.
+
+    Args:
+        waveforms: [clips, samples].
+        features: [clips, frames, bins].
+        titles: one per clip.
+        sample_rate: Hz.
+        columns: clips per row.
+    """
+    rows = -(-len(waveforms) // columns)
+    figure, axes = plt.subplots(
+        2 * rows, columns, figsize=(3.2 * columns, 3.0 * rows), layout="constrained", squeeze=False,
+        height_ratios=[1, 1.6] * rows,
+    )  # fmt: skip
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for place, title in enumerate(titles):
+        row, column = divmod(place, columns)
+        wave, image = axes[2 * row, column], axes[2 * row + 1, column]
+        wave.plot(np.arange(waveforms.shape[1]) / sample_rate, waveforms[place], linewidth=0.5)
+        wave.set(ylim=(-1, 1), xlim=(0, waveforms.shape[1] / sample_rate), title=title)
+        wave.set_axis_on()
+        wave.tick_params(labelsize=6)
+        image.imshow(features[place].T, origin="lower", aspect="auto", cmap="viridis")
+        image.set_axis_on()
+        image.tick_params(labelsize=6)
+    return figure

@@ -1,0 +1,128 @@
+"""A run's folder: what stands where, and whether the run is new, unfinished or done."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from kws_data.atomic import replace_file
+from kws_data.errors import KwsError
+
+SCHEMA_VERSION = 1
+_PACKAGES = ("tensorflow", "tensorflow-io", "keras", "numpy", "pandas", "audiomentations", "hydra-core")
+
+
+@dataclass(frozen=True)
+class TrainingFiles:
+    """Where a training writes: the state to resume from, the best weights so far, the history."""
+
+    state: Path
+    best: Path
+    history: Path
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths below one run's folder."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The composed configuration, interpolations filled in."""
+        return self.path / "config.yaml"
+
+    @property
+    def record(self) -> Path:
+        """Status, versions, machine and data, as JSON."""
+        return self.path / "run.json"
+
+    @property
+    def data(self) -> Path:
+        """Tables about the data: clips per word and split, label counts, files set aside."""
+        return self.path / "data"
+
+    @property
+    def figures(self) -> Path:
+        """PNG pictures."""
+        return self.path / "figures"
+
+    @property
+    def model(self) -> Path:
+        """The trained model, waveform to logits, its front end inside."""
+        return self.path / "model.keras"
+
+    @property
+    def labels(self) -> Path:
+        """The class names, one a line, in the order of the model's outputs."""
+        return self.path / "labels.txt"
+
+    @property
+    def predictions(self) -> Path:
+        """Predictions of the test split, as Parquet."""
+        return self.path / "predictions.parquet"
+
+    @property
+    def metrics(self) -> Path:
+        """Figures of the test split, as JSON."""
+        return self.path / "metrics.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def training(self) -> TrainingFiles:
+        """What the training loop writes."""
+        checkpoints = self.path / "checkpoint"
+        return TrainingFiles(checkpoints / "state.npz", checkpoints / "best.npz", self.path / "history.csv")
+
+    def read_record(self) -> dict[str, Any] | None:
+        """What `write_record` wrote; None in a new folder.
+
+        Raises:
+            KwsError: the file is damaged, or of another schema.
+        """
+        if not self.record.is_file():
+            return None
+        try:
+            record = json.loads(self.record.read_text())
+            schema = record["schema_version"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise KwsError(f"'{self.record}' is damaged; start over with force=true") from error
+        if schema != SCHEMA_VERSION:
+            raise KwsError(
+                f"'{self.path}' has schema version {schema}, this program writes {SCHEMA_VERSION}; start over with force=true"
+            )
+        return record
+
+    def write_record(self, **values: Any) -> None:
+        """Add to the record, keeping what it holds."""
+        record = self.read_record() or {
+            "schema_version": SCHEMA_VERSION,
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "machine": platform.machine(),
+            "versions": {package: version(package) for package in _PACKAGES},
+        }
+        write_text(self.record, json.dumps(record | values, indent=2) + "\n")
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Write the composed configuration."""
+        write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(config)))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all, with its parent folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replace_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
