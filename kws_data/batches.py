@@ -23,7 +23,9 @@ class BatchPlan:
         lengths: [examples] samples, given where batches shall hold clips of similar length.
     """
 
-    def __init__(self, ids: np.ndarray, batch_size: int, *, seed: int | None, lengths: np.ndarray | None = None) -> None:
+    def __init__(
+        self, ids: np.ndarray, batch_size: int, *, seed: int | None, lengths: np.ndarray | None = None
+    ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.ids = np.asarray(ids, dtype=np.int64)

@@ -135,10 +135,7 @@ class _HeaderReader:
 
 def _read_cache(cache: Path) -> pd.DataFrame:
     empty = pd.DataFrame(
-        {
-            column: pd.Series(dtype="int64" if column in ("bytes", "mtime_ns") else object)
-            for column in _HEADER_COLUMNS
-        }
+        {column: pd.Series(dtype="int64" if column in ("bytes", "mtime_ns") else object) for column in _HEADER_COLUMNS}
     )
     if not cache.is_file():
         return empty

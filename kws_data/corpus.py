@@ -159,7 +159,9 @@ def _without_leaks(table: pd.DataFrame) -> pd.DataFrame:
     twin = table["content"].map(held_out.set_index("content")["path"])
     # The windows of one recording share its content hash and are apart in time already.
     own = table["source"].astype(str) + "/" + table["path"]
-    twin_own = table["content"].map((held_out["source"].astype(str) + "/" + held_out["path"]).set_axis(held_out["content"]))
+    twin_own = table["content"].map(
+        (held_out["source"].astype(str) + "/" + held_out["path"]).set_axis(held_out["content"])
+    )
     leaked = good & table["split"].eq(TRAINING) & twin.notna() & own.ne(twin_own.fillna(""))
     table.loc[leaked, "error"] = "same audio as the held-out clip " + twin[leaked].astype(str)
     return table
@@ -167,4 +169,8 @@ def _without_leaks(table: pd.DataFrame) -> pd.DataFrame:
 
 def _first_reason(table: pd.DataFrame) -> str:
     errors = table.loc[table["error"].ne(""), ["path", "error"]]
-    return "" if errors.empty else f" (first of {len(errors)} set aside: {errors.iloc[0]['path']}: {errors.iloc[0]['error']})"
+    return (
+        ""
+        if errors.empty
+        else f" (first of {len(errors)} set aside: {errors.iloc[0]['path']}: {errors.iloc[0]['error']})"
+    )

@@ -19,4 +19,6 @@ def summary(clips: pd.DataFrame, sample_rate: int | None = None) -> pd.DataFrame
     table = grouped.agg(clips=("path", "size"), speakers=("speaker", "nunique"), hours=("seconds", "sum")).reset_index()
     table["hours"] = (table["hours"] / 3600).round(4)
     order = {split: place for place, split in enumerate(SPLITS)}
-    return table.sort_values(["word", "split"], key=lambda column: column.map(order) if column.name == "split" else column)
+    return table.sort_values(
+        ["word", "split"], key=lambda column: column.map(order) if column.name == "split" else column
+    )

@@ -51,7 +51,7 @@ class Draws:
 
     def bits(self, stage: str, count: int = 1) -> np.ndarray:
         """[batch, count] uint64, uniform; another `stage` gives independent numbers."""
-        state = _absorb(self._state, text_key(stage)[None])[:, None]
+        state = _absorb(self._state, np.array([text_key(stage)]))[:, None]
         counters = np.arange(1, count + 1, dtype=np.uint64)
         return _mix(state + counters * _GOLDEN_GAMMA)
 

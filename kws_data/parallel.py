@@ -15,9 +15,9 @@ Result = TypeVar("Result")
 SMALL_JOB = 4_000  # files; below this, starting workers takes longer than reading one-second clips
 
 
-def num_workers(num_items: int) -> int:
-    """How many processes are worth starting for `num_items` files."""
-    return 1 if num_items < SMALL_JOB else max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
+def available_cpus() -> int:
+    """The processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_chunks(
@@ -30,7 +30,8 @@ def map_chunks(
     from joblib import Parallel, delayed
 
     chunks = [items[start : start + chunk] for start in range(0, len(items), chunk)]
-    jobs = Parallel(n_jobs=num_workers(len(items)), return_as="generator")(delayed(function)(part) for part in chunks)
+    workers = 1 if len(items) < SMALL_JOB else available_cpus()
+    jobs = Parallel(n_jobs=workers, return_as="generator")(delayed(function)(part) for part in chunks)
     with tqdm(total=len(items), desc=description, unit="clip", disable=not show_progress(len(items))) as bar:
         for part, result in zip(chunks, jobs, strict=True):
             yield result

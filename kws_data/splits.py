@@ -37,7 +37,7 @@ class SplitPolicy(Protocol):
 
 def hash_split(speaker: str, validation_percentage: float, testing_percentage: float) -> str:
     """The release's own rule (`which_set` in input_data.py), on what stands before `_nohash_` in the file name."""
-    value = int(hashlib.sha1(speaker.encode()).hexdigest(), 16)  # noqa: S324 - the rule's hash, nothing secret
+    value = int(hashlib.sha1(speaker.encode()).hexdigest(), 16)
     percentage = (value % (MAX_CLIPS_PER_CLASS + 1)) * (100.0 / MAX_CLIPS_PER_CLASS)
     if percentage < validation_percentage:
         return VALIDATION
@@ -148,9 +148,7 @@ def time_split(num_windows: int, policy: SplitPolicy) -> list[str]:
 def _cut(percent: np.ndarray, policy: SplitPolicy) -> np.ndarray:
     """Places from 0 to 100 to splits, in the order of the release's rule: testing is next to validation."""
     validation, testing = policy.validation_percentage, policy.testing_percentage
-    return np.where(
-        percent < testing, TESTING, np.where(percent < testing + validation, VALIDATION, TRAINING)
-    )
+    return np.where(percent < testing, TESTING, np.where(percent < testing + validation, VALIDATION, TRAINING))
 
 
 def _check_percentages(validation_percentage: float, testing_percentage: float) -> None:
@@ -162,4 +160,3 @@ def _check_percentages(validation_percentage: float, testing_percentage: float) 
             f"validation_percentage and testing_percentage must leave clips for training, got {validation_percentage}"
             f" and {testing_percentage}"
         )
-

@@ -68,7 +68,7 @@ def open_store(root: Path, catalog: pd.DataFrame, sample_rate: int) -> ClipStore
         return ClipStore(folder)
     except OSError as error:
         raise KwsError(
-            f"cannot keep decoded clips in '{folder.parent}': {error.strerror or error}; free some room (kws data cache)"
+            f"cannot keep decoded clips in '{folder.parent}': {error.strerror or error}; make room (kws data cache)"
             " or set KWS_DATA to another folder"
         ) from error
 

@@ -162,7 +162,9 @@ def _checked_words(words: Sequence[str]) -> list[str]:
     checked = []
     for word in words:
         if not isinstance(word, str):
-            raise ValueError(f"words must be text, got {word!r}; YAML reads yes, no, on and off as true and false: quote them")
+            raise ValueError(
+                f"words must be text, got {word!r}; YAML reads yes, no, on and off as true and false: quote them"
+            )
         if word in (SILENCE, UNKNOWN):
             raise ValueError(f"words must not name {word}: it is a class of its own (task.silence, task.unknown)")
         checked.append(word)

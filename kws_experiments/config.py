@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kws_data.errors import KwsError
+from kws_data.parallel import available_cpus
 
 # Keys that change where or how fast a run goes, not what comes out of it
 _NOT_IDENTITY = (("name",), ("force",), ("trainer", "input_threads"), ("trainer", "tensorboard"))
@@ -26,38 +26,6 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("cpu_count", available_cpus, replace=True)
     OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True)
     OmegaConf.register_new_resolver("run_subdir", lambda *, _root_: Path(_run_dir(_root_=_root_)).name, replace=True)
-
-
-def available_cpus() -> int:
-    """The processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration as plain data, interpolations filled in, without Hydra's own part.
-
-    Raises:
-        KwsError: a mandatory key is missing, or an interpolation fails.
-    """
-    own = OmegaConf.create({str(key): node for key, node in cfg._content.items() if key != "hydra"})  # type: ignore[union-attr]
-    try:
-        container = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        key = error.full_key or ""
-        raise KwsError(f"{key}: {str(error).splitlines()[0]}; give it as {key}=…") from error
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
-
-
-def fingerprint(config: dict[str, Any]) -> str:
-    """12 hex digits that name a resolved configuration; the same for configurations that train the same thing."""
-    identity = json.loads(json.dumps(config))
-    for *parents, last in _NOT_IDENTITY:
-        node = identity
-        for parent in parents:
-            node = node.get(parent, {})
-        node.pop(last, None)
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _run_dir(*, _root_: DictConfig) -> str:

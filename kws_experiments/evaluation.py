@@ -43,7 +43,7 @@ def predictions_table(
 
 
 def metrics(predictions: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
-    """Accuracy with its 95 % interval (Wilson), per-class precision, recall and F1, confusion matrix, unknown folders."""
+    """Accuracy with its 95 % interval (Wilson), scores per class, confusion matrix, worst pairs, unknown folders."""
     truth, predicted = predictions["label"], predictions["predicted"]
     correct = int((truth == predicted).sum())
     interval = binomtest(correct, len(truth)).proportion_ci(0.95, method="wilson")

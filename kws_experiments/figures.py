@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay
 
 from kws_data.atomic import replace_file
+from kws_data.splits import SPLITS
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -81,4 +82,23 @@ def clips(
         image.imshow(features[place].T, origin="lower", aspect="auto", cmap="viridis")
         image.set_axis_on()
         image.tick_params(labelsize=6)
+    return figure
+
+
+def dataset(catalog: pd.DataFrame) -> Figure:
+    """Clips per word and split, and a histogram of their lengths.
+
+    Args:
+        catalog: usable rows with `word`, `split`, `num_samples` and `sample_rate`.
+    """
+    counts = pd.crosstab(catalog["word"], catalog["split"])[[s for s in SPLITS if s in set(catalog["split"])]]
+    seconds = catalog["num_samples"] / catalog["sample_rate"]
+    figure, (words, lengths) = plt.subplots(
+        1, 2, figsize=(12, max(4.0, 0.24 * len(counts) + 1.2)), layout="constrained", width_ratios=[1.6, 1]
+    )
+    counts.iloc[::-1].plot.barh(stacked=True, ax=words, width=0.8)
+    words.set(xlabel="clips", ylabel="", title=f"{len(catalog)} clips")
+    longest = float(np.quantile(seconds, 0.99))
+    lengths.hist(seconds.clip(upper=max(1.1, 1.1 * longest)), bins=40, color="0.4")
+    lengths.set(xlabel="seconds (the longest 1 % together at the right)", ylabel="clips", yscale="log", title="Length")
     return figure

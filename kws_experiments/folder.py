@@ -100,7 +100,7 @@ class RunFolder:
             raise KwsError(f"'{self.record}' is damaged; start over with force=true") from error
         if schema != SCHEMA_VERSION:
             raise KwsError(
-                f"'{self.path}' has schema version {schema}, this program writes {SCHEMA_VERSION}; start over with force=true"
+                f"'{self.path}' has schema version {schema}, not {SCHEMA_VERSION}; start over with force=true"
             )
         return record
 

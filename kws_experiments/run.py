@@ -119,7 +119,9 @@ def build_parts(config: dict[str, Any]) -> Parts:
     if not isinstance(sample_rate, int) or sample_rate < 1000:
         raise KwsError(f"sample_rate must be a whole number of Hz, at least 1000, got {sample_rate}")
     if clip_ms is not None and (not isinstance(clip_ms, int | float) or clip_ms < 10):
-        raise KwsError(f"clip_ms must be at least 10 milliseconds, or null for clips of their own lengths, got {clip_ms}")
+        raise KwsError(
+            f"clip_ms must be at least 10 milliseconds, or null for clips of their own lengths, got {clip_ms}"
+        )
     nominal_samples = round((1000 if clip_ms is None else clip_ms) * sample_rate / 1000)
     schedule_rate = instantiate(config, "schedule", learning_rate=config["optimizer"]["learning_rate"])
     parts = Parts(
@@ -164,7 +166,10 @@ def prepare_data(config: dict[str, Any], parts: Parts) -> tuple[Corpus, pd.DataF
                 " choose another split= or other percentages"
             )
     log.info(
-        "data: '%s'; %d classes; examples: %s", corpus.roots[0], len(labels), ", ".join(f"{counts.get(split, 0)} {split}" for split in SPLITS)
+        "data: '%s'; %d classes; examples: %s",
+        corpus.roots[0],
+        len(labels),
+        ", ".join(f"{counts.get(split, 0)} {split}" for split in SPLITS),
     )
     return corpus, examples, labels
 
@@ -212,8 +217,8 @@ def train_network(
         plan = evaluation_plan(source, split)
         return batches(source, split, plan, features=features, steps=plan.steps_per_epoch, threads=threads)
 
-    if parts.features.needs_adapting:
-        parts.features.adapt(batch["inputs"] for batch in plain(TRAINING, None))
+    if parts.features.normalise:
+        parts.features.adapt((batch["inputs"], batch["lengths"]) for batch in plain(TRAINING, None))
     if unadapted_normalization(network):
         adapt_normalization(network, (batch["inputs"] for batch in plain(TRAINING, parts.features)))
     plan = training_plan(source, parts.settings.batch_size)

@@ -31,4 +31,6 @@ def piecewise(learning_rate: float, steps: Sequence[int], rates: Sequence[float]
 
     ends = [sum(steps[: place + 1]) for place in range(len(steps) - 1)]
     # Keras changes the rate after a boundary's step; its count starts at 0, ours of phases at the first step
-    return keras.optimizers.schedules.PiecewiseConstantDecay([end - 1 for end in ends], list(rates)) if ends else rates[0]
+    return (
+        keras.optimizers.schedules.PiecewiseConstantDecay([end - 1 for end in ends], list(rates)) if ends else rates[0]
+    )

@@ -49,8 +49,18 @@ class TrainerSettings:
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError(f"epochs and steps must not both be given or both be null, got {self.epochs} and {self.steps}")
-        for name in ("batch_size", "epochs", "steps", "eval_every", "checkpoint_every", "early_stopping", "input_threads"):
+            raise ValueError(
+                f"epochs and steps must not both be given or both be null, got {self.epochs} and {self.steps}"
+            )
+        for name in (
+            "batch_size",
+            "epochs",
+            "steps",
+            "eval_every",
+            "checkpoint_every",
+            "early_stopping",
+            "input_threads",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -157,7 +167,10 @@ def evaluate(infer: Infer, batches: tf.data.Dataset) -> dict[str, float]:
     """Mean loss and accuracy over all clips, as `val_loss` and `val_accuracy`."""
     logits, labels, _ = predict(infer, batches)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits).numpy()
-    return {"val_loss": float(losses.mean(dtype=np.float64)), "val_accuracy": float((logits.argmax(1) == labels).mean())}
+    return {
+        "val_loss": float(losses.mean(dtype=np.float64)),
+        "val_accuracy": float((logits.argmax(1) == labels).mean()),
+    }
 
 
 def predict(infer: Infer, batches: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -195,7 +208,9 @@ class _ProgressBar:
 
     def __init__(self, done: int, total: int) -> None:
         columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+        self._progress = Progress(
+            *columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+        )
         self._task = self._progress.add_task("training", total=total, completed=done)
 
     def __enter__(self) -> _ProgressBar:

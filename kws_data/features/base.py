@@ -101,7 +101,7 @@ class FeatureLayer(keras.layers.Layer):
         if batch is not None and isinstance(chunk, int) and batch <= chunk:
             features = self.extract(waveform)
         else:
-            features = _in_chunks(self.extract, waveform, chunk)
+            features = in_chunks(self.extract, waveform, chunk)
         return tf.ensure_shape(features, self.compute_output_shape((batch, num_samples)))
 
     def adapt(self, batches: Iterable[Any]) -> None:
@@ -147,8 +147,11 @@ class FeatureLayer(keras.layers.Layer):
         return {**super().get_config(), **{name: getattr(self, name) for name in own}}
 
 
-def _in_chunks(extract: Any, waveform: tf.Tensor, chunk: Any) -> tf.Tensor:
-    """Concatenate ``extract`` of ``chunk`` clips at a time; an empty batch still makes one (empty) step."""
+def in_chunks(extract: Any, waveform: tf.Tensor, chunk: Any) -> tf.Tensor:
+    """Concatenate along the first axis what ``extract`` makes of ``chunk`` clips at a time, in order.
+
+    An empty batch still makes one (empty) step, which gives the result its other dimensions.
+    """
     steps = tf.maximum((tf.shape(waveform)[0] + chunk - 1) // chunk, 1)
     results = tf.TensorArray(tf.float32, size=steps, infer_shape=False)
 

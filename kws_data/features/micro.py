@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 from tensorflow.lite.experimental.microfrontend.python.ops.audio_microfrontend_op import audio_microfrontend
 
-from kws_data.features.base import FeatureLayer, fft_size_for, require, samples_of_ms
+from kws_data.features.base import FeatureLayer, fft_size_for, in_chunks, require, samples_of_ms
 from kws_data.features.mel import check_bands
 
 # micro_speech's scaling of the uint16 output to floats from 0 to about 26.
@@ -102,10 +102,10 @@ class MicroFrontend(FeatureLayer):
     def extract(self, waveform: tf.Tensor) -> tf.Tensor:
         """Front-end output of ``[clips, samples]``, each clip from a fresh state."""
         pcm = tf.saturate_cast(tf.round(waveform * 32768.0), tf.int16)
-        clips = tf.shape(pcm)[0]
-        pcm = tf.pad(pcm, [[0, tf.cast(tf.equal(clips, 0), tf.int32)], [0, 0]])  # map_fn has no shape for no clip
-        features = tf.map_fn(self._frontend, pcm, fn_output_signature=tf.TensorSpec([None, self.num_bins], tf.float32))
-        return features[:clips] * _OUTPUT_SCALE
+        # The op's shape function says 0 frames where the length is unknown: shapes must come from elsewhere, and
+        # tf.map_fn would believe it.
+        rows = in_chunks(lambda clip: self._frontend(tf.reshape(clip, [-1])), pcm, 1)
+        return tf.reshape(rows, [-1, self.num_frames(tf.shape(pcm)[1]), self.num_bins]) * _OUTPUT_SCALE
 
     def _frontend(self, pcm: tf.Tensor) -> tf.Tensor:
         """[samples] int16 to [frames, channels], unscaled."""

@@ -1,0 +1,40 @@
+"""The `kws` command: everything that is not training. Imports what a command needs only when it runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import typer
+
+from kws_data.errors import KwsError
+from kws_experiments import data_commands, tensorflow_setup
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(data_commands.app, name="data")
+
+
+@app.callback()
+def _kws() -> None:
+    """Keyword spotting: data sets and features. Training is `python train.py`."""
+
+
+def main() -> None:
+    """Run the command line: a user's mistake is one line and exit status 1."""
+    tensorflow_setup.quiet()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        app()
+    except KwsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader (head, say) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

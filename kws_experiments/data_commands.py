@@ -1,0 +1,197 @@
+"""`kws data …`: get data sets, look into them, and use the catalog and the features on their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kws_data.errors import KwsError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+app = typer.Typer(
+    no_args_is_help=True, help="Data sets: list, get, make, check and describe them; catalogs and features."
+)
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="overrides as train.py takes them: dataset=… split=…")]
+
+
+@app.command("list")
+def list_() -> None:
+    """List the published data sets, and which are here."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from kws_data.cache import datasets_dir
+    from kws_data.download import ARCHIVES
+
+    table = Table("name", "clips", "archive", "here")
+    for name, archive in ARCHIVES.items():
+        size = "" if archive.bytes is None else f"{archive.bytes / 1e6:,.0f} MB"
+        here = datasets_dir() / name
+        table.add_row(name, f"{archive.clips:,}" if archive.clips else "", size, str(here) if here.is_dir() else "no")
+    table.add_row("synthetic", "3,000", "made by text-to-speech", "kws data synthesize, or by training")
+    Console().print(table)
+
+
+@app.command()
+def download(name: Annotated[str, typer.Argument(help="v0.01, v0.02, mini, test_set_v0.01 or test_set_v0.02")]) -> None:
+    """Download, verify and extract a published data set into the cache folder (KWS_DATA); goes on where it stopped."""
+    from kws_data.download import fetch, named
+
+    archive = named(name)
+    print(fetch(archive))
+    print(f"licence: {archive.licence}\nplease cite: {archive.citation}")
+
+
+@app.command()
+def synthesize(
+    out: Annotated[Path, typer.Option(help="the folder to make; must not hold anything yet")],
+    words: Annotated[str | None, typer.Option(help="comma-separated; default: the 30 words of v0.01")] = None,
+    clips_per_word: Annotated[int, typer.Option(min=1)] = 100,
+    voices: Annotated[int, typer.Option(min=1)] = 100,
+    seed: int = 0,
+    sample_rate: Annotated[int, typer.Option(min=4000, help="Hz")] = 16000,
+    noise: Annotated[bool, typer.Option(help="add a _background_noise_ folder")] = True,
+) -> None:
+    """Make a data set of any words by text-to-speech, in the layout of Speech Commands."""
+    from kws_data.synthesis import synthesize as make
+    from kws_data.words import V001_WORDS
+
+    chosen = list(V001_WORDS) if words is None else [word.strip() for word in words.split(",")]
+    make(
+        out, words=chosen, clips_per_word=clips_per_word, voices=voices, seed=seed, sample_rate=sample_rate,
+        background_noise=noise,
+    )  # fmt: skip
+    print(out)
+
+
+@app.command()
+def catalog(
+    folder: Annotated[Path, typer.Argument(help="a folder of word folders")],
+    out: Annotated[Path, typer.Option(help="a .parquet or .csv file")],
+    split: Annotated[str, typer.Option(help="hash, lists, speaker or random (conf/split/)")] = "hash",
+    speaker_pattern: Annotated[str | None, typer.Option(help="for names without _nohash_")] = None,
+) -> None:
+    """Write the catalog of a folder: a row per file with word, speaker, length, rate, split, and what is wrong."""
+    from kws_data.atomic import replace_file
+    from kws_data.catalog import set_aside
+
+    if out.suffix not in (".parquet", ".csv"):
+        raise KwsError(f"--out: '{out}' must end in .parquet or .csv")
+    _, table = _split_catalog(folder, split, speaker_pattern)
+    with replace_file(out) as temporary:
+        if out.suffix == ".csv":
+            table.to_csv(temporary, index=False)
+        else:
+            table.to_parquet(temporary, index=False)
+    print(f"{len(table)} files, {len(set_aside(table))} of them set aside (column error): {out}")
+
+
+@app.command()
+def describe(
+    folder: Annotated[Path, typer.Argument(help="a folder of word folders")],
+    split: Annotated[str, typer.Option(help="hash, lists, speaker or random (conf/split/)")] = "hash",
+    figure: Annotated[Path | None, typer.Option(help="a .png: clips per word and split, and their lengths")] = None,
+    speaker_pattern: Annotated[str | None, typer.Option(help="for names without _nohash_")] = None,
+) -> None:
+    """Print clips, speakers and hours per word and split."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from kws_data import describe as tables
+    from kws_data.catalog import set_aside, usable
+
+    root, table = _split_catalog(folder, split, speaker_pattern)
+    good = usable(table)
+    if good.empty:
+        raise KwsError(f"'{root}' holds no usable clip")
+    printed = Table("word", "split", "clips", "speakers", "hours", title=str(root))
+    for row in tables.summary(good).itertuples():
+        printed.add_row(row.word, row.split, str(row.clips), str(row.speakers), f"{row.hours:.3f}")
+    Console().print(printed)
+    hours = (good["num_samples"] / good["sample_rate"]).sum() / 3600
+    print(
+        f"{len(good)} clips by {good['speaker'].nunique()} speakers, {hours:.2f} hours;"
+        f" {len(set_aside(table))} files set aside"
+    )
+    if figure is not None:
+        from kws_experiments import figures
+
+        figures.save(figures.dataset(good), figure)
+        print(figure)
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="a folder of word folders")],
+    split: Annotated[str, typer.Option(help="hash, lists, speaker or random (conf/split/)")] = "hash",
+) -> None:
+    """Decode every file and list what cannot be used, and audio that stands in several splits; status 1 if any."""
+    from kws_data.corpus import build_corpus
+
+    policy = _policy(split)
+    corpus = build_corpus(folder, policy, sample_rate=16000, clip_samples=16000, data_seed=0)
+    for row in corpus.set_aside.itertuples():
+        print(f"{row.path}: {row.error}")
+    print(f"{len(corpus.clips)} clips are good, {len(corpus.set_aside)} files are set aside")
+    raise typer.Exit(1 if len(corpus.set_aside) else 0)
+
+
+@app.command()
+def features(
+    paths: Annotated[list[Path], typer.Argument(help="audio files, or folders of them")],
+    out: Annotated[
+        Path, typer.Option(help="features.npy (one array [clips, frames, bins]), or a .png that draws them")
+    ],
+    features: Annotated[str, typer.Option(help="one of conf/features/")] = "log_mel",
+    clip_ms: Annotated[int, typer.Option(min=10, help="files are padded or cut to this")] = 1000,
+    sample_rate: Annotated[int, typer.Option(min=1000, help="Hz")] = 16000,
+) -> None:
+    """Compute features of files, in sorted order: clips that can't be read are listed and left out (status 1)."""
+    from kws_experiments import feature_files
+
+    failed = feature_files.write(paths, out, features=features, clip_ms=clip_ms, sample_rate=sample_rate)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="remove instead of showing")] = False,
+    kind: Annotated[str | None, typer.Option(help="datasets, archives, catalogs or stores; default: all")] = None,
+    name: Annotated[str | None, typer.Option(help="one entry; default: all")] = None,
+) -> None:
+    """Show what the cache folder holds, or clear it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from kws_data import cache as store
+
+    if clear:
+        freed = store.clear(kind, name)
+        print(f"freed {freed / 1e6:,.1f} MB in {store.cache_dir()}")
+        return
+    table = Table("kind", "name", "size", "clips", "changed", title=str(store.cache_dir()))
+    for entry in store.entries():
+        if (kind or entry.kind) == entry.kind and (name or entry.name) == entry.name:
+            changed = f"{entry.modified:%Y-%m-%d %H:%M}"
+            table.add_row(entry.kind, entry.name, f"{entry.bytes / 1e6:,.1f} MB", str(entry.clips or ""), changed)
+    Console().print(table)
+
+
+def _split_catalog(folder: Path, split: str, speaker_pattern: str | None) -> tuple[Path, pd.DataFrame]:
+    from kws_data.catalog import scan
+
+    root = folder.expanduser().resolve()
+    table = scan(folder, speaker_pattern=speaker_pattern)
+    return root, table.assign(split=_policy(split).assign(table, root))
+
+
+def _policy(name: str) -> Any:
+    """The split policy of `conf/split/<name>.yaml`."""
+    from kws_experiments.config import compose, instantiate
+
+    return instantiate(compose([f"split={name}"]), "split")

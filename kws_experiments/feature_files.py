@@ -1,0 +1,101 @@
+"""Features of any audio files, as an array or as a picture (`kws data features`)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from kws_data.atomic import replace_file
+from kws_data.audio import AUDIO_SUFFIXES, INT16_SCALE, UnreadableAudioError, read_header, read_pcm
+from kws_data.errors import KwsError
+from kws_data.parallel import show_progress
+
+log = logging.getLogger(__name__)
+
+BATCH = 100
+MOST_DRAWN = 64  # clips in one picture
+
+
+def write(paths: Sequence[Path], out: Path, *, features: str, clip_ms: int, sample_rate: int) -> list[Path]:
+    """Compute the features of all files below `paths`, sorted by path, and write them to `out`.
+
+    Args:
+        paths: audio files, or folders of them.
+        out: `.npy` for one float32 array [clips, frames, bins]; `.png` for a picture with the waveforms above.
+        features: the name of a file in `conf/features/`.
+        clip_ms: every file is padded or cut to this.
+        sample_rate: Hz.
+
+    Returns:
+        the files that could not be read; each is logged with its reason.
+
+    Raises:
+        KwsError: no such features, no files, or none that can be read.
+    """
+    if out.suffix not in (".npy", ".png"):
+        raise KwsError(f"--out: '{out}' must end in .npy or .png")
+    from kws_experiments.config import compose, instantiate
+
+    layer = instantiate(compose([f"features={features}", f"sample_rate={sample_rate}"]), "features")
+    files = find_files(paths)
+    waveforms, failed = [], []
+    for path in files:
+        try:
+            read_header(path)
+            waveforms.append(_one_clip(read_pcm(path, sample_rate), round(clip_ms * sample_rate / 1000)))
+        except UnreadableAudioError as error:
+            log.warning("%s: %s", path, error)
+            failed.append(path)
+    if not waveforms:
+        raise KwsError(f"none of the {len(files)} files can be read")
+    batch = np.stack(waveforms)
+    starts = tqdm(range(0, len(batch), BATCH), desc="features", disable=not show_progress(len(batch)))
+    parts = [layer(batch[start : start + BATCH] / np.float32(INT16_SCALE)).numpy() for start in starts]
+    array = np.concatenate(parts)
+    if out.suffix == ".npy":
+        with replace_file(out) as temporary:
+            np.save(temporary, array)
+    else:
+        _draw(out, batch, array, [path.stem for path in files if path not in set(failed)], sample_rate)
+    print(f"{' x '.join(map(str, array.shape))} (clips x frames x bins): {out}")
+    return failed
+
+
+def find_files(paths: Sequence[Path]) -> list[Path]:
+    """Files as they are named, and every audio file below folders, sorted.
+
+    Raises:
+        KwsError: a path doesn't exist, or nothing is found.
+    """
+    found: set[Path] = set()
+    for path in paths:
+        if path.is_dir():
+            found.update(file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file())
+        elif path.exists():
+            found.add(path)
+        else:
+            raise KwsError(f"no such file or folder: '{path}'")
+    if not found:
+        raise KwsError(f"no audio files below {', '.join(map(str, paths))}")
+    return sorted(found)
+
+
+def _one_clip(pcm: np.ndarray, num_samples: int) -> np.ndarray:
+    clip = np.zeros(num_samples, np.int16)
+    clip[: min(len(pcm), num_samples)] = pcm[:num_samples]
+    return clip
+
+
+def _draw(out: Path, batch: np.ndarray, array: np.ndarray, titles: list[str], sample_rate: int) -> None:
+    from kws_experiments import figures
+
+    if len(array) > MOST_DRAWN:
+        log.warning("the first %d of %d clips are drawn", MOST_DRAWN, len(array))
+    waveforms = batch[:MOST_DRAWN] / INT16_SCALE
+    columns = min(4, len(waveforms))
+    figure = figures.clips(waveforms, array[:MOST_DRAWN], titles[:MOST_DRAWN], sample_rate, columns=columns)
+    figures.save(figure, out)
