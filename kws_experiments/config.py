@@ -21,11 +21,59 @@ from kws_data.parallel import available_cpus
 _NOT_IDENTITY = (("name",), ("force",), ("trainer", "input_threads"), ("trainer", "tensorboard"))
 
 
+CONF = Path(__file__).resolve().parent.parent / "conf"  # beside the package: the project is installed editable
+
+
 def register_resolvers() -> None:
     """Make `${cpu_count:}`, `${run_dir:}` and `${run_subdir:}` known to OmegaConf."""
     OmegaConf.register_new_resolver("cpu_count", available_cpus, replace=True)
     OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True)
     OmegaConf.register_new_resolver("run_subdir", lambda *, _root_: Path(_run_dir(_root_=_root_)).name, replace=True)
+
+
+def compose(overrides: list[str]) -> dict[str, Any]:
+    """The resolved configuration that `train.py` would compose from these overrides.
+
+    Raises:
+        KwsError: an override names something that isn't there; the message is Hydra's first line.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+
+    register_resolvers()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return resolved(hydra_compose("train", overrides))
+    except HydraException as error:
+        raise KwsError(" ".join(str(error).split())) from error
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration as plain data, interpolations filled in, without Hydra's own part.
+
+    Raises:
+        KwsError: a mandatory key is missing, or an interpolation fails.
+    """
+    own = OmegaConf.create({str(key): node for key, node in cfg._content.items() if key != "hydra"})  # type: ignore[union-attr]
+    try:
+        container = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        key = error.full_key or ""
+        raise KwsError(f"{key}: {str(error).splitlines()[0]}; give it as {key}=…") from error
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def fingerprint(config: dict[str, Any]) -> str:
+    """12 hex digits that name a resolved configuration; the same for configurations that train the same thing."""
+    identity = json.loads(json.dumps(config))
+    for *parents, last in _NOT_IDENTITY:
+        node = identity
+        for parent in parents:
+            node = node.get(parent, {})
+        node.pop(last, None)
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _run_dir(*, _root_: DictConfig) -> str:
