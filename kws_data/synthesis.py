@@ -24,6 +24,9 @@ from kws_data.synthetic_noise import background_noises
 from kws_data.synthetic_voices import SPLIT_PERCENTAGE, Voice, draw_voices, place, random_stream, say
 from kws_data.words import V001_WORDS
 
+# Part of the key of kept data sets: raise it whenever the same arguments come to give other bytes.
+VERSION = 1
+
 BACKGROUND_NOISE_DIR = "_background_noise_"
 
 # The engine speaks on one thread at a time; the second resamples and writes meanwhile.

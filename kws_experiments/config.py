@@ -78,7 +78,10 @@ def fingerprint(config: dict[str, Any]) -> str:
 
 def _run_dir(*, _root_: DictConfig) -> str:
     """`runs/<name>/<fingerprint>`; the newest attempt, or with `force` the next one (`-2`, `-3`, …)."""
-    config = resolved(_root_)
+    try:
+        config = resolved(_root_)
+    except KwsError as error:  # OmegaConf would wrap it in its own traceback
+        raise SystemExit(f"error: {error}") from error
     base = Path("runs") / str(config["name"]) / fingerprint(config)
     attempts = [base, *sorted(base.parent.glob(f"{base.name}-*"), key=_attempt)]
     newest = attempts[-1]

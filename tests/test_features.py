@@ -260,7 +260,8 @@ def test_inside_a_saved_model(name: str, tmp_path: Path) -> None:
     model.save(tmp_path / "model.keras")
     np.testing.assert_allclose(keras.models.load_model(tmp_path / "model.keras")(clips), want, rtol=1e-4, atol=1e-4)
     model.export(tmp_path / "saved", verbose=False)
-    np.testing.assert_allclose(tf.saved_model.load(tmp_path / "saved").serve(clips), want, rtol=1e-4, atol=1e-4)
+    saved = tf.saved_model.load(tmp_path / "saved")
+    np.testing.assert_allclose(saved.serve(clips), want, rtol=1e-4, atol=1e-4)
 
 
 @every_feature

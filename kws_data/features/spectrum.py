@@ -16,7 +16,9 @@ def periodic_hann(length: int) -> np.ndarray:
 
 def tf_signal_hann(length: int) -> np.ndarray:
     """``tf.signal.hann_window``, float64: periodic for an even ``length``, but symmetric for an odd one."""
-    return periodic_hann(length) if length % 2 == 0 or length == 1 else np.append(periodic_hann(length - 1), 0.0)
+    if length == 1:
+        return np.ones(1)
+    return periodic_hann(length) if length % 2 == 0 else np.append(periodic_hann(length - 1), 0.0)
 
 
 def power_spectrum(
