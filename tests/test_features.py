@@ -123,7 +123,7 @@ def test_average_pads_as_same_does(pool_bins: int) -> None:
     layer = make("average", pool_bins=pool_bins)
     spectrum = make("average", pool_bins=1)(noise(1))
     want = tf.nn.avg_pool2d(spectrum[..., None], [1, pool_bins], [1, pool_bins], "SAME")[..., 0]
-    assert in_deviations(layer(noise(1)), want) < 1e-5
+    assert in_deviations(layer(noise(1)), want) < 1e-4
 
 
 def test_log_spectrogram_agrees_with_the_op(real_clips: np.ndarray) -> None:
@@ -173,7 +173,7 @@ def test_micro_is_the_op_on_int16() -> None:
     pcm = np.random.default_rng(0).integers(-20000, 20000, (3, 16000), np.int16)
     want = [
         audio_microfrontend(
-            clip,
+            tf.constant(clip),
             sample_rate=16000,
             window_size=30,
             window_step=20,

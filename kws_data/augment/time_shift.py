@@ -11,7 +11,8 @@ from kws_data.draws import Draws
 class TimeShift(WaveformStage):
     """Shift by a time uniform in ±`time_shift_ms`, zero-filled, as the original example does.
 
-    A large shift pushes part of the word out of the clip; 100 ms suits one-second clips of single words.
+    A large shift pushes part of the word out of the clip; 100 ms suits one-second clips of single words. Rows of the
+    silence class stay: their noise has no place in time, and a zero-filled edge would give them away.
     """
 
     def __init__(self, time_shift_ms: float) -> None:
@@ -22,7 +23,7 @@ class TimeShift(WaveformStage):
     def prepare(self, batch: ClipBatch, draws: Draws, context: StageContext) -> dict[str, np.ndarray]:
         """Move the samples; each clip keeps its length."""
         limit = int(self.time_shift_ms * context.sample_rate / 1000)
-        shifts = draws.integers("time shift", 2 * limit + 1) - limit
+        shifts = np.where(batch.silence, 0, draws.integers("time shift", 2 * limit + 1) - limit)
         for row, length, shift in zip(batch.pcm, batch.lengths, shifts, strict=True):
             shift = int(np.clip(shift, -length, length))
             if shift > 0:
