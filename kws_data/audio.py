@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import stat
 import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import soundfile
 import soxr
 
-AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au"})
+# Formats in which a file that was cut short can be told from a whole one (AIFF and AU are read cut without a word).
+AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
+_OGG_SUFFIXES = frozenset({".ogg", ".oga", ".opus"})
 # PCM, float, A-law, mu-law, extensible: their frames have one size, so that bytes tell samples (ADPCM's don't)
 _WAV_FIXED_SIZE_ENCODINGS = frozenset({1, 3, 6, 7, 0xFFFE})
+# FLAC packs silence as blocks of up to 65,535 samples in some 14 bytes; a header that tells of more is wrong, or tells
+# no length at all (2^63 - 1), and memory would be asked for all of it.
+_MOST_SAMPLES_PER_BYTE = 5000
+_OGG_PAGE_BYTES = 65_307  # the largest possible
 INT16_SCALE = 32768.0  # as tf.audio.decode_wav: -32768 is -1.0
 
 
@@ -33,19 +40,30 @@ def read_header(path: Path) -> AudioHeader:
     Raises:
         UnreadableAudioError: not audio, no samples, or a WAV shorter than its header says.
     """
-    if path.suffix.lower() not in AUDIO_SUFFIXES:
-        raise UnreadableAudioError(f"not an audio file (known: {', '.join(sorted(AUDIO_SUFFIXES))})")
+    suffix = path.suffix.lower()
+    if suffix not in AUDIO_SUFFIXES:
+        raise UnreadableAudioError(f"not an audio file of a known kind ({', '.join(sorted(AUDIO_SUFFIXES))})")
     try:
-        header = _read_wav_header(path) if path.suffix.lower() == ".wav" else None
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its writer
+            raise UnreadableAudioError("cannot be read: no regular file")
+        if status.st_size == 0:
+            raise UnreadableAudioError("holds no samples: the file is empty")
+        with path.open("rb") as file:
+            if suffix in _OGG_SUFFIXES:
+                _check_ogg_end(file, status.st_size)
+            header = _read_wav_header(file, status.st_size) if suffix == ".wav" else None
         if header is None:
             info = soundfile.info(path)
             header = AudioHeader(info.frames, info.samplerate)
     except soundfile.LibsndfileError as error:
-        raise UnreadableAudioError(f"cannot be decoded: {error.error_string.strip()}") from error
+        raise UnreadableAudioError(_decoding_reason(error)) from error
     except OSError as error:
         raise UnreadableAudioError(f"cannot be read: {error.strerror or error}") from error
     if header.num_samples <= 0:
         raise UnreadableAudioError("holds no samples")
+    if header.num_samples > _MOST_SAMPLES_PER_BYTE * status.st_size:
+        raise UnreadableAudioError("cannot be decoded: its header tells no plausible length")
     return header
 
 
@@ -68,7 +86,7 @@ def read_pcm(path: Path, sample_rate: int) -> np.ndarray:
             _check_decoded(len(samples), sound.frames)
             rate = sound.samplerate
     except soundfile.LibsndfileError as error:
-        raise UnreadableAudioError(f"cannot be decoded: {error.error_string.strip()}") from error
+        raise UnreadableAudioError(_decoding_reason(error)) from error
     except OSError as error:
         raise UnreadableAudioError(f"cannot be read: {error.strerror or error}") from error
     if not np.isfinite(samples).all():
@@ -76,6 +94,8 @@ def read_pcm(path: Path, sample_rate: int) -> np.ndarray:
     mono = samples.mean(axis=1)
     if rate != sample_rate:
         mono = soxr.resample(mono, rate, sample_rate, quality="HQ")
+    if not len(mono):
+        raise UnreadableAudioError(f"holds no samples at {sample_rate} Hz")
     return to_int16(mono)
 
 
@@ -96,25 +116,38 @@ def _check_decoded(num_decoded: int, num_expected: int) -> None:
         raise UnreadableAudioError(f"cut short: {num_decoded} of {num_expected} samples could be decoded")
 
 
-def _read_wav_header(path: Path) -> AudioHeader | None:
+def _decoding_reason(error: soundfile.LibsndfileError) -> str:
+    reason = error.error_string.strip()
+    # What libsndfile says of a regular file in which it finds no MPEG frame
+    if not reason or "not a regular file" in reason:
+        reason = "Format not recognised."
+    return f"cannot be decoded: {reason}"
+
+
+def _read_wav_header(file: BinaryIO, file_bytes: int) -> AudioHeader | None:
     """Walk a WAV's chunks up to its data; None where libsndfile has to decide.
 
     Four times as fast as opening the file with libsndfile, which also reads a truncated WAV without a word. Data sizes
     of 0 and 0xFFFFFFFF are what programs write that stream to a pipe: those run to the end of the file.
     """
-    with path.open("rb") as file:
-        head = file.read(4096)
-    file_bytes = path.stat().st_size
+    head = file.read(4096)
+
+    def part(position: int, count: int) -> bytes:
+        if position + count <= len(head):
+            return head[position : position + count]
+        file.seek(position)  # past a large chunk of tags or pictures
+        return file.read(count)
+
     if len(head) < 12:
-        raise UnreadableAudioError("holds no samples" if not head else "cut short: no whole WAV header")
+        raise UnreadableAudioError("cut short: no whole WAV header")
     if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
         return None
     position, rate, frame_bytes = 12, 0, 0
-    while position + 8 <= len(head):
-        name, size = struct.unpack_from("<4sI", head, position)
+    while position + 8 <= file_bytes:
+        name, size = struct.unpack("<4sI", part(position, 8))
         position += 8
-        if name == b"fmt " and position + 16 <= len(head):
-            encoding, _, rate, _, frame_bytes = struct.unpack_from("<HHIIH", head, position)
+        if name == b"fmt " and position + 16 <= file_bytes:
+            encoding, _, rate, _, frame_bytes = struct.unpack("<HHIIH", part(position, 14))
             if encoding not in _WAV_FIXED_SIZE_ENCODINGS:
                 return None
         if name == b"data":
@@ -126,3 +159,17 @@ def _read_wav_header(path: Path) -> AudioHeader | None:
             return AudioHeader(size // frame_bytes, rate) if rate and frame_bytes else None
         position += size + (size & 1)
     return None
+
+
+def _check_ogg_end(file: BinaryIO, file_bytes: int) -> None:
+    """Whether the last page is whole: libsndfile reads an Ogg file without its end as a shorter one, without a word."""
+    start = max(0, file_bytes - _OGG_PAGE_BYTES)
+    file.seek(start)
+    tail = file.read()
+    page = tail.rfind(b"OggS")
+    if page < 0:
+        return  # not Ogg at all, which libsndfile tells
+    segments = tail[page + 27 : page + 27 + (tail[page + 26] if page + 26 < len(tail) else 255)]
+    missing = page + 27 + len(segments) + sum(segments) - len(tail)
+    if page + 26 >= len(tail) or len(segments) < tail[page + 26] or missing > 0:
+        raise UnreadableAudioError("cut short: its last Ogg page is not whole")

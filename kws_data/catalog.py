@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
+import pyarrow
 
 from kws_data.atomic import replace_file
 from kws_data.audio import UnreadableAudioError, read_header
@@ -29,6 +30,7 @@ UNKNOWN = "_unknown_"
 SPECIAL_FOLDERS = (BACKGROUND_NOISE, SILENCE, UNKNOWN)
 
 _CACHE_VERSION = 1
+_WALK_COLUMNS = ["path", "bytes", "mtime_ns", "problem"]
 _HEADER_COLUMNS = ["path", "bytes", "mtime_ns", "num_samples", "sample_rate", "error"]
 
 
@@ -49,8 +51,7 @@ def scan(root: Path, *, speaker_pattern: str | None = None) -> pd.DataFrame:
     if not root.is_dir():
         raise KwsError(f"dataset.path: no folder '{root}'; give one that holds a folder of clips for each word")
     root = root.resolve()
-    files = pd.DataFrame(_walk(root), columns=["path", "bytes", "mtime_ns"])
-    headers = _with_headers(root, files.sort_values("path", ignore_index=True))
+    headers = _with_headers(root, pd.DataFrame(_walk(root), columns=_WALK_COLUMNS))
     return _with_names(headers, speaker_pattern)
 
 
@@ -60,8 +61,7 @@ def scan_below(folder: Path, *, speaker_pattern: str | None = None) -> pd.DataFr
     if not folder.is_dir():
         raise KwsError(f"task.unknown_dirs: no folder '{folder}'")
     folder = folder.resolve()
-    catalog = pd.DataFrame(_walk(folder, with_root_files=True), columns=["path", "bytes", "mtime_ns"])
-    headers = _with_headers(folder, catalog.sort_values("path", ignore_index=True))
+    headers = _with_headers(folder, pd.DataFrame(_walk(folder, with_root_files=True), columns=_WALK_COLUMNS))
     return _with_names(headers, speaker_pattern).assign(word=folder.name)
 
 
@@ -75,45 +75,59 @@ def set_aside(catalog: pd.DataFrame) -> pd.DataFrame:
     return catalog[catalog["error"] != ""]
 
 
-def _walk(root: Path, *, with_root_files: bool = False) -> Iterator[tuple[str, int, int]]:
-    """(path below root, bytes, modification time in ns) of every file; links are followed, loops are not."""
-    pending = [(str(root), "")]
-    seen: set[tuple[int, int]] = set()
+def _walk(root: Path, *, with_root_files: bool = False) -> Iterator[tuple[str, int, int, str]]:
+    """(path below root, bytes, modification time in ns, what is wrong) of every file; links are followed, loops not."""
+    pending: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(str(root), "", frozenset())]
     while pending:
-        folder, below = pending.pop()
-        status = os.stat(folder)  # noqa: PTH116 - a Path for each of 100,000 files would double the time
-        if (status.st_dev, status.st_ino) in seen:
+        folder, below, parents = pending.pop()
+        try:
+            status = os.stat(folder)  # noqa: PTH116 - a Path for each of 100,000 files would double the time
+            if (status.st_dev, status.st_ino) in parents:
+                continue
+            entries = list(os.scandir(folder))
+        except OSError as error:
+            if not below:
+                raise KwsError(f"cannot list the folder '{root}': {error.strerror}") from error
+            yield below.rstrip("/"), 0, 0, f"cannot be read: {error.strerror}"
             continue
-        seen.add((status.st_dev, status.st_ino))
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
+        here = parents | {(status.st_dev, status.st_ino)}
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            path = f"{below}{entry.name}"
+            try:
+                path.encode()
                 if entry.is_dir():
-                    pending.append((entry.path, f"{below}{entry.name}/"))
+                    pending.append((entry.path, f"{path}/", here))
                 elif below or with_root_files:
-                    try:
-                        file = entry.stat()
-                    except FileNotFoundError:  # a dangling link: listed, with its reason, when its header is read
-                        yield f"{below}{entry.name}", 0, 0
-                    else:
-                        yield f"{below}{entry.name}", file.st_size, file.st_mtime_ns
+                    file = entry.stat()
+                    yield path, file.st_size, file.st_mtime_ns, ""
+            except UnicodeEncodeError:  # no table could hold it
+                yield os.fsencode(path).decode(errors="backslashreplace"), 0, 0, "its name is not UTF-8"
+            except OSError as error:  # a dangling link, links in a circle
+                yield path, 0, 0, f"cannot be read: {error.strerror}"
 
 
 def _with_headers(root: Path, files: pd.DataFrame) -> pd.DataFrame:
-    """Add num_samples, sample_rate and error, from the cache where the file is as it was."""
+    """Sort by path; add num_samples, sample_rate and error, from the cache where the file is as it was."""
     cache = catalogs_dir() / f"{hashlib.sha256(str(root).encode()).hexdigest()[:16]}-v{_CACHE_VERSION}.parquet"
     known = _read_cache(cache)
-    merged = files.merge(known, on=["path", "bytes", "mtime_ns"], how="left")
+    merged = files.sort_values("path", ignore_index=True).merge(known, on=["path", "bytes", "mtime_ns"], how="left")
+    bad = merged["problem"] != ""
+    merged.loc[bad, ["num_samples", "sample_rate"]] = 0
+    merged.loc[bad, "error"] = merged.loc[bad, "problem"]
     fresh = merged["num_samples"].isna().to_numpy()
-    if fresh.any() or len(known) != len(files):
+    if fresh.any():
         paths = merged.loc[fresh, "path"].tolist()
         rows = [row for part in map_chunks(_HeaderReader(root), paths, "scanning") for row in part]
         merged.loc[fresh, ["num_samples", "sample_rate"]] = [row[:2] for row in rows]
         merged.loc[fresh, "error"] = [row[2] for row in rows]
-        merged = merged.astype({"num_samples": "int64", "sample_rate": "int64"})
-        _write_cache(cache, merged[_HEADER_COLUMNS])
-    return merged.astype({"num_samples": "int64", "sample_rate": "int64", "error": str})
+    merged = merged.astype({"num_samples": "int64", "sample_rate": "int64", "error": str}).drop(columns="problem")
+    # What the system refused to read may be readable next time, with neither size nor time changed: not for the cache.
+    lasting = merged[~bad & ~merged["error"].str.startswith("cannot be read")]
+    if len(lasting) != len(known) or fresh.any():
+        _write_cache(cache, lasting[_HEADER_COLUMNS])
+    return merged
 
 
 class _HeaderReader:
@@ -141,7 +155,7 @@ def _read_cache(cache: Path) -> pd.DataFrame:
         return empty
     try:
         return pd.read_parquet(cache)[_HEADER_COLUMNS]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, pyarrow.ArrowException):
         return empty  # a damaged cache costs a scan, nothing more
 
 
@@ -159,7 +173,8 @@ def _write_cache(cache: Path, headers: pd.DataFrame) -> None:
 def _with_names(catalog: pd.DataFrame, speaker_pattern: str | None) -> pd.DataFrame:
     """Add word, speaker and utterance, which the path tells."""
     names = catalog["path"].str.rsplit("/", n=1).str[-1]
-    parts = names.str.extract(r"^(?P<speaker>.*?)_nohash_(?P<utterance>\d*)")
+    # 18 digits fit into an int64
+    parts = names.str.extract(r"^(?P<speaker>.*?)_nohash_(?P<utterance>\d{0,18})")
     speaker = parts["speaker"]
     if speaker_pattern is not None:
         speaker = speaker.fillna(_match_speakers(names, speaker_pattern))

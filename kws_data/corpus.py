@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,12 @@ class UnknownFolder:
     @property
     def name(self) -> str:
         """What metrics call it."""
-        return self.path.name
+        return self.folder.name
+
+    @property
+    def folder(self) -> Path:
+        """The path in full, so that `.` has a name too; links keep theirs."""
+        return Path(os.path.abspath(self.path.expanduser()))  # noqa: PTH100 - `absolute` would keep `..`
 
 
 @dataclass(frozen=True)
@@ -96,15 +102,19 @@ def build_corpus(
     if parts[0][0].loc[~is_noise, "error"].ne("").all():
         raise KwsError(f"dataset.path: '{root}' holds no usable clip in any word's folder{_first_reason(parts[0][0])}")
     tables = [parts[0][0].assign(folder="")]
+    known_speakers = catalog[["speaker", "split"]]
     for source, folder in enumerate(unknown_folders, start=1):
         extra = scan_below(folder.path, speaker_pattern=speaker_pattern)
         extra["split"] = split.assign(extra, None)
-        table, samples = _decoded(folder.path.expanduser().resolve(), extra, sample_rate, source)
+        if split.whole_speakers:  # a speaker whom the data set has too stays where they are there
+            extra["split"] = _splits_by_speaker(extra, known_speakers).fillna(extra["split"])
+            known_speakers = pd.concat([known_speakers, extra[["speaker", "split"]]])
+        table, samples = _decoded(folder.folder.resolve(), extra, sample_rate, source)
         if table["error"].ne("").all():
             raise KwsError(f"task.unknown_dirs: '{folder.path}' holds no usable clip{_first_reason(table)}")
         tables.append(_cut_long_recordings(table, clip_samples, split).assign(folder=folder.name, word=UNKNOWN))
         pcm.append(samples)
-        roots.append(folder.path.expanduser().resolve())
+        roots.append(folder.folder.resolve())
     everything = pd.concat(tables, ignore_index=True)
     everything = _without_leaks(everything)
     good = usable(everything)
@@ -133,6 +143,11 @@ def _decoded(root: Path, catalog: pd.DataFrame, sample_rate: int, source: int) -
     table["error"] = table["error"].where(table["error"] != "", table["decode_error"].fillna(""))
     table[["offset", "length"]] = table[["offset", "length"]].fillna(0).astype("int64")
     return table.drop(columns="decode_error").assign(source=source), store.pcm
+
+
+def _splits_by_speaker(catalog: pd.DataFrame, known: pd.DataFrame) -> pd.Series:
+    """Each row's split by what is known of its speaker; missing where nothing is."""
+    return catalog["speaker"].map(known.drop_duplicates("speaker").set_index("speaker")["split"])
 
 
 def _cut_long_recordings(table: pd.DataFrame, clip_samples: int, policy: SplitPolicy) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
+from kws_data.catalog import BACKGROUND_NOISE
 from kws_data.draws import text_order
 from kws_data.errors import KwsError
 
@@ -23,10 +24,15 @@ MAX_CLIPS_PER_CLASS = 2**27 - 1
 
 
 class SplitPolicy(Protocol):
-    """What `conf/split/` instantiates."""
+    """What `conf/split/` instantiates.
+
+    Attributes:
+        whole_speakers: whether all of a speaker's clips stand in one split, unknown folders' clips among them.
+    """
 
     validation_percentage: float
     testing_percentage: float
+    whole_speakers: bool
 
     def assign(self, catalog: pd.DataFrame, root: Path | None) -> pd.Series:
         """One of SPLITS for each row of `catalog`.
@@ -49,6 +55,8 @@ def hash_split(speaker: str, validation_percentage: float, testing_percentage: f
 class HashSplit:
     """By the SHA-1 of the speaker: stable however many files are added, and never one speaker in two splits."""
 
+    whole_speakers = True
+
     def __init__(self, validation_percentage: float = 10.0, testing_percentage: float = 10.0) -> None:
         _check_percentages(validation_percentage, testing_percentage)
         self.validation_percentage = validation_percentage
@@ -69,6 +77,8 @@ class ListSplit:
 
     Folders that the lists can't know (`task.unknown_dirs`) fall back to the hash rule at the given percentages.
     """
+
+    whole_speakers = False
 
     def __init__(
         self,
@@ -95,13 +105,15 @@ class ListSplit:
         for name, file in ((VALIDATION, self.validation_list), (TESTING, self.testing_list)):
             if not (root / file).is_file():
                 raise KwsError(f"split=lists: '{root}' holds no {file}; write one or choose split=hash")
-            lines = (root / file).read_text(encoding="utf-8").splitlines()
+            lines = (root / file).read_text(encoding="utf-8-sig", errors="replace").splitlines()
             split[catalog["path"].isin({line.strip() for line in lines})] = name
         return split
 
 
 class SpeakerSplit:
     """Whole speakers, drawn with a seed, until each split has its share of the clips."""
+
+    whole_speakers = True
 
     def __init__(self, data_seed: int, validation_percentage: float = 10.0, testing_percentage: float = 10.0) -> None:
         _check_percentages(validation_percentage, testing_percentage)
@@ -112,17 +124,17 @@ class SpeakerSplit:
     def assign(self, catalog: pd.DataFrame, root: Path | None) -> pd.Series:
         """One of SPLITS for each row."""
         del root
-        clips = catalog["speaker"].value_counts().sort_index()
+        clips = _counted(catalog).groupby(catalog["speaker"]).sum().sort_index()
         order = text_order(clips.index.tolist(), self.data_seed, "speaker split")
         # A speaker belongs where the middle of their clips falls, so that shares are met as closely as speakers allow.
-        sizes = clips.to_numpy()[order]
-        middles = (np.cumsum(sizes) - sizes / 2) * 100.0 / max(1, len(catalog))
-        table = dict(zip(clips.index[order], _cut(middles, self), strict=True))
+        table = dict(zip(clips.index[order], _cut(_places(clips.to_numpy()[order]), self), strict=True))
         return catalog["speaker"].map(table)
 
 
 class RandomSplit:
     """Single clips, drawn with a seed: the tutorials' 80/10/10 and 70/30. Speakers stand in several splits."""
+
+    whole_speakers = False
 
     def __init__(self, data_seed: int, validation_percentage: float = 10.0, testing_percentage: float = 10.0) -> None:
         _check_percentages(validation_percentage, testing_percentage)
@@ -135,14 +147,23 @@ class RandomSplit:
         del root
         order = text_order(catalog["path"].tolist(), self.data_seed, "random split")
         places = np.empty(len(order))
-        places[order] = (np.arange(len(order)) + 0.5) * 100.0 / max(1, len(order))
+        places[order] = _places(_counted(catalog).to_numpy()[order])
         return pd.Series(_cut(places, self), index=catalog.index)
 
 
 def time_split(num_windows: int, policy: SplitPolicy) -> list[str]:
     """Splits of a recording's consecutive windows: training first, then validation, then testing."""
-    places = 100.0 - (np.arange(num_windows) + 0.5) * 100.0 / max(1, num_windows)
-    return _cut(places, policy).tolist()
+    return _cut(100.0 - _places(np.ones(num_windows)), policy).tolist()
+
+
+def _counted(catalog: pd.DataFrame) -> pd.Series:
+    """1 for each clip, 0 for what is none: files set aside and background noise take no part in the shares."""
+    return (catalog["error"].eq("") & catalog["word"].ne(BACKGROUND_NOISE)).astype("int64")
+
+
+def _places(sizes: np.ndarray) -> np.ndarray:
+    """Where the middle of each of these falls, in percent of them all together."""
+    return (np.cumsum(sizes) - sizes / 2) * 100.0 / max(1, sizes.sum())
 
 
 def _cut(percent: np.ndarray, policy: SplitPolicy) -> np.ndarray:

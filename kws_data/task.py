@@ -24,6 +24,7 @@ from kws_data.splits import SPLITS
 
 log = logging.getLogger(__name__)
 
+_SHARE_ROUNDING = 1e-9  # 0.6 + 0.3 + 0.1 is a little less than 1
 NO_SOURCE = -1  # a silence row: no file stands behind it
 
 
@@ -52,7 +53,7 @@ class Task:
         silence_kind: str = "noise",
         unknown_dirs: Sequence[Any] = (),
     ) -> None:
-        self.words = None if words is None else _checked_words(words)
+        self.words = None if words is None else _checked_words(_checked_list("words", words))
         for name, value in (("silence_percentage", silence_percentage), ("unknown_percentage", unknown_percentage)):
             if not 0 <= value <= 1000:
                 raise ValueError(f"{name} must be from 0 to 1000, got {value}")
@@ -61,13 +62,13 @@ class Task:
         self.silence, self.unknown = silence, unknown
         self.silence_percentage, self.unknown_percentage = silence_percentage, unknown_percentage
         self.silence_kind = silence_kind
-        self.unknown_folders = [_unknown_folder(entry) for entry in unknown_dirs or ()]
+        self.unknown_folders = [_unknown_folder(entry) for entry in _checked_list("unknown_dirs", unknown_dirs)]
         if self.unknown_folders and not unknown:
             raise ValueError("unknown_dirs need the unknown class: set task.unknown=true")
         names = [folder.name for folder in self.unknown_folders]
         if len(set(names)) < len(names):
             raise ValueError(f"unknown_dirs must have different names, got {names}")
-        if sum(folder.share or 0 for folder in self.unknown_folders) > 1:
+        if sum(folder.share or 0 for folder in self.unknown_folders) > 1 + _SHARE_ROUNDING:
             raise ValueError("unknown_dirs must have shares that sum to at most 1")
 
     def labels(self, corpus: Corpus) -> list[str]:
@@ -81,7 +82,9 @@ class Task:
         for word in words:
             if word not in present:
                 near = difflib.get_close_matches(word, present, n=3, cutoff=0.0)
-                raise KwsError(f"task.words: no folder '{word}' in '{corpus.roots[0]}'; nearest: {', '.join(near)}")
+                raise KwsError(
+                    f"task.words: no folder '{word}' with usable clips in '{corpus.roots[0]}'; nearest: {', '.join(near)}"
+                )
         return [SILENCE] * self.silence + [UNKNOWN] * self.unknown + words
 
     def examples(self, corpus: Corpus, data_seed: int) -> pd.DataFrame:
@@ -119,16 +122,18 @@ class Task:
         in_dataset = clips[clips["folder"] == ""]
         recorded = in_dataset[in_dataset["word"] == UNKNOWN]
         others = in_dataset[~in_dataset["word"].isin({*labels, SILENCE, UNKNOWN})]
-        quota = max(0, math.ceil(num_wanted * self.unknown_percentage / 100) - len(recorded))
-        parts = [recorded, _draw(others, quota, data_seed)]
+        quota = math.ceil(num_wanted * self.unknown_percentage / 100)
+        parts = [recorded, _draw(others, max(0, quota - len(recorded)), data_seed)]
         whole = {folder.name for folder in self.unknown_folders if folder.share is None}
         parts.append(clips[clips["folder"].isin(whole)])
         shared = [folder for folder in self.unknown_folders if folder.share is not None]
         rest = sum(map(len, parts))
-        total_share = sum(folder.share or 0.0 for folder in shared)
+        left_over = 1 - sum(folder.share or 0.0 for folder in shared)
         # rest is what the shares leave over; where they leave nothing, they divide the quota itself
-        total = rest / (1 - total_share) if total_share < 1 else max(quota, 1)
-        if total_share >= 1:
+        total: float = quota
+        if left_over > _SHARE_ROUNDING:
+            total = rest / left_over
+        else:
             parts = []
         for folder in shared:
             available = clips[clips["folder"] == folder.name]
@@ -156,6 +161,14 @@ def _silence_rows(count: int, split: str) -> pd.DataFrame:
             "speaker": "", "folder": "", "offset": 0, "length": 0, "content": "",
         }
     )  # fmt: skip
+
+
+def _checked_list(name: str, values: Any) -> Sequence[Any]:
+    if values is None:
+        return []
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise ValueError(f"{name} must be a list, got {values!r}; write [{values}]")
+    return values
 
 
 def _checked_words(words: Sequence[str]) -> list[str]:

@@ -18,6 +18,7 @@ from kws_data.task import Task
 from kws_experiments import tensorflow_setup
 from kws_experiments.config import fingerprint, instantiate
 from kws_experiments.folder import RunFolder, write_text
+from kws_experiments.saved_model import save_model
 
 if TYPE_CHECKING:
     import keras
@@ -74,7 +75,7 @@ def run(config: dict[str, Any], path: Path) -> dict[str, Any]:
     history = train_network(folder, config, parts, source, network)
     result = evaluate_network(folder, parts, source, network, labels)
     draw_figures(folder, parts, source, history, result, labels)
-    save_model(folder, parts, network)
+    save_model(folder.model, parts.features, network, parts.clip_samples)
     folder.write_record(status="done", data_licence=parts.dataset.licence, data_citation=parts.dataset.citation)
     folder.training.state.unlink()
     return result
@@ -294,20 +295,3 @@ def draw_figures(
     titles = [labels[label] for label in heard["labels"].numpy()]
     picture = figures.clips(waveforms.numpy(), parts.features(waveforms).numpy(), titles, parts.sample_rate)
     figures.save(picture, folder.figures / "training_batch.png")
-
-
-def save_model(folder: RunFolder, parts: Parts, network: keras.Model) -> None:
-    """Write waveform → logits as one Keras file: the very feature layer that training used, then the network."""
-    import keras
-
-    from kws_data.atomic import replace_file
-
-    waveform = keras.Input((parts.clip_samples,), name="waveform")
-    if parts.clip_samples is None:
-        lengths = keras.Input((), dtype="int32", name="lengths")
-        features = {"features": parts.features(waveform), "num_frames": parts.features.num_frames(lengths)}
-        model = keras.Model({"waveform": waveform, "lengths": lengths}, network(features))
-    else:
-        model = keras.Model(waveform, network(parts.features(waveform)))
-    with replace_file(folder.model) as temporary:
-        model.save(temporary)

@@ -1,4 +1,4 @@
-"""Small data for every test: folders of generated clips, a cache of the test's own, and the real clips where they are."""
+"""Small data for every test: generated clips, a cache of the test's own, and the real clips where they are."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from tensorflow.lite.experimental.microfrontend.python.ops.audio_microfrontend_op import audio_microfrontend
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from kws_data.features.base import FeatureLayer
 from kws_data.features.log_mel import LogMel
@@ -53,8 +54,8 @@ def noise(clips: int, samples: int = 16000, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def real_clips(real_data: Path) -> np.ndarray:
-    """Every 200th clip of one second: [clips, 16000] float32."""
-    paths = sorted(real_data.glob("[a-z]*/*.wav"))[::200]
+    """Every 100th clip of one second: [clips, 16000] float32."""
+    paths = sorted(real_data.glob("[a-z]*/*.wav"))[::100]
     clips = [tf.audio.decode_wav(path.read_bytes())[0][:, 0].numpy() for path in paths]
     return np.stack([clip for clip in clips if len(clip) == 16000])
 
@@ -115,7 +116,7 @@ def test_average_agrees_with_the_original(real_clips: np.ndarray) -> None:
             input=clip[:, None], window_size=480, stride=160, magnitude_squared=True
         )
         want.append(tf.nn.avg_pool2d(spectrogram[..., None], [1, 6], [1, 6], "SAME")[0, :, :, 0].numpy())
-    assert in_deviations(LAYERS["average"](real_clips), want) < 1e-5
+    assert in_deviations(LAYERS["average"](real_clips), want) < 1e-4
 
 
 @pytest.mark.parametrize("pool_bins", [1, 2, 5, 100, 257])
@@ -262,6 +263,18 @@ def test_inside_a_saved_model(name: str, tmp_path: Path) -> None:
     model.export(tmp_path / "saved", verbose=False)
     saved = tf.saved_model.load(tmp_path / "saved")
     np.testing.assert_allclose(saved.serve(clips), want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in SHAPES if name != "micro"])
+def test_a_single_clip_converts_to_tflite(name: str) -> None:
+    function = tf.function(make(name)).get_concrete_function(tf.TensorSpec([1, 16000]))
+    model = tf.lite.TFLiteConverter.from_concrete_functions([convert_variables_to_constants_v2(function)]).convert()
+    interpreter = tf.lite.Interpreter(model_content=model)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], noise(1))
+    interpreter.invoke()
+    features = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    assert in_deviations(features, LAYERS[name](noise(1))) < 1e-4
 
 
 @every_feature

@@ -13,7 +13,7 @@ import tensorflow as tf
 _CHUNK_VALUES = 400_000
 
 # A bin whose variance over the training split is below this is constant; it is centred but not blown up.
-_MIN_VARIANCE = 1e-8
+_MIN_VARIANCE = 1e-12
 
 
 class FeatureLayer(keras.layers.Layer):

@@ -39,6 +39,7 @@ def power_spectrum(
     # Frames are cut at the FFT's length, where the window has become zero: padding the frames would copy them.
     padding = fft_size - len(window)
     frames = tf.signal.frame(tf.pad(waveform, [[0, 0], [0, padding]]), fft_size, frame_step)
-    spectrum = tf.signal.rfft(frames * np.pad(window, (0, padding)).astype(np.float32))[..., bins]
-    # tf.abs of a complex tensor calls hypot for every value: several times slower.
-    return tf.square(tf.math.real(spectrum)) + tf.square(tf.math.imag(spectrum))
+    spectrum = tf.signal.rfft(frames * np.pad(window, (0, padding)).astype(np.float32))
+    # tf.abs of a complex tensor calls hypot for every value: several times slower. Slicing the complex tensor instead
+    # of its parts would be 7 % faster for half of the bins, but does not convert to TFLite.
+    return tf.square(tf.math.real(spectrum)[..., bins]) + tf.square(tf.math.imag(spectrum)[..., bins])

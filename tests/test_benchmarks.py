@@ -1,0 +1,84 @@
+"""The benchmarks run from beginning to end and print every figure; how large the figures are is no test's business."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import scan as scan_benchmark
+from kws_data.catalog import scan, usable
+
+ROOT = Path(__file__).resolve().parent.parent
+NUMBER = r"[\d,]+(?:\.\d+)?"
+
+
+def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    # a process of its own: the thread counts can be set only once
+    command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=os.environ | {"COLUMNS": "120"}, capture_output=True, text=True)
+
+
+def table(output: str) -> dict[str, list[float]]:
+    """The numbers of each row, by the text in its first column."""
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in output.splitlines() if line[:1] == "│"]
+    return {name: [float(cell.replace(",", "")) for cell in cells] for name, *cells in rows}
+
+
+def test_pipeline_prints_rates_and_ratios_of_all_stages(make_folder):
+    result = run(
+        "pipeline", "--data", str(make_folder()), "--batch-size=16", "--threads=2", "--repeats=1", "--seconds=0.01"
+    )
+    assert result.returncode == 0, result.stderr
+    rows = table(result.stdout)
+    assert list(rows) == [
+        "read + decode files",
+        "build the store",
+        "store: gather",
+        "store: shuffle + gather",
+        "+ noise and shift",
+        "+ features (mfcc)",
+        "bare rFFT",
+        "bare rFFT in pieces",
+        "keras + STFT",
+    ]
+    for name, (rate, of_bare, of_keras) in rows.items():
+        assert min(rate, of_bare, of_keras) > 0, name
+    assert rows["bare rFFT"][1] == 1
+    assert rows["keras + STFT"][2] == 1
+    # of one round, the ratios are those of the printed rates but for rounding
+    for name, (rate, of_bare, _) in rows.items():
+        assert of_bare == pytest.approx(rate / rows["bare rFFT"][0], rel=0.05, abs=0.002), name
+    assert re.search(rf"mfcc with noise and shift: {NUMBER} of the bare rFFT", result.stdout)
+    assert re.search(r"\d+ cores .* TensorFlow 2\.\d+\.\d+, 2 threads, batches of 16, median of 1 round", result.stdout)
+
+
+def test_pipeline_says_in_one_line_that_there_is_no_data(tmp_path):
+    result = run("pipeline", "--data", str(tmp_path / "absent"))
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: --data: no folder")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_scan_prints_seconds_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    result = run("scan", "--clips=150", "--repeats=2")
+    assert result.returncode == 0, result.stderr
+    rows = table(result.stdout)
+    assert list(rows) == ["first", "warm cache"]
+    assert all(seconds >= 0 for (seconds,) in rows.values())
+    assert "150 clips" in result.stdout
+    assert not list(tmp_path.glob("kws-scan-*"))
+
+
+def test_scan_makes_as_many_usable_one_second_clips_as_asked_for(tmp_path):
+    scan_benchmark.make_clips(tmp_path / "clips", 150)
+    catalog = usable(scan(tmp_path / "clips"))
+    assert len(catalog) == 150
+    assert catalog["word"].nunique() == 35
+    assert catalog.groupby("word")["speaker"].nunique().min() >= 2
+    assert set(catalog["num_samples"]) == {16000}

@@ -1,0 +1,102 @@
+"""Every config composes, and builds where it needs no download; wrong ones are refused in one line."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kws_data.errors import KwsError
+from kws_experiments import run
+from kws_experiments.config import compose, fingerprint
+from tests.conftest import ROOT
+
+GROUPS = sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir())
+CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((ROOT / "conf" / group).glob("*.yaml"))]
+FOLDER = ["dataset=folder", "dataset.path=/nowhere"]
+
+
+NEEDS = {"folder": FOLDER[1:], "cnn4": ["features=log_spectrogram"]}  # choices that can't do with the defaults
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_config_composes_and_builds(group: str, choice: str) -> None:
+    config = compose([f"{group}={choice}", *NEEDS.get(choice, [])])
+
+    parts = run.build_parts(config)
+
+    assert parts.feature_shape()[0] >= 1
+
+
+@pytest.mark.parametrize("group", ["dataset", "task", "split", "augment", "features", "model", "trainer", "experiment"])
+def test_readme_names_every_choice(group: str) -> None:
+    row = re.search(rf"^\| .*`{group}`.* \| (.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert row is not None
+    assert {choice for g, choice in CHOICES if g == group} <= set(re.findall(r"`([\w.]+)", row.group(1)))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["task.words=[]"], "task.words must name at least one word"),
+        (["task.words=[true,up]"], "task.words must be text"),
+        (["task.unknown_percentage=-1"], "task.unknown_percentage must be from 0"),
+        (["augment.background_volume=2"], "augment.waveform.background_noise.background_volume must be from 0 to 1"),
+        (["features.upper_hz=9000"], "features.upper_hz"),
+        (["model=cnn4", "features=mfcc_hello_edge"], "model.input_shape: cnn4 needs at least"),
+        (["model=conv", "clip_ms=null"], "model.input_shape: conv flattens"),
+        (["trainer.steps=5"], "trainer.epochs and steps"),
+        (["trainer.monitor=luck"], "trainer.monitor must be one of"),
+        (["split.testing_percentage=95"], "split.validation_percentage and testing_percentage"),
+        (["schedule=piecewise", "schedule.rates=[0.1]"], "schedule.steps and rates must be lists of one length"),
+        (["clip_ms=1"], "clip_ms must be at least 10"),
+        (["sample_rate=100"], "sample_rate must be"),
+        (["model._target_=kws_models.nothing.here"], "model: "),
+        (["+model.filtres=3"], "model: "),
+    ],
+)
+def test_wrong_values_are_refused_before_any_data_is_read(overrides: list[str], message: str) -> None:
+    with pytest.raises(KwsError) as caught:
+        run.build_parts(compose([*FOLDER, *overrides]))
+
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_fingerprint_names_what_is_trained() -> None:
+    plain = fingerprint(compose([]))
+
+    assert fingerprint(compose(["name=other", "force=true", "trainer.input_threads=7"])) == plain
+    assert fingerprint(compose(["seed=1"])) != plain
+    assert fingerprint(compose(["threads.intra_op=7"])) != plain
+
+
+def test_words_need_no_quotes_on_the_command_line() -> None:
+    assert compose(["task.words=[yes,no,on,off,marvin]"])["task"]["words"] == ["yes", "no", "on", "off", "marvin"]
+
+
+@pytest.mark.parametrize(
+    "command", [["train.py", "--help"], ["train.py", "--cfg", "job"], ["-m", "kws_experiments.cli", "--help"]]
+)
+def test_help_and_composing_import_no_tensorflow(command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *command], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    imported = {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert imported & {"hydra", "typer"}
+    assert not imported & {"tensorflow", "keras", "matplotlib", "sklearn", "librosa"}
+
+
+def test_missing_path_is_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), "dataset=folder"], cwd=tmp_path, capture_output=True, text=True
+    )
+
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines() == [
+        "error: dataset.path: Missing mandatory value: path; give it as dataset.path=…"
+    ]

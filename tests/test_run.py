@@ -1,0 +1,230 @@
+"""Whole runs, as a user starts them: `python train.py …` in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import yaml
+
+from kws_data.words import CORE_WORDS
+from kws_experiments.saved_model import load_model
+from tests.conftest import ROOT, SAMPLE_RATE, MakeFolder, tone
+
+pytestmark = pytest.mark.slow
+
+# A network small enough that a run is mostly start-up
+SMALL = [
+    "task=custom", "task.unknown=true", "features=log_mel_20ms", "model.filters=8", "model.num_blocks=1",
+    "trainer.batch_size=16", "threads.intra_op=1", "trainer.tensorboard=false",
+]  # fmt: skip
+
+
+def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *overrides],
+        cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "COLUMNS": "160"},
+    )  # fmt: skip
+
+
+def train(folder: Path, *overrides: str, status: int = 0) -> str:
+    process = start(folder, *overrides)
+    output, _ = process.communicate(timeout=500)
+    assert process.returncode == status, output
+    return output
+
+
+def only_run(folder: Path) -> Path:
+    (record,) = folder.glob("runs/*/*/run.json")
+    return record.parent
+
+
+def test_trains_on_real_clips_and_keeps_everything(real_data: Path, tmp_path: Path) -> None:
+    command = ["dataset=folder", f"dataset.path={real_data}", "split=lists", "trainer=quick", "features=log_mel_20ms"]
+    output = train(tmp_path, *command)
+
+    run = only_run(tmp_path)
+    assert output.strip().splitlines()[-1] == str(run)
+    assert "95 % interval" in output
+    predictions, metrics = pd.read_parquet(run / "predictions.parquet"), json.loads((run / "metrics.json").read_text())
+    labels = (run / "labels.txt").read_text().split()
+    assert labels == metrics["labels"] == ["_silence_", "_unknown_", *CORE_WORDS]
+    named = set((real_data / "testing_list.txt").read_text().split())
+    clips = predictions[predictions["word"] != "_silence_"]
+    assert set(clips["clip"]) <= named
+    assert metrics["accuracy"] == pytest.approx((predictions["label"] == predictions["predicted"]).mean())
+    assert np.sum(metrics["confusion_matrix"]) == metrics["clips"] == len(predictions)
+    counts = pd.read_csv(run / "data" / "label_counts.csv", index_col=0)
+    assert counts.loc["_silence_", "testing"] == -(-counts.loc[labels[2:], "testing"].sum() // 10)
+    assert yaml.safe_load((run / "config.yaml").read_text())["features"]["window_ms"] == 40
+    assert len(pd.read_csv(run / "history.csv")) == 2
+    for picture in ("training_curves", "confusion_matrix", "training_batch"):
+        assert (run / "figures" / f"{picture}.png").stat().st_size > 10_000
+    assert list((run / "tensorboard").rglob("events*"))
+
+    # The saved model hears what training heard: waveforms in, the same predictions out.
+    model = load_model(run)
+    some = clips.head(32)
+    waveforms = np.zeros((len(some), SAMPLE_RATE), np.float32)
+    for row, clip in zip(waveforms, some["clip"], strict=True):
+        samples, _ = soundfile.read(real_data / clip, dtype="float32")
+        row[: len(samples)] = samples
+    logits = model.predict(waveforms, verbose=0)
+    scores = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(scores, some[[f"score_{label}" for label in labels]], atol=1e-5)
+
+    # The same command finds its folder, and leaves it alone.
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.suffix in (".parquet", ".keras", ".csv")}
+    again = train(tmp_path, *command)
+    assert "trained already" in again
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_learns_what_can_be_learnt(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder(words=("yes", "no", "up"), speakers=60)
+
+    train(tmp_path, "dataset=folder", f"dataset.path={root}", *SMALL, "task.words=[yes,no]", "trainer.epochs=40",
+          "optimizer.learning_rate=0.01", "split=speaker")  # fmt: skip
+
+    assert json.loads((only_run(tmp_path) / "metrics.json").read_text())["accuracy"] > 0.8
+
+
+@pytest.mark.parametrize("clip_ms", ["1000", "null"])
+def test_interrupted_run_goes_on_as_the_unbroken_one(make_folder: MakeFolder, tmp_path: Path, clip_ms: str) -> None:
+    command = ["dataset=folder", f"dataset.path={make_folder()}", *SMALL, "task.words=[yes,no]", f"clip_ms={clip_ms}"]
+    command += ["trainer.epochs=60", "trainer.checkpoint_every=1000", "trainer.eval_every=7"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    train(whole, *command)
+
+    stops = 0
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process = start(broken, *command)
+        seen = len(list(broken.glob("runs/*/*/history.csv")))
+        history = next(iter(broken.glob("runs/*/*/history.csv")), None)
+        rows = 0 if history is None else len(history.read_text().splitlines())
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "validation: loss" in line and (rows := rows + 1) > seen:
+                break
+        process.send_signal(number)
+        process.communicate(timeout=100)
+        stops += process.returncode == 130
+    assert stops == 2, "the runs ended before they could be interrupted"
+    output = train(broken, *command)
+
+    assert "resuming at step" in output
+    ours, theirs = only_run(broken), only_run(whole)
+    assert (ours / "predictions.parquet").read_bytes() == (theirs / "predictions.parquet").read_bytes()
+    columns = ["step", "loss", "accuracy", "val_loss", "val_accuracy"]
+    pd.testing.assert_frame_equal(
+        pd.read_csv(ours / "history.csv")[columns], pd.read_csv(theirs / "history.csv")[columns], check_exact=True
+    )
+    with np.load(ours / "checkpoint" / "best.npz") as a, np.load(theirs / "checkpoint" / "best.npz") as b:
+        assert a.files == b.files
+        for name in a.files:
+            np.testing.assert_array_equal(a[name], b[name])
+
+
+def test_force_starts_over_in_a_new_folder(make_folder: MakeFolder, tmp_path: Path) -> None:
+    command = ["dataset=folder", f"dataset.path={make_folder()}", *SMALL, "task.words=[yes,no]", "trainer.epochs=1"]
+    train(tmp_path, *command)
+    train(tmp_path, *command, "force=true")
+
+    first, second = sorted(record.parent for record in tmp_path.glob("runs/*/*/run.json"))
+    assert second.name == f"{first.name}-2"
+    assert (first / "predictions.parquet").read_bytes() == (second / "predictions.parquet").read_bytes()
+
+
+def test_changed_data_do_not_continue_an_old_run(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder()
+    command = ["dataset=folder", f"dataset.path={root}", *SMALL, "task.words=[yes,no]", "trainer.epochs=2000"]
+    process = start(tmp_path, *command)
+    assert process.stdout is not None
+    next(line for line in process.stdout if "validation: loss" in line)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=100)
+    time.sleep(0.01)
+    soundfile.write(next((root / "yes").iterdir()), tone(999), SAMPLE_RATE)
+
+    output = train(tmp_path, *command, status=1)
+
+    assert "the data changed since this run began" in output
+    assert "Traceback" not in output
+
+
+def test_bad_files_are_listed_and_the_run_goes_on(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder()
+    (root / "yes" / "broken_nohash_0.wav").write_bytes(b"RIFF")
+    (root / "yes" / "notes.txt").write_text("not audio")
+
+    output = train(tmp_path, "dataset=folder", f"dataset.path={root}", *SMALL, "task.words=[yes,no]", "trainer=quick")
+
+    aside = pd.read_csv(only_run(tmp_path) / "data" / "set_aside.csv")
+    assert sorted(aside["path"]) == ["yes/broken_nohash_0.wav", "yes/notes.txt"]
+    assert "2 files are set aside" in output
+
+
+def test_unknown_folders_are_reported(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root, other = make_folder(), tmp_path / "boo"
+    other.mkdir()
+    soundfile.write(other / "long.wav", np.random.default_rng(0).normal(0, 0.1, 8000 * 40), 8000)
+
+    output = train(tmp_path, "dataset=folder", f"dataset.path={root}", *SMALL, "task.words=[yes,no]", "trainer=quick",
+                   f"task.unknown_dirs=[{other}]")  # fmt: skip
+
+    folders = json.loads((only_run(tmp_path) / "metrics.json").read_text())["unknown_folders"]
+    assert folders["boo"]["clips"] == 4  # the last tenth of 40 seconds
+    assert "boo" in output
+
+
+def test_30_words_of_the_r_tutorial_train_a_step_on_synthetic_data(tmp_path: Path) -> None:
+    pytest.importorskip("espeakng_loader")
+
+    output = train(
+        tmp_path, "experiment=r_30words", "dataset=synthetic", "dataset.clips_per_word=10", "dataset.voices=10",
+        "trainer.epochs=null", "trainer.steps=1",
+    )  # fmt: skip
+
+    metrics = json.loads((only_run(tmp_path) / "metrics.json").read_text())
+    assert len(metrics["labels"]) == 30
+    assert metrics["split"] == "validation"
+    assert "no clip for testing" in output
+
+
+def test_multirun_trains_each_choice(make_folder: MakeFolder, tmp_path: Path) -> None:
+    train(tmp_path, "-m", "dataset=folder", f"dataset.path={make_folder()}", *SMALL, "task.words=[yes,no]",
+          "trainer.epochs=1", "seed=1,2")  # fmt: skip
+
+    seeds = {yaml.safe_load(path.read_text())["seed"] for path in tmp_path.glob("runs/train/*/config.yaml")}
+    assert seeds == {1, 2}
+
+
+def test_configs_and_models_of_ones_own(
+    make_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_net.py").write_text(
+        "import keras\n"
+        "def my_net(input_shape, num_labels, units):\n"
+        "    layers = [keras.Input(input_shape), keras.layers.Flatten(), keras.layers.Dense(units)]\n"
+        "    return keras.Sequential([*layers, keras.layers.Dense(num_labels)])\n"
+    )
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "my_net.yaml").write_text("_target_: my_net.my_net\nunits: 4\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    small = [override for override in SMALL if not override.startswith("model.")]
+
+    train(tmp_path, "--config-dir", str(tmp_path / "conf"), "model=my_net", "dataset=folder",
+          f"dataset.path={make_folder()}", *small, "task.words=[yes,no]", "trainer=quick")  # fmt: skip
+
+    assert (only_run(tmp_path) / "model.keras").is_file()
