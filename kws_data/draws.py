@@ -41,13 +41,16 @@ class Draws:
         seed: the run's seed (or the data seed, for what must not change between runs).
         epoch: which pass over the data; evaluation always uses 0.
         ids: [batch] int64, the examples' ids.
+        variant: another number gives independent draws, for a stage that stands twice.
     """
 
-    def __init__(self, seed: int, epoch: int, ids: np.ndarray) -> None:
+    def __init__(self, seed: int, epoch: int, ids: np.ndarray, variant: int = 0) -> None:
         key = np.array([seed, epoch], dtype=np.int64).view(np.uint64)
         run = _absorb(_absorb(np.zeros(1, np.uint64), key[:1]), key[1:])
         self.ids = np.asarray(ids, dtype=np.int64)
         self._state = _absorb(run, self.ids.view(np.uint64))
+        if variant:
+            self._state = _absorb(self._state, np.array([variant], np.uint64))
 
     def bits(self, stage: str, count: int = 1) -> np.ndarray:
         """[batch, count] uint64, uniform; another `stage` gives independent numbers."""

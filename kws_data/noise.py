@@ -34,29 +34,30 @@ class NoiseBank:
     def low_level(cls, sample_rate: int, data_seed: int) -> NoiseBank:
         """Quiet pink noise, for data sets without `_background_noise_`."""
         count = GENERATED_SECONDS * sample_rate
-        generator = np.random.Generator(np.random.Philox(key=data_seed))
+        generator = np.random.Generator(np.random.Philox(key=data_seed % 2**64))  # a key is not negative
         spectrum = np.fft.rfft(generator.standard_normal(count))
         # 1/f power above 20 Hz; constant below, so that the level isn't spent where nothing can be heard
         spectrum /= np.sqrt(np.maximum(np.fft.rfftfreq(count, 1 / sample_rate), 20.0))
         noise = np.fft.irfft(spectrum, count)
         return cls([to_int16(noise * (GENERATED_RMS / noise.std()))], generated=True)
 
-    def windows(self, split: str, draws: Draws, stage: str, num_samples: int) -> np.ndarray:
-        """A random window of a random recording for each clip: [batch, num_samples] int16.
+    def windows(self, split: str, draws: Draws, stage: str, lengths: np.ndarray) -> np.ndarray:
+        """A random window of a random recording for each clip, of the clip's length: [batch, longest] int16.
 
-        A part shorter than the window is repeated.
+        A part shorter than the window is repeated. Zeros follow where another clip is longer, so that a clip's noise
+        doesn't depend on what stands beside it.
         """
         parts = self._parts[split]
         chosen = draws.integers(f"{stage} recording", len(parts))
-        room = np.array([max(1, len(part) - num_samples + 1) for part in parts])
-        starts = draws.integers(f"{stage} start", room[chosen])
-        windows = np.empty((len(chosen), num_samples), np.int16)
-        for row, (index, start) in enumerate(zip(chosen, starts, strict=True)):
+        sizes = np.array([len(part) for part in parts])[chosen]
+        starts = draws.integers(f"{stage} start", np.maximum(sizes - lengths, 0) + 1)
+        windows = np.zeros((len(chosen), int(lengths.max(initial=0))), np.int16)
+        for window, index, start, length in zip(windows, chosen, starts, lengths, strict=True):
             part = parts[index]
-            if len(part) >= num_samples:
-                windows[row] = part[start : start + num_samples]
+            if len(part) >= length:
+                window[:length] = part[start : start + length]
             else:
-                windows[row] = np.resize(part, num_samples)
+                window[:length] = np.resize(part, length)
         return windows
 
 

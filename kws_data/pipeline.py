@@ -85,7 +85,7 @@ class ClipSource:
         if not training and self.silence_kind == "zeros":
             return np.zeros((len(ids), self.silence_samples), np.int16)
         draws = Draws(self.seed, epoch, ids) if training else Draws(self.data_seed, 0, ids)
-        noise = self.corpus.noise.windows(split, draws, "silence", self.silence_samples)
+        noise = self.corpus.noise.windows(split, draws, "silence", np.full(len(ids), self.silence_samples))
         return to_int16(noise * (draws.uniform("silence volume") / INT16_SCALE))
 
 
@@ -116,7 +116,7 @@ def batches(
         dicts of `inputs` ([batch, frames, bins] or [batch, samples] float32; where clips keep their lengths, a dict of
         `features` and `num_frames`), `labels` and `ids` ([batch]), `lengths` ([batch] int32, samples).
     """
-    context = StageContext(source.corpus.noise, split, source.corpus.sample_rate)
+    context = StageContext(source.corpus.noise, split, source.corpus.sample_rate, source.clip_samples)
     # named by place, so that one stage may stand twice
     parts = _BASE_PARTS | {
         f"{place} {name}": shape
@@ -124,13 +124,15 @@ def batches(
         for name, shape in stage.parameter_shapes().items()
     }
 
+    kinds = [type(stage) for stage in stages]
+    variants = [kinds[:place].count(kind) for place, kind in enumerate(kinds)]
+
     def prepare(step: np.ndarray) -> list[np.ndarray]:
         epoch = plan.epoch_of(int(step))
         batch = source.gather(split, plan.batch_ids(int(step)), epoch)
-        draws = Draws(source.seed, epoch, batch.ids)
         values: dict[str, np.ndarray] = {}
         for place, stage in enumerate(stages):
-            drawn = stage.prepare(batch, draws, context)
+            drawn = stage.prepare(batch, Draws(source.seed, epoch, batch.ids, variants[place]), context)
             values |= {f"{place} {name}": value for name, value in drawn.items()}
         values |= {"pcm": batch.pcm, "lengths": batch.lengths, "labels": batch.labels, "ids": batch.ids}
         return [values[name] for name in parts]

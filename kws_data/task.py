@@ -83,7 +83,8 @@ class Task:
             if word not in present:
                 near = difflib.get_close_matches(word, present, n=3, cutoff=0.0)
                 raise KwsError(
-                    f"task.words: no folder '{word}' with usable clips in '{corpus.roots[0]}'; nearest: {', '.join(near)}"
+                    f"task.words: no folder '{word}' with usable clips in '{corpus.roots[0]}';"
+                    f" nearest: {', '.join(near)}"
                 )
         return [SILENCE] * self.silence + [UNKNOWN] * self.unknown + words
 
@@ -128,13 +129,13 @@ class Task:
         parts.append(clips[clips["folder"].isin(whole)])
         shared = [folder for folder in self.unknown_folders if folder.share is not None]
         rest = sum(map(len, parts))
-        left_over = 1 - sum(folder.share or 0.0 for folder in shared)
-        # rest is what the shares leave over; where they leave nothing, they divide the quota itself
-        total: float = quota
-        if left_over > _SHARE_ROUNDING:
-            total = rest / left_over
-        else:
-            parts = []
+        shares = sum(folder.share or 0.0 for folder in shared)
+        # rest is what the shares leave over; where that is nothing, they divide the quota itself
+        total = 0.0
+        if shared and rest and shares < 1 - _SHARE_ROUNDING:
+            total = rest / (1 - shares)
+        elif shared:
+            total, parts = quota / shares, []
         for folder in shared:
             available = clips[clips["folder"] == folder.name]
             asked = round(total * (folder.share or 0.0))

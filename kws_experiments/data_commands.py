@@ -103,10 +103,11 @@ def describe(
     from rich.table import Table
 
     from kws_data import describe as tables
-    from kws_data.catalog import set_aside, usable
+    from kws_data.catalog import BACKGROUND_NOISE, set_aside, usable
 
     root, table = _split_catalog(folder, split, speaker_pattern)
-    good = usable(table)
+    is_noise = table["word"] == BACKGROUND_NOISE
+    good = usable(table[~is_noise])
     if good.empty:
         raise KwsError(f"'{root}' holds no usable clip")
     printed = Table("word", "split", "clips", "speakers", "hours", title=str(root))
@@ -116,7 +117,7 @@ def describe(
     hours = (good["num_samples"] / good["sample_rate"]).sum() / 3600
     print(
         f"{len(good)} clips by {good['speaker'].nunique()} speakers, {hours:.2f} hours;"
-        f" {len(set_aside(table))} files set aside"
+        f" {len(usable(table[is_noise]))} noise recordings; {len(set_aside(table))} files set aside"
     )
     if figure is not None:
         from kws_experiments import figures

@@ -6,12 +6,15 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from benchmarks import scan as scan_benchmark
 from kws_data.catalog import scan, usable
+
+MakeFolder = Callable[..., Path]
 
 ROOT = Path(__file__).resolve().parent.parent
 NUMBER = r"[\d,]+(?:\.\d+)?"
@@ -29,7 +32,7 @@ def table(output: str) -> dict[str, list[float]]:
     return {name: [float(cell.replace(",", "")) for cell in cells] for name, *cells in rows}
 
 
-def test_pipeline_prints_rates_and_ratios_of_all_stages(make_folder):
+def test_pipeline_prints_rates_and_ratios_of_all_stages(make_folder: MakeFolder) -> None:
     result = run(
         "pipeline", "--data", str(make_folder()), "--batch-size=16", "--threads=2", "--repeats=1", "--seconds=0.01"
     )
@@ -57,14 +60,14 @@ def test_pipeline_prints_rates_and_ratios_of_all_stages(make_folder):
     assert re.search(r"\d+ cores .* TensorFlow 2\.\d+\.\d+, 2 threads, batches of 16, median of 1 round", result.stdout)
 
 
-def test_pipeline_says_in_one_line_that_there_is_no_data(tmp_path):
+def test_pipeline_says_in_one_line_that_there_is_no_data(tmp_path: Path) -> None:
     result = run("pipeline", "--data", str(tmp_path / "absent"))
     assert result.returncode == 1
     assert result.stderr.startswith("error: --data: no folder")
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_scan_prints_seconds_and_leaves_nothing(tmp_path, monkeypatch):
+def test_scan_prints_seconds_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     result = run("scan", "--clips=150", "--repeats=2")
     assert result.returncode == 0, result.stderr
@@ -75,7 +78,7 @@ def test_scan_prints_seconds_and_leaves_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("kws-scan-*"))
 
 
-def test_scan_makes_as_many_usable_one_second_clips_as_asked_for(tmp_path):
+def test_scan_makes_as_many_usable_one_second_clips_as_asked_for(tmp_path: Path) -> None:
     scan_benchmark.make_clips(tmp_path / "clips", 150)
     catalog = usable(scan(tmp_path / "clips"))
     assert len(catalog) == 150

@@ -37,7 +37,7 @@ class BackgroundNoise(WaveformStage):
         if context.noise.generated:
             noisy[:] = False
         return {
-            "noise": context.noise.windows(context.split, draws, "background noise", batch.pcm.shape[1]),
+            "noise": context.noise.windows(context.split, draws, "background noise", context.room(batch)),
             "volume": np.where(noisy, volume * self.background_volume, 0.0).astype(np.float32),
         }
 

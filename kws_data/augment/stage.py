@@ -35,11 +35,23 @@ class ClipBatch:
 
 @dataclass(frozen=True)
 class StageContext:
-    """What a stage may draw on beside the batch: the split's noise and the sample rate in Hz."""
+    """What a stage may draw on beside the batch.
+
+    Attributes:
+        noise: the background noise, of which the stage hears the part of `split`.
+        split: whose examples these are.
+        sample_rate: Hz.
+        clip_samples: what every clip is padded or cut to; None where clips keep their lengths.
+    """
 
     noise: NoiseBank
     split: str
     sample_rate: int
+    clip_samples: int | None
+
+    def room(self, batch: ClipBatch) -> np.ndarray:
+        """[batch] samples of each row that a stage may fill: what lies beyond only pads a clip to its batch."""
+        return batch.lengths if self.clip_samples is None else np.full(len(batch.pcm), self.clip_samples)
 
 
 class WaveformStage:
@@ -53,7 +65,7 @@ class WaveformStage:
         """Draw one value per clip for each parameter; may change `batch.pcm` in place.
 
         Returns:
-            arrays with the batch as first axis, as `parameter_dtypes` declares them.
+            arrays with the batch as first axis, as `parameter_shapes` declares them.
         """
         raise NotImplementedError
 

@@ -21,10 +21,10 @@ class TimeShift(WaveformStage):
         self.time_shift_ms = time_shift_ms
 
     def prepare(self, batch: ClipBatch, draws: Draws, context: StageContext) -> dict[str, np.ndarray]:
-        """Move the samples; each clip keeps its length."""
+        """Move the samples, within the padding where all clips have one length, else within the clip's own."""
         limit = int(self.time_shift_ms * context.sample_rate / 1000)
         shifts = np.where(batch.silence, 0, draws.integers("time shift", 2 * limit + 1) - limit)
-        for row, length, shift in zip(batch.pcm, batch.lengths, shifts, strict=True):
+        for row, length, shift in zip(batch.pcm, context.room(batch), shifts, strict=True):
             shift = int(np.clip(shift, -length, length))
             if shift > 0:
                 row[shift:length] = row[: length - shift].copy()

@@ -1,0 +1,168 @@
+"""The `kws` command, as typed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from PIL import Image
+
+from kws_data.splits import hash_split
+from kws_experiments import cli
+from tests.conftest import SAMPLE_RATE, MakeFolder, tone
+
+
+class Result:
+    def __init__(self, status: int, out: str, err: str, log: str) -> None:
+        self.status, self.out, self.err, self.log = status, out, err, log
+
+
+@pytest.fixture
+def kws(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    def call(*arguments: object) -> Result:
+        monkeypatch.setattr("sys.argv", ["kws", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        captured = capsys.readouterr()
+        return Result(int(caught.value.code or 0), captured.out, captured.err, caplog.text)
+
+    return call
+
+
+def test_list_names_every_published_set(kws) -> None:
+    result = kws("data", "list")
+
+    assert result.status == 0
+    for name in ("v0.01", "v0.02", "mini", "test_set_v0.02", "synthetic"):
+        assert name in result.out
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_catalog(kws, make_folder: MakeFolder, tmp_path: Path, suffix: str) -> None:
+    root, out = make_folder(), tmp_path / f"catalog{suffix}"
+    (root / "yes" / "broken_nohash_0.wav").write_bytes(b"")
+
+    result = kws("data", "catalog", root, "--split", "hash", "--out", out)
+
+    assert result.status == 0, result.err
+    table = pd.read_csv(out, keep_default_na=False) if suffix == ".csv" else pd.read_parquet(out)
+    assert len(table) == 20 * 3 + 2 + 1
+    assert list(table.loc[table["error"] != "", "path"]) == ["yes/broken_nohash_0.wav"]
+    good = table[table["error"] == ""]
+    assert set(good.loc[good["word"] != "_background_noise_", "num_samples"]) == {SAMPLE_RATE}
+    for row in table.itertuples():
+        assert row.split == hash_split(str(row.speaker), 10, 10)
+    assert "63 files, 1 of them set aside" in result.out
+
+
+def test_catalog_of_real_clips_obeys_their_lists(kws, real_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "catalog.parquet"
+
+    assert kws("data", "catalog", real_data, "--split", "lists", "--out", out).status == 0
+
+    counts = pd.read_parquet(out).query("word != '_background_noise_'")["split"].value_counts()
+    assert counts.to_dict() == {"training": 2599, "testing": 521, "validation": 348}
+
+
+def test_describe_prints_and_draws(kws, make_folder: MakeFolder, tmp_path: Path) -> None:
+    figure = tmp_path / "clips.png"
+
+    result = kws("data", "describe", make_folder(), "--split", "speaker", "--figure", figure)
+
+    assert "60 clips by 20 speakers, 0.02 hours; 2 noise recordings" in result.out
+    assert Image.open(figure).size[0] > 500
+
+
+def test_verify_lists_what_cannot_be_used(kws, make_folder: MakeFolder) -> None:
+    root = make_folder()
+    assert kws("data", "verify", root).status == 0
+
+    soundfile.write(root / "no" / "nan.wav", np.full(100, np.nan), SAMPLE_RATE, subtype="FLOAT")
+    result = kws("data", "verify", root)
+
+    assert result.status == 1
+    assert "no/nan.wav: holds samples that are not finite" in result.out
+
+
+def test_features_are_one_array_in_sorted_order(kws, make_folder: MakeFolder, tmp_path: Path) -> None:
+    root, out = make_folder(words=("b", "a"), noise=False, speakers=3), tmp_path / "features.npy"
+
+    result = kws("data", "features", root / "b", root / "a", "--features", "mfcc", "--out", out)
+
+    assert result.status == 0, result.err
+    array = np.load(out)
+    assert array.shape == (6, 98, 40)
+    assert array.dtype == np.float32
+    alone = tmp_path / "alone.npy"
+    first = sorted((root / "a").iterdir())[0]
+    kws("data", "features", first, "--features", "mfcc", "--out", alone)
+    np.testing.assert_allclose(np.load(alone)[0], array[0], atol=1e-4)
+
+
+def test_features_draw_and_report_what_cannot_be_read(kws, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "good.flac", tone(440, 0.5, 44100), 44100)
+    (tmp_path / "bad.wav").write_bytes(b"RIFFxxxx")
+
+    result = kws("data", "features", tmp_path, "--features", "stft", "--out", tmp_path / "x.png")
+
+    assert result.status == 1
+    assert "bad.wav: cut short" in result.log
+    assert "1 x 124 x 129" in result.out
+    assert Image.open(tmp_path / "x.png").size[0] > 200
+
+
+def test_synthesize_any_words(kws, tmp_path: Path) -> None:
+    pytest.importorskip("espeakng_loader")
+
+    result = kws("data", "synthesize", "--words", "boo,shoo", "--clips-per-word", 3, "--voices", 3, "--no-noise",
+                 "--out", tmp_path / "ghosts")  # fmt: skip
+
+    assert result.status == 0, result.err
+    assert sorted(path.parent.name for path in (tmp_path / "ghosts").glob("*/*.wav")) == ["boo"] * 3 + ["shoo"] * 3
+
+
+def test_cache_shows_and_clears(kws, make_folder: MakeFolder, cache: Path) -> None:
+    kws("data", "verify", make_folder())
+    assert "stores" in kws("data", "cache").out
+    assert list((cache / "stores").iterdir())
+
+    result = kws("data", "cache", "--clear", "--kind", "stores")
+
+    assert "freed" in result.out
+    assert not list((cache / "stores").glob("[!.]*"))
+    assert list((cache / "catalogs").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["catalog", "/nowhere", "--out", "x.csv"], "error: dataset.path: no folder '/nowhere'"),
+        (["catalog", ".", "--out", "x.txt"], "error: --out: 'x.txt' must end in .parquet or .csv"),
+        (["catalog", ".", "--out", "x.csv", "--split", "luck"], "luck"),
+        (["features", "/nowhere", "--out", "x.npy"], "error: no such file or folder: '/nowhere'"),
+        (["features", ".", "--features", "luck", "--out", "x.npy"], "luck"),
+        (["download", "v9"], "v9"),
+    ],
+)
+def test_mistakes_are_one_line(kws, arguments: list[str], message: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    result = kws("data", *arguments)
+
+    assert result.status == 1
+    assert message in result.err
+    assert len(result.err.strip().splitlines()) == 1
+    assert "Traceback" not in result.err
+
+
+def test_a_folder_without_clips(kws, tmp_path: Path) -> None:
+    (tmp_path / "yes").mkdir()
+    shutil.copy(__file__, tmp_path / "yes" / "clip.wav")
+
+    assert "holds no usable clip" in kws("data", "describe", tmp_path).err
+    assert "holds no usable clip" in kws("data", "verify", tmp_path).err
