@@ -281,8 +281,8 @@ def show(rates: pd.DataFrame, options: argparse.Namespace) -> None:
     console = Console()
     console.print(table)
     console.print(
-        f"{options.features} with noise and shift: {per_bare[FULL]:.2f} of the bare rFFT, {rounds.min():.2f} to {rounds.max():.2f} by round"
-        " (target for mfcc, 2 threads on 2 cores: 0.35)",
+        f"{options.features} with noise and shift: {per_bare[FULL]:.2f} of the bare rFFT ({rounds.min():.2f} to"
+        f" {rounds.max():.2f} over the rounds); target for mfcc, 2 threads on 2 cores: 0.35",
         soft_wrap=True,
     )
     console.print(

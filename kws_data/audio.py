@@ -13,6 +13,7 @@ import soxr
 
 # Formats in which a file that was cut short can be told from a whole one (AIFF and AU are read cut without a word).
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
+_STREAMED_BYTES = 0x7FFFF000  # sox; ffmpeg writes 0xFFFFFFFF
 _OGG_SUFFIXES = frozenset({".ogg", ".oga", ".opus"})
 # PCM, float, A-law, mu-law, extensible: their frames have one size, so that bytes tell samples (ADPCM's don't)
 _WAV_FIXED_SIZE_ENCODINGS = frozenset({1, 3, 6, 7, 0xFFFE})
@@ -128,7 +129,7 @@ def _read_wav_header(file: BinaryIO, file_bytes: int) -> AudioHeader | None:
     """Walk a WAV's chunks up to its data; None where libsndfile has to decide.
 
     Four times as fast as opening the file with libsndfile, which also reads a truncated WAV without a word. Data sizes
-    of 0 and 0xFFFFFFFF are what programs write that stream to a pipe: those run to the end of the file.
+    of 0 and of 2 GB or more are what programs write that stream to a pipe: those run to the end of the file.
     """
     head = file.read(4096)
 
@@ -152,7 +153,7 @@ def _read_wav_header(file: BinaryIO, file_bytes: int) -> AudioHeader | None:
                 return None
         if name == b"data":
             present = file_bytes - position
-            if size in (0, 0xFFFFFFFF):
+            if size == 0 or size >= _STREAMED_BYTES:
                 size = present
             if present < size:
                 raise UnreadableAudioError(f"cut short: {present} of {size} bytes of audio are there")
