@@ -259,7 +259,7 @@ def evaluate_network(
     stream = batches(
         source, split, plan, features=parts.features, steps=plan.steps_per_epoch, threads=parts.settings.input_threads
     )
-    logits, _, ids = predict(inference(network), stream)
+    logits, _, ids = predict(inference(network, stream), stream)
     predictions = evaluation.predictions_table(source.examples, labels, logits, ids)
     with replace_file(folder.predictions) as temporary:
         predictions.to_parquet(temporary, index=False)

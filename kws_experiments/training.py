@@ -111,7 +111,8 @@ def train(
         progress = checkpoint.load(files.state, state_variables)
         totals.assign(progress.totals)
         log.info("resuming at step %d of %d", progress.step, total_steps)
-    train_step = _train_step(model, optimizer, totals, settings.jit_compile)
+    batches = stream(progress.step)
+    train_step = _train_step(model, optimizer, totals, settings.jit_compile, batches.element_spec)
     eval_every = settings.eval_every or steps_per_epoch
     callback_list = keras.callbacks.CallbackList(list(callbacks), model=model)
     started = time.monotonic() - progress.seconds
@@ -121,10 +122,10 @@ def train(
         progress.seconds = time.monotonic() - started
         checkpoint.save(files.state, state_variables, progress)
 
-    infer = inference(model)
+    infer = inference(model, validation)
     callback_list.on_train_begin()
     with _Interrupts() as interrupts, _ProgressBar(progress.step, total_steps) as bar:
-        for batch in stream(progress.step) if progress.step < total_steps else ():
+        for batch in batches:
             if interrupts.pending or _should_stop(progress.history, settings):
                 break
             train_step(batch)
@@ -158,9 +159,9 @@ def train(
 Infer = Callable[[Any], tf.Tensor]
 
 
-def inference(model: keras.Model) -> Infer:
-    """The model as a graph, inputs → logits, without dropout."""
-    return tf.function(lambda inputs: model(inputs, training=False), reduce_retracing=True)
+def inference(model: keras.Model, batches: tf.data.Dataset) -> Infer:
+    """The model as a graph for inputs as `batches` has them: inputs → logits, without dropout."""
+    return tf.function(lambda inputs: model(inputs, training=False), [batches.element_spec["inputs"]])
 
 
 def evaluate(infer: Infer, batches: tf.data.Dataset) -> dict[str, float]:
@@ -225,9 +226,11 @@ class _ProgressBar:
 
 
 def _train_step(
-    model: keras.Model, optimizer: keras.optimizers.Optimizer, totals: tf.Variable, jit_compile: bool
+    model: keras.Model, optimizer: keras.optimizers.Optimizer, totals: tf.Variable, jit_compile: bool, spec: Any
 ) -> Callable[[dict[str, tf.Tensor]], None]:
-    @tf.function(jit_compile=jit_compile, reduce_retracing=True)
+    # One graph for batches of any size: a graph traced for the first batch's own shape rounds differently in the last
+    # bits, and a resumed run may start with an epoch's smaller last batch.
+    @tf.function(input_signature=[spec], jit_compile=jit_compile)
     def step(batch: dict[str, tf.Tensor]) -> None:
         labels = batch["labels"]
         with tf.GradientTape() as tape:

@@ -55,7 +55,9 @@ def which_set(filename: str, validation: float, testing: float) -> str:
 
 
 speakers = st.text("0123456789abcdef", min_size=1, max_size=8)
-catalogs = st.lists(st.tuples(st.sampled_from(["yes", "no", "bed"]), speakers, st.integers(0, 9)), min_size=1, unique=True)
+catalogs = st.lists(
+    st.tuples(st.sampled_from(["yes", "no", "bed"]), speakers, st.integers(0, 9)), min_size=1, unique=True
+)
 percentages = st.tuples(st.floats(0, 49), st.floats(0, 49))
 
 
@@ -67,9 +69,14 @@ def test_hash_is_the_releases_rule(rows: list[tuple[str, str, int]], shares: tup
 
 
 def test_hash_of_known_speakers() -> None:
-    # 2 x 3 names of v0.01's own list files, and two that neither holds
-    assert [hash_split(speaker, 10, 10) for speaker in ("0ab3b47d", "0a7c2a8d", "0132a06d")] == KNOWN
-    assert hash_split("0ab3b47d", 0, 0) == TRAINING
+    # the first names of v0.01's own list files, and two that neither holds
+    for names, split in (
+        ("026290a7 060cd039 099d52ad", VALIDATION),
+        ("0c40e715 0ea0e2f4 105a0eea", TESTING),
+        ("00176480 004ae714", TRAINING),
+    ):
+        assert {hash_split(speaker, 10, 10) for speaker in names.split()} == {split}
+    assert hash_split("026290a7", 0, 0) == TRAINING
 
 
 @settings(max_examples=50)
@@ -91,8 +98,11 @@ def test_real_speakers_stay_together(real_data: Path, policy: HashSplit | Speake
     split = policy.assign(catalog, real_data)
     assert split.groupby(catalog["speaker"]).nunique().max() == 1
     shares = split.value_counts(normalize=True)
-    assert shares[VALIDATION] == pytest.approx(0.1, abs=0.05)
-    assert shares[TESTING] == pytest.approx(0.1, abs=0.05)
+    if isinstance(policy, HashSplit):  # most of these clips are from the release's test set
+        assert shares[TESTING] > 0.6
+    else:
+        assert shares[VALIDATION] == pytest.approx(0.1, abs=0.02)
+        assert shares[TESTING] == pytest.approx(0.1, abs=0.02)
 
 
 def test_hash_depends_on_nothing_but_the_speaker() -> None:
@@ -192,7 +202,9 @@ def test_what_lists_cannot_know_falls_back_to_the_hash_rule() -> None:
     assert ListSplit(validation_percentage=20, testing_percentage=30).assign(catalog, None).equals(expected)
 
 
-@pytest.mark.parametrize("policy", [HashSplit, ListSplit, lambda **k: SpeakerSplit(0, **k), lambda **k: RandomSplit(0, **k)])
+@pytest.mark.parametrize(
+    "policy", [HashSplit, ListSplit, lambda **k: SpeakerSplit(0, **k), lambda **k: RandomSplit(0, **k)]
+)
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from kws_data.audio import read_pcm, to_int16
+from kws_data.catalog import UNKNOWN
+from kws_data.corpus import Corpus, UnknownFolder, build_corpus
+from kws_data.errors import KwsError
+from kws_data.splits import (
+    SPLITS,
+    TESTING,
+    TRAINING,
+    VALIDATION,
+    HashSplit,
+    ListSplit,
+    RandomSplit,
+    SpeakerSplit,
+    SplitPolicy,
+    hash_split,
+)
+from tests.conftest import MakeFolder, tone
+
+# from v0.01's list files
+SPEAKER_OF = {TRAINING: "00176480", VALIDATION: "026290a7", TESTING: "0c40e715"}
+
+
+def corpus_of(root: Path, split: SplitPolicy | None = None, folders: Sequence[Path] = (), **options: Any) -> Corpus:
+    return build_corpus(
+        root,
+        split or HashSplit(),
+        sample_rate=16000,
+        clip_samples=16000,
+        data_seed=0,
+        unknown_folders=[UnknownFolder(folder) for folder in folders],
+        **options,
+    )
+
+
+def samples(corpus: Corpus, row: Any) -> np.ndarray:
+    return corpus.pcm[row.source][row.offset : row.offset + row.length]
+
+
+def write(path: Path, clip: np.ndarray, rate: int = 16000, **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, clip, rate, **options)
+    return path
+
+
+def counting(seconds: float, rate: int = 16000) -> np.ndarray:
+    """A recording in which every stretch differs from every other."""
+    return to_int16(np.random.default_rng(0).normal(0, 0.1, round(seconds * rate)))
+
+
+def test_rows_point_at_the_decoded_files(make_folder: MakeFolder) -> None:
+    root = make_folder(speakers=3)
+    write(root / "yes" / "tiny_nohash_0.wav", tone(300, 0.2))
+    write(root / "yes" / "wide_nohash_0.flac", tone(300, 0.5, 44100), 44100)
+    corpus = corpus_of(root)
+    assert len(corpus.clips) == 3 * 3 + 2
+    assert corpus.set_aside.empty
+    for row in corpus.clips.itertuples():
+        np.testing.assert_array_equal(samples(corpus, row), read_pcm(root / row.path, 16000))
+    assert not corpus.noise.generated
+
+
+def test_broken_files_are_set_aside_and_the_run_goes_on(make_folder: MakeFolder) -> None:
+    root = make_folder(speakers=3)
+    whole = write(root / "yes" / "whole.flac", counting(1)).read_bytes()
+    (root / "yes" / "cut.flac").write_bytes(whole[:8000])  # its header is whole: found when decoding
+    (root / "yes" / "cut.wav").write_bytes((root / "no" / "00000000_nohash_0.wav").read_bytes()[:8000])
+    (root / "yes" / "text.wav").write_text("hello")
+    (root / "yes" / "empty.mp3").write_bytes(b"")
+    write(root / "yes" / "nan.wav", np.full(100, np.nan), subtype="FLOAT")
+    (root / "_background_noise_" / "README.md").write_text("recorded somewhere")
+    for _ in range(2):  # the second time from the caches
+        corpus = corpus_of(root)
+        reasons = corpus.set_aside.set_index("path")["error"]
+        assert set(reasons.index) == {
+            "yes/cut.flac", "yes/cut.wav", "yes/text.wav", "yes/empty.mp3", "yes/nan.wav",
+            "_background_noise_/README.md",
+        }  # fmt: skip
+        assert "not finite" in reasons["yes/nan.wav"]
+        assert (reasons.str.len() > 5).all()
+        assert len(corpus.clips) == 3 * 3 + 1
+        assert (corpus.clips["length"] > 0).all()
+
+
+@pytest.mark.parametrize("content", ["nothing", "noise only", "broken only", "undecodable only"])
+def test_a_folder_without_usable_clips_is_the_users_mistake(tmp_path: Path, content: str) -> None:
+    (tmp_path / "yes").mkdir()
+    if content == "noise only":
+        write(tmp_path / "_background_noise_" / "a.wav", counting(5))
+    elif content == "broken only":
+        (tmp_path / "yes" / "a.wav").write_text("hello")
+    elif content == "undecodable only":
+        whole = write(tmp_path / "yes" / "a.flac", counting(1)).read_bytes()
+        (tmp_path / "yes" / "a.flac").write_bytes(whole[:8000])
+    with pytest.raises(KwsError, match=r"dataset\.path.*no usable clip") as info:
+        corpus_of(tmp_path)
+    assert "\n" not in str(info.value)
+    assert ("yes/a." in str(info.value)) == (content in ("broken only", "undecodable only"))
+
+
+def test_an_unknown_folder_without_usable_clips_is_the_users_mistake(make_folder: MakeFolder, tmp_path: Path) -> None:
+    (tmp_path / "boo").mkdir()
+    with pytest.raises(KwsError, match=r"task\.unknown_dirs.*boo.*no usable clip"):
+        corpus_of(make_folder(speakers=2), folders=[tmp_path / "boo"])
+
+
+def test_unknown_folders_may_hold_anything_that_is_audio(make_folder: MakeFolder, tmp_path: Path) -> None:
+    write(tmp_path / "boo" / "a.wav", tone(300, 0.7, 8000), 8000)
+    write(tmp_path / "boo" / "deep" / "er" / "b.ogg", np.stack([tone(300, 1.4, 44100)] * 2, axis=1), 44100)
+    write(tmp_path / "meow" / "c.mp3", tone(300, 1, 48000), 48000)
+    (tmp_path / "boo" / "notes.txt").write_text("notes")
+    corpus = corpus_of(make_folder(speakers=2), folders=[tmp_path / "boo", tmp_path / "meow"])
+    extra = corpus.clips[corpus.clips["folder"] != ""].set_index("path")
+    assert extra["folder"].to_dict() == {"a.wav": "boo", "deep/er/b.ogg": "boo", "c.mp3": "meow"}
+    assert set(extra["word"]) == {UNKNOWN}
+    assert extra["length"].to_dict() == {"a.wav": 11200, "deep/er/b.ogg": 22400, "c.mp3": 16000}
+    assert corpus.set_aside["path"].tolist() == ["notes.txt"]
+    for row in extra.reset_index().itertuples():
+        np.testing.assert_array_equal(samples(corpus, row), read_pcm(corpus.roots[row.source] / row.path, 16000))
+
+
+@pytest.mark.parametrize("policy", [HashSplit(), RandomSplit(0), SpeakerSplit(0), HashSplit(20, 5)])
+def test_a_long_recording_is_cut_by_time_without_overlap(
+    make_folder: MakeFolder, tmp_path: Path, policy: SplitPolicy
+) -> None:
+    recording = counting(123.7)
+    write(tmp_path / "talk" / "talk.wav", recording)
+    corpus = corpus_of(make_folder(speakers=2), policy, [tmp_path / "talk"])
+    clips = corpus.clips[corpus.clips["folder"] == "talk"].sort_values("offset")
+    assert clips["offset"].diff().dropna().eq(16000).all()
+    assert clips["length"].eq(16000).all()
+    np.testing.assert_array_equal(
+        np.concatenate([samples(corpus, row) for row in clips.itertuples()]), recording[: 123 * 16000]
+    )
+    assert clips["split"].tolist() == sorted(clips["split"], key=SPLITS.index)
+    counts = clips["split"].value_counts()
+    assert abs(counts[VALIDATION] - 123 * policy.validation_percentage / 100) <= 1
+    assert abs(counts[TESTING] - 123 * policy.testing_percentage / 100) <= 1
+
+
+@pytest.mark.slow
+def test_long_recordings_at_other_rates_are_cut_at_the_runs_rate(make_folder: MakeFolder, tmp_path: Path) -> None:
+    write(tmp_path / "talk" / "talk.mp3", counting(200, 44100), 44100)
+    corpus = corpus_of(make_folder(speakers=2), folders=[tmp_path / "talk"])
+    clips = corpus.clips[corpus.clips["folder"] == "talk"]
+    assert len(clips) == 200
+    assert clips["length"].eq(16000).all()
+
+
+def test_recordings_of_a_few_windows_stay_in_one_split(make_folder: MakeFolder, tmp_path: Path) -> None:
+    for number in range(12):
+        write(tmp_path / "talk" / f"{number}.wav", counting(5.5)[number:])
+    corpus = corpus_of(make_folder(speakers=2), RandomSplit(0, 30, 30), [tmp_path / "talk"])
+    clips = corpus.clips[corpus.clips["folder"] == "talk"]
+    assert clips.groupby("path").size().eq(5).all()
+    assert clips.groupby("path")["split"].nunique().eq(1).all()
+    assert set(clips["split"]) == set(SPLITS)
+
+
+def test_lists_leave_unknown_folders_to_the_hash_rule(make_folder: MakeFolder) -> None:
+    root, boo = make_folder(speakers=2), make_folder("boo", words=("boo",), speakers=60, noise=False)
+    for name in ("validation_list.txt", "testing_list.txt"):
+        (root / name).write_text("")
+    corpus = corpus_of(root, ListSplit(), [boo])
+    assert set(corpus.clips.loc[corpus.clips["folder"] == "", "split"]) == {TRAINING}
+    extra = corpus.clips[corpus.clips["folder"] == "boo"]
+    assert extra["split"].tolist() == [hash_split(speaker, 10, 10) for speaker in extra["speaker"]]
+    assert set(extra["split"]) == set(SPLITS)
+
+
+@pytest.mark.parametrize("policy", [HashSplit(20, 20), SpeakerSplit(0, 20, 20)])
+def test_a_speaker_of_data_set_and_unknown_folders_stands_in_one_split(
+    make_folder: MakeFolder, policy: SplitPolicy
+) -> None:
+    root = make_folder(speakers=25)
+    boo = make_folder("boo", words=("boo", "shoo"), speakers=40, noise=False)
+    meow = make_folder("meow", words=("mew", "miaow", "mow"), speakers=45, noise=False)
+    corpus = corpus_of(root, policy, [boo, meow])
+    assert corpus.clips.groupby("speaker")["split"].nunique().max() == 1
+    assert set(corpus.clips["split"]) == set(SPLITS)
+
+
+def test_an_unknown_folder_has_a_name_however_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "boo" / "sub").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "boo")
+    for given in (".", "sub/..", "../boo", str(tmp_path / "boo") + "/"):
+        assert UnknownFolder(Path(given)).name == "boo"
+
+
+def test_training_clips_that_are_also_held_out_are_set_aside(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder(speakers=2)
+    clip = counting(1)
+    held = {
+        split: write(root / "yes" / f"{SPEAKER_OF[split]}_nohash_0.wav", clip[index:])
+        for index, split in enumerate((VALIDATION, TESTING))
+    }
+    twins = {
+        f"no/{SPEAKER_OF[TRAINING]}_nohash_5.wav": held[TESTING],
+        f"yes/{SPEAKER_OF[TRAINING]}_nohash_6.wav": held[VALIDATION],
+    }
+    for path, original in twins.items():
+        shutil.copy(original, root / path)
+    # the same samples in another format, and in another place
+    write(root / "no" / f"{SPEAKER_OF[TRAINING]}_nohash_7.flac", clip[1:], subtype="PCM_16")
+    shutil.copy(held[TESTING], tmp_path / "meow.wav")
+    write(tmp_path / "boo" / f"{SPEAKER_OF[TRAINING]}_nohash_8.wav", clip[1:])
+    # not leaks: twice in training; twice in what is held out
+    write(root / "no" / f"{SPEAKER_OF[TRAINING]}_nohash_1.wav", clip[7:])
+    write(root / "no" / f"{SPEAKER_OF[TRAINING]}_nohash_2.wav", clip[7:])
+    shutil.copy(held[TESTING], root / "no" / f"{SPEAKER_OF[VALIDATION]}_nohash_3.wav")
+    corpus = corpus_of(root, folders=[tmp_path / "boo"])
+
+    aside = corpus.set_aside.set_index("path")
+    assert sorted(aside.index) == sorted(
+        [
+            *twins,
+            f"no/{SPEAKER_OF[TRAINING]}_nohash_7.flac",
+            f"{SPEAKER_OF[TRAINING]}_nohash_8.wav",
+        ]
+    )
+    assert aside["split"].eq(TRAINING).all()
+    for path, original in twins.items():
+        named = aside.loc[path, "error"].rsplit(" ", 1)[1]
+        assert (root / named).read_bytes() == original.read_bytes()
+    kept = corpus.clips.set_index("path")
+    assert {f"no/{SPEAKER_OF[TRAINING]}_nohash_{number}.wav" for number in (1, 2)} <= set(kept.index)
+    assert {str(path.relative_to(root)) for path in held.values()} <= set(kept.index)
+    assert f"no/{SPEAKER_OF[VALIDATION]}_nohash_3.wav" in kept.index
+    training = kept[kept["split"] == TRAINING]["content"]
+    assert not training.isin(kept[kept["split"] != TRAINING]["content"]).any()
+
+
+def test_windows_of_one_recording_are_not_taken_for_leaks(make_folder: MakeFolder, tmp_path: Path) -> None:
+    write(tmp_path / "talk" / "a.wav", counting(30))
+    shutil.copytree(tmp_path / "talk", tmp_path / "again")
+    corpus = corpus_of(make_folder(speakers=2), folders=[tmp_path / "talk"])
+    assert (corpus.clips["folder"] == "talk").sum() == 30
+    # a second copy adds nothing to training; what is held out stays whole
+    corpus = corpus_of(make_folder("other", speakers=2), folders=[tmp_path / "talk", tmp_path / "again"])
+    counts = corpus.clips[corpus.clips["folder"] != ""].groupby(["folder", "split"]).size()
+    assert counts["talk"].to_dict() == {TRAINING: 24, VALIDATION: 3, TESTING: 3}
+    assert counts["again"].to_dict() == {VALIDATION: 3, TESTING: 3}
+
+
+def test_the_real_test_sets_stay_whole(real_data: Path) -> None:
+    corpus = corpus_of(real_data, ListSplit())
+    for name, file in ((VALIDATION, "validation_list.txt"), (TESTING, "testing_list.txt")):
+        expected = set((real_data / file).read_text().split())
+        assert set(corpus.clips.loc[corpus.clips["split"] == name, "path"]) == expected
+    held_out = corpus.clips["split"] != TRAINING
+    assert not corpus.clips.loc[~held_out, "content"].isin(corpus.clips.loc[held_out, "content"]).any()
+    total = len(corpus.clips) + len(corpus.set_aside)
+    assert total == len(list(real_data.glob("[!_]*/*.wav")))
+
+
+def test_without_background_noise_one_line_says_so(make_folder: MakeFolder, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert not corpus_of(make_folder(speakers=2)).noise.generated
+        assert caplog.records == []
+        assert corpus_of(make_folder("bare", speakers=2, noise=False)).noise.generated
+    assert len(caplog.records) == 1
+    assert "_background_noise_" in caplog.text
+    assert "\n" not in caplog.records[0].getMessage()
+
+
+def test_noise_recordings_are_no_clips(make_folder: MakeFolder) -> None:
+    root = make_folder(speakers=2)
+    shutil.copy(root / "_background_noise_" / "noise_0.wav", root / "_background_noise_" / "copy.wav")
+    corpus = corpus_of(root)
+    assert set(corpus.clips["word"]) == {"yes", "no", "bed"}
+    assert corpus.set_aside.empty
+
+
+def test_the_same_folder_gives_the_same_corpus(make_folder: MakeFolder) -> None:
+    root = make_folder(speakers=4)
+    first, second = corpus_of(root, RandomSplit(3)), corpus_of(root, RandomSplit(3))
+    pd.testing.assert_frame_equal(first.clips, second.clips)
+    np.testing.assert_array_equal(first.pcm[0], second.pcm[0])

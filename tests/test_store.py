@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import soundfile
+
+from kws_data import parallel
+from kws_data import store as store_module
+from kws_data.audio import read_pcm, to_int16
+from kws_data.catalog import scan, usable
+from kws_data.errors import KwsError
+from kws_data.store import ClipStore, fingerprint, open_store
+from tests.conftest import ROOT, MakeFolder
+
+BUILD = """
+import sys, time
+from pathlib import Path
+from kws_data import store
+from kws_data.catalog import scan, usable
+
+class Slow(store._Packer):
+    def __call__(self, places):
+        with open(sys.argv[2], "a") as log:
+            log.write("built\\n")
+        time.sleep(1)  # so that the builders overlap
+        return super().__call__(places)
+
+store._Packer = Slow
+root = Path(sys.argv[1])
+catalog = usable(scan(root))
+print("ready", flush=True)
+sys.stdin.readline()
+opened = store.open_store(root, catalog, 16000)
+print(opened.folder, int(opened.pcm.astype("int64").sum()), flush=True)
+"""
+
+
+def opened(root: Path, sample_rate: int = 16000) -> ClipStore:
+    return open_store(root, usable(scan(root)), sample_rate)
+
+
+def clip_of(store: ClipStore, path: str) -> np.ndarray:
+    row = store.clips.set_index("path").loc[path]
+    return store.pcm[row["offset"] : row["offset"] + row["length"]]
+
+
+@pytest.mark.parametrize("workers", [False, True])
+def test_real_clips_are_bit_equal_to_the_files(
+    real_data: Path, workers: bool, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    if workers:
+        monkeypatch.setattr(parallel, "SMALL_JOB", 0)
+    catalog = usable(scan(real_data)).iloc[::4]
+    store = open_store(real_data, catalog, 16000)
+    assert store.clips["path"].tolist() == catalog["path"].tolist()
+    assert store.clips["error"].eq("").all()
+    for row in store.clips.itertuples():
+        samples, rate = soundfile.read(real_data / row.path, dtype="int16")
+        np.testing.assert_array_equal(store.pcm[row.offset : row.offset + row.length], samples)
+        assert rate == 16000
+    assert store.folder.is_relative_to(cache)
+
+
+def test_mixed_formats_and_rates_are_packed_as_decoded(make_folder: MakeFolder) -> None:
+    root = make_folder(speakers=2)
+    noise = np.random.default_rng(0).normal(0, 0.1, (44101, 2))
+    for name, rate in (("a.flac", 44100), ("b.mp3", 48000), ("c.ogg", 22050), ("d.wav", 8000), ("e.wav", 11025)):
+        soundfile.write(root / "yes" / name, noise, rate)
+    store = opened(root)
+    assert len(store.clips) == 3 * 2 + 2 + 5
+    for path in store.clips["path"]:
+        np.testing.assert_array_equal(clip_of(store, path), read_pcm(root / path, 16000))
+    places = store.clips.sort_values("offset")
+    assert (places["offset"] + places["length"]).to_numpy()[:-1].max() <= len(store.pcm)
+    assert ((places["offset"] + places["length"]).to_numpy()[:-1] <= places["offset"].to_numpy()[1:]).all()
+
+
+def test_equal_content_has_an_equal_hash_and_other_content_another(tmp_path: Path) -> None:
+    (tmp_path / "yes").mkdir()
+    samples = to_int16(np.random.default_rng(0).normal(0, 0.1, 8000))
+    soundfile.write(tmp_path / "yes" / "a.wav", samples, 16000)
+    soundfile.write(tmp_path / "yes" / "b.flac", samples, 16000, subtype="PCM_16")
+    soundfile.write(tmp_path / "yes" / "c.wav", samples[:-1], 16000)
+    one_off = samples.copy()
+    one_off[4000] += 1
+    soundfile.write(tmp_path / "yes" / "d.wav", one_off, 16000)
+    a, b, c, d = opened(tmp_path).clips["content"]
+    assert a == b
+    assert len({a, c, d}) == 3
+
+
+def test_files_that_cannot_be_decoded_are_listed(make_folder: MakeFolder) -> None:
+    root = make_folder(speakers=2)
+    soundfile.write(root / "yes" / "a.flac", np.random.default_rng(0).normal(0, 0.1, 16000), 16000)
+    (root / "yes" / "a.flac").write_bytes((root / "yes" / "a.flac").read_bytes()[:9000])
+    store = opened(root)
+    bad = store.clips[store.clips["error"] != ""]
+    assert bad["path"].tolist() == ["yes/a.flac"]
+    assert bad["length"].tolist() == [0]
+    np.testing.assert_array_equal(
+        clip_of(store, "yes/00000000_nohash_0.wav"), read_pcm(root / "yes/00000000_nohash_0.wav", 16000)
+    )
+
+
+def test_an_empty_catalog_makes_an_empty_store(tmp_path: Path) -> None:
+    assert len(opened(tmp_path).clips) == 0
+
+
+def test_a_store_is_built_once_and_anew_when_a_file_changes(
+    make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builds: list[Path] = []
+    build = store_module._build
+    monkeypatch.setattr(store_module, "_build", lambda folder, *rest: (builds.append(folder), build(folder, *rest)))
+    root = make_folder(speakers=2)
+    first = opened(root).folder
+    assert opened(root).folder == first
+    assert len(builds) == 1
+    path = root / "yes" / "00000000_nohash_0.wav"
+    soundfile.write(path, np.full(500, 0.25), 16000)
+    changed = opened(root)
+    assert changed.folder != first
+    assert clip_of(changed, "yes/00000000_nohash_0.wav").tolist() == [8192] * 500
+    assert len(opened(root, 8000).pcm) < len(changed.pcm)
+    assert len(builds) == 3
+
+
+def test_a_fingerprint_names_the_files_and_the_rate(make_folder: MakeFolder) -> None:
+    root = make_folder(speakers=2)
+    catalog = usable(scan(root))
+    names = {
+        fingerprint(root, catalog, 16000), fingerprint(root, catalog, 8000), fingerprint(root / "x", catalog, 16000),
+        fingerprint(root, catalog.iloc[1:], 16000), fingerprint(root, catalog.assign(mtime_ns=1), 16000),
+        fingerprint(root, catalog.assign(bytes=1), 16000),
+    }  # fmt: skip
+    assert len(names) == 6
+    assert fingerprint(root, catalog.copy(), 16000) == fingerprint(root, catalog, 16000)
+
+
+@pytest.mark.parametrize("failure", [errno.ENOSPC, errno.EACCES])
+def test_a_full_or_closed_disk_is_told_in_one_line(
+    make_folder: MakeFolder, cache: Path, monkeypatch: pytest.MonkeyPatch, failure: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(failure, os.strerror(failure))
+
+    root = make_folder(speakers=2)
+    with monkeypatch.context() as context:
+        context.setattr(store_module._Packer, "__call__", fail)
+        with pytest.raises(KwsError, match=f"{os.strerror(failure)}.*KWS_DATA") as info:
+            opened(root)
+    assert "\n" not in str(info.value)
+    assert not [path for path in (cache / "stores").iterdir() if path.is_dir()]  # nothing half-written is left
+    assert len(opened(root).clips) == 8
+
+
+def test_a_cache_that_is_no_folder_is_told(
+    make_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_folder(speakers=2)
+    catalog = usable(scan(root))
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("KWS_DATA", str(tmp_path / "file"))
+    with pytest.raises(KwsError, match="KWS_DATA"):
+        open_store(root, catalog, 16000)
+
+
+@pytest.mark.slow
+def test_two_processes_that_start_at_once_build_one_store(make_folder: MakeFolder, tmp_path: Path, cache: Path) -> None:
+    root = make_folder(speakers=5)
+    command = [sys.executable, "-c", BUILD, str(root), str(tmp_path / "log")]
+    processes = [
+        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    outputs = [process.communicate("go\n", timeout=60)[0] for process in processes] if False else []
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert outputs[0] == outputs[1]
+    assert (tmp_path / "log").read_text() == "built\n"
+    assert len([path for path in (cache / "stores").iterdir() if path.is_dir()]) == 1
+
+
+@pytest.mark.skipif(not hasattr(psutil.Process().memory_full_info(), "uss"), reason="no memory figures here")
+def test_memory_does_not_grow_with_the_data_that_is_read(tmp_path: Path) -> None:
+    (tmp_path / "yes").mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(6):  # 6 x 20 MB of samples
+        samples = generator.integers(-1000, 1000, 10_000_000).astype(np.int16)
+        soundfile.write(tmp_path / "yes" / f"{number}.wav", samples, 16000)
+        del samples
+    store = opened(tmp_path)
+    assert isinstance(store.pcm, np.memmap)
+
+    def anonymous() -> int:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("RssAnon"):
+                return int(line.split()[1]) * 1024
+        return psutil.Process().memory_full_info().uss
+
+    before = anonymous()
+    total = sum(int(store.pcm[start : start + 16000].sum()) for start in range(0, len(store.pcm) - 16000, 16000))
+    assert isinstance(total, int)
+    assert anonymous() - before < 5_000_000
+
+
+def test_the_table_keeps_its_types(make_folder: MakeFolder) -> None:
+    table = opened(make_folder(speakers=2)).clips
+    assert list(table.columns) == ["path", "offset", "length", "content", "error"]
+    assert pd.api.types.is_integer_dtype(table["offset"])
+    assert pd.api.types.is_integer_dtype(table["length"])
