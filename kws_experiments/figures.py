@@ -79,7 +79,9 @@ def clips(
         wave.set(ylim=(-1, 1), xlim=(0, waveforms.shape[1] / sample_rate), title=title)
         wave.set_axis_on()
         wave.tick_params(labelsize=6)
-        image.imshow(features[place].T, origin="lower", aspect="auto", cmap="viridis")
+        # an MFCC's first coefficient is far from all others: without these limits it would take up the whole scale
+        low, high = np.percentile(features[place], (3, 97))
+        image.imshow(features[place].T, origin="lower", aspect="auto", cmap="viridis", vmin=low, vmax=high)
         image.set_axis_on()
         image.tick_params(labelsize=6)
     return figure
