@@ -38,8 +38,8 @@ class ClipStore:
         self.folder = folder
         self.clips = pd.read_parquet(folder / _CLIPS_FILE)
         pcm = folder / _PCM_FILE
-        # NumPy cannot map an empty file. A plain array on the mapping, since slicing a np.memmap costs several times the
-        # copying of a clip.
+        # NumPy cannot map an empty file. A plain array on the mapping, since slicing a np.memmap costs several times
+        # the copying of a clip.
         mapped = np.memmap(pcm, np.int16, "r").view(np.ndarray) if pcm.stat().st_size else np.zeros(0, np.int16)
         self.pcm: np.ndarray = mapped
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -192,10 +192,10 @@ def _checked_words(words: Sequence[str]) -> list[str]:
 def _unknown_folder(entry: Any) -> UnknownFolder:
     if isinstance(entry, str | Path):
         return UnknownFolder(Path(entry))
-    try:
-        path, share = entry["path"], entry.get("share")
-    except (TypeError, KeyError, AttributeError):
-        raise ValueError(f"unknown_dirs must list paths or {{path: …, share: …}}, got {entry!r}") from None
-    if share is not None and not 0 < share <= 1:
+    fields = dict(entry) if isinstance(entry, Mapping) else {}
+    path, share = fields.pop("path", None), fields.pop("share", None)
+    if not isinstance(path, str | Path) or fields:
+        raise ValueError(f"unknown_dirs must list paths or {{path: …, share: …}}, got {entry!r}")
+    if share is not None and not (isinstance(share, int | float) and 0 < share <= 1):
         raise ValueError(f"unknown_dirs: share of '{path}' must be above 0 and at most 1, got {share}")
     return UnknownFolder(Path(path), share)

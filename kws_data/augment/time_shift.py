@@ -16,7 +16,7 @@ class TimeShift(WaveformStage):
     """
 
     def __init__(self, time_shift_ms: float) -> None:
-        if time_shift_ms < 0:
+        if not 0 <= time_shift_ms < float("inf"):
             raise ValueError(f"time_shift_ms must be at least 0, got {time_shift_ms}")
         self.time_shift_ms = time_shift_ms
 
