@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
+from omegaconf import OmegaConf
 
 from kws_data.atomic import replace_file
 from kws_data.errors import KwsError
@@ -48,7 +48,7 @@ def load_model(run: Path) -> keras.Model:
         raise KwsError(f"'{run}' holds no model.keras: give the folder of a finished run")
     import keras
 
-    config = yaml.safe_load(folder.config.read_text())
+    config = OmegaConf.load(folder.config)
     for key in ("features", "model"):  # importing a layer's module makes it known to Keras
         importlib.import_module(config[key]["_target_"].rpartition(".")[0])
     return keras.models.load_model(folder.model)
