@@ -29,7 +29,7 @@ SILENCE = "_silence_"
 UNKNOWN = "_unknown_"
 SPECIAL_FOLDERS = (BACKGROUND_NOISE, SILENCE, UNKNOWN)
 
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 _WALK_COLUMNS = ["path", "bytes", "mtime_ns", "problem"]
 _HEADER_COLUMNS = ["path", "bytes", "mtime_ns", "num_samples", "sample_rate", "error"]
 

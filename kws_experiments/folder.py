@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from kws_data.atomic import replace_file
 from kws_data.errors import KwsError
@@ -115,6 +116,20 @@ class RunFolder:
             "versions": {package: version(package) for package in _PACKAGES},
         }
         write_text(self.record, json.dumps(record | values, indent=2) + "\n")
+
+    def read_config(self) -> dict[str, Any]:
+        """The composed configuration.
+
+        Raises:
+            KwsError: there is none, or it is damaged.
+        """
+        try:
+            config = OmegaConf.to_container(OmegaConf.load(self.config))
+        except (OSError, YAMLError) as error:
+            raise KwsError(f"'{self.config}' is missing or damaged: give the folder of a run") from error
+        if not isinstance(config, dict):
+            raise KwsError(f"'{self.config}' holds no configuration: give the folder of a run")
+        return {str(key): value for key, value in config.items()}
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write the composed configuration."""

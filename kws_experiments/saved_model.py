@@ -6,8 +6,6 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import OmegaConf
-
 from kws_data.atomic import replace_file
 from kws_data.errors import KwsError
 from kws_experiments.folder import RunFolder
@@ -48,7 +46,7 @@ def load_model(run: Path) -> keras.Model:
         raise KwsError(f"'{run}' holds no model.keras: give the folder of a finished run")
     import keras
 
-    config = OmegaConf.load(folder.config)
+    config = RunFolder(run).read_config()
     for key in ("features", "model"):  # importing a layer's module makes it known to Keras
         importlib.import_module(config[key]["_target_"].rpartition(".")[0])
     return keras.models.load_model(folder.model)

@@ -72,6 +72,7 @@ def test_batches_of_clips_of_similar_length_are_shuffled_too() -> None:
     longest = np.array([lengths[batch].max() for batch in batches])
     # neither from short to long within an epoch nor the same batches in every epoch
     assert abs(np.corrcoef(longest, np.arange(len(longest)))[0, 1]) < 0.3
+    assert 0.35 < np.mean(np.diff(longest) > 0) < 0.65
     first = {tuple(sorted(batch)) for batch in batches}
     assert not first & {tuple(sorted(batch)) for batch in epoch(plan, 1)}
 

@@ -119,6 +119,19 @@ def test_files_that_cannot_be_decoded_are_listed(make_folder: MakeFolder) -> Non
     )
 
 
+def test_a_file_longer_than_its_header_said_leaves_its_neighbours_alone(
+    make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def twice_as_long(path: Path, sample_rate: int) -> np.ndarray:
+        return np.tile(read_pcm(path, sample_rate), 2)
+
+    root = make_folder(speakers=3)
+    monkeypatch.setattr(store_module, "read_pcm", twice_as_long)
+    store = opened(root)
+    for path in store.clips["path"]:
+        np.testing.assert_array_equal(clip_of(store, path), read_pcm(root / path, 16000))
+
+
 def test_an_empty_catalog_makes_an_empty_store(tmp_path: Path) -> None:
     assert len(opened(tmp_path).clips) == 0
 
