@@ -143,7 +143,7 @@ def test_names_that_are_not_utf8_are_set_aside(tmp_path: Path) -> None:
     write_clip(tmp_path / "yes" / "a.wav")
     name = os.fsencode(tmp_path / "yes") + b"/caf\xe9.wav"
     try:
-        shutil.copy(tmp_path / "yes" / "a.wav", name)
+        shutil.copy(os.fsencode(tmp_path / "yes" / "a.wav"), name)
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
     for catalog in (scan(tmp_path), scan(tmp_path)):

@@ -150,7 +150,7 @@ def test_batches_are_the_same_bits_for_any_threads_and_any_start(
 ) -> None:
     source = from_folder(make_folder(speakers=15), clip_samples=clip_samples)
     for features in (None, log_mel):
-        options = {"stages": STAGES, "epochs": 3, "batch_size": 7, "features": features}
+        options: dict[str, Any] = {"stages": STAGES, "epochs": 3, "batch_size": 7, "features": features}
         unbroken = stream(source, threads=1, **options)
         assert_same(unbroken, stream(source, threads=3, **options))
         for start in (1, len(unbroken) // 3, len(unbroken) // 3 + 2, len(unbroken) - 1):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -141,7 +142,12 @@ def test_a_store_is_built_once_and_anew_when_a_file_changes(
 ) -> None:
     builds: list[Path] = []
     build = store_module._build
-    monkeypatch.setattr(store_module, "_build", lambda folder, *rest: (builds.append(folder), build(folder, *rest)))
+
+    def counted(folder: Path, *rest: Any) -> None:
+        builds.append(folder)
+        build(folder, *rest)
+
+    monkeypatch.setattr(store_module, "_build", counted)
     root = make_folder(speakers=2)
     first = opened(root).folder
     assert opened(root).folder == first

@@ -53,7 +53,7 @@ def of_class(examples: pd.DataFrame, task: Task, corpus: Corpus, label: str, spl
         ({"silence": False, "unknown": False}, ["no", "yes"]),
     ],
 )
-def test_labels_are_silence_unknown_and_the_words_as_given(options: dict[str, bool], expected: list[str]) -> None:
+def test_labels_are_silence_unknown_and_the_words_as_given(options: dict[str, Any], expected: list[str]) -> None:
     task, corpus = Task(["no", "yes"], **options), plain()
     assert task.labels(corpus) == expected
     examples = task.examples(corpus, 0)

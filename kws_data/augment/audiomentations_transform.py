@@ -1,0 +1,199 @@
+"""Build an audiomentations transform from YAML, and run it on clips one at a time, repeatably.
+
+Workers import this module: no TensorFlow here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import inspect
+import random
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kws_data.audio import INT16_SCALE, to_int16
+from kws_data.errors import KwsError
+
+DRAWS_PER_CLIP = 3  # a seed for each generator that transforms draw from
+_HYDRA_KEYS = frozenset({"_target_", "_args_", "_recursive_", "_convert_", "_partial_"})
+_GENERATORS = threading.Lock()  # they belong to the process, so one clip at a time uses them
+
+Transform = Callable[[np.ndarray, int], np.ndarray]
+
+
+class ClipTransform:
+    """The transform that `config` describes, run on int16 clips.
+
+    Raises:
+        ValueError: no such class or parameter, or a value that a transform refuses; the message opens with its place.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        if not isinstance(config, Mapping) or "_target_" not in config:
+            raise ValueError("transform must be a mapping with a _target_ (and _recursive_: false must stand beside it)")
+        transform = build(config, "transform")
+        if not callable(transform):
+            raise ValueError(f"transform: {config['_target_']} is no transform: it can't be called")
+        self._transform = _named(transform, "transform")
+
+    def run(
+        self, pcm: np.ndarray, lengths: np.ndarray, ids: np.ndarray, seeds: np.ndarray, sample_rate: int
+    ) -> None:
+        """Change clips in place, and leave the process's generators as they were.
+
+        Args:
+            pcm: [clips, samples] int16; what lies beyond a clip's length stays.
+            lengths: [clips], samples, at least 1.
+            ids: [clips], the examples' ids, to name a clip that fails.
+            seeds: [clips, DRAWS_PER_CLIP] uint64.
+            sample_rate: Hz.
+
+        Raises:
+            KwsError: a transform failed, or gave something that is no finite waveform; names it and the clip.
+        """
+        from python_stretch import Signalsmith
+
+        with _GENERATORS:
+            states = random.getstate(), np.random.get_state()
+            stretch = Signalsmith.Stretch
+            try:
+                for row, length, clip_id, (seed, numpy_seed, stretch_seed) in zip(
+                    pcm, lengths.tolist(), ids.tolist(), seeds.tolist(), strict=True
+                ):
+                    random.seed(seed)
+                    np.random.seed(numpy_seed >> 32)
+                    # TimeStretch draws in C++ where it stretches to more than double, seeded by the system unless told
+                    Signalsmith.Stretch = functools.partial(stretch, stretch_seed >> 33)
+                    try:
+                        self._run_one(row[:length], sample_rate)
+                    except _TransformError as error:
+                        raise KwsError(f"audiomentations: {error.name} failed on clip {clip_id}: {error}") from error
+            finally:
+                Signalsmith.Stretch = stretch
+                random.setstate(states[0])
+                np.random.set_state(states[1])
+
+    def _run_one(self, clip: np.ndarray, sample_rate: int) -> None:
+        changed = self._transform(clip.astype(np.float32) / INT16_SCALE, sample_rate)[: len(clip)]
+        clip[: len(changed)] = to_int16(changed)
+        clip[len(changed) :] = 0
+
+
+def build(node: Any, place: str) -> Any:
+    """What Hydra's `instantiate` would make of `node`, with errors that name the place and the nearest name."""
+    if isinstance(node, Sequence) and not isinstance(node, str):
+        return [build(item, f"{place}.{number}") for number, item in enumerate(node)]
+    if not isinstance(node, Mapping):
+        return node
+    parameters = {str(key): build(value, f"{place}.{key}") for key, value in node.items() if key not in _HYDRA_KEYS}
+    if "_target_" not in node:
+        return parameters
+    target, name = _locate(str(node["_target_"]), place)
+    arguments = build(node.get("_args_", []), f"{place}._args_")
+    if node.get("_partial_"):
+        return functools.partial(target, *arguments, **parameters)
+    _check_parameters(target, name, arguments, parameters, place)
+    if name == "SomeOf" and isinstance(parameters.get("num_transforms"), list):
+        parameters["num_transforms"] = tuple(parameters["num_transforms"])  # YAML has no tuples, SomeOf takes no lists
+    try:
+        built = target(*arguments, **parameters)
+    except Exception as error:
+        raise ValueError(f"{place}: {name}: {_reason(error)}") from error
+    for files in ("sound_file_paths", "ir_files"):  # found in the file system's order: another copy has another
+        if isinstance(getattr(built, files, None), list):
+            getattr(built, files).sort()
+    return built
+
+
+def _locate(path: str, place: str) -> tuple[Callable[..., Any], str]:
+    module_name, _, name = path.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"{place}: cannot import '{module_name}' of '{path}': {_reason(error)}") from error
+    target = getattr(module, name, None)
+    if not callable(target):
+        names = [known for known in dir(module) if inspect.isclass(getattr(module, known))]
+        raise ValueError(f"{place}: {module_name} has no {name}{_nearest(name, names)}")
+    return target, name
+
+
+def _check_parameters(
+    target: Callable[..., Any], name: str, arguments: list[Any], parameters: dict[str, Any], place: str
+) -> None:
+    try:
+        signature = inspect.signature(target)
+    except ValueError:  # some built-in functions tell none
+        return
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
+        for key in parameters:
+            if key not in signature.parameters:
+                known = list(signature.parameters)
+                raise ValueError(
+                    f"{place}: {name} has no parameter {key}{_nearest(key, known)} (it takes {', '.join(known)})"
+                )
+    try:
+        signature.bind(*arguments, **parameters)
+    except TypeError as error:
+        raise ValueError(f"{place}: {name}: {error}") from error
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    lower = {candidate.lower(): candidate for candidate in known}
+    nearest = difflib.get_close_matches(name.lower(), lower, n=1)
+    return f"; did you mean {lower[nearest[0]]}?" if nearest else ""
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, AssertionError) and not text:
+        # audiomentations checks much by bare assertions
+        return f"not so: {traceback.extract_tb(error.__traceback__)[-1].line}"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+class _TransformError(Exception):
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(reason)
+        self.name = name
+
+
+class _Named:
+    """A transform that knows its place in the YAML, and tells it when it fails."""
+
+    def __init__(self, transform: Transform, place: str) -> None:
+        self._transform = transform
+        self._name = f"{place} ({getattr(transform, '__name__', type(transform).__name__)})"
+
+    def __call__(self, samples: np.ndarray, sample_rate: int) -> np.ndarray:
+        try:
+            changed = self._transform(samples, sample_rate)
+        except _TransformError:
+            raise  # one inside it failed
+        except Exception as error:
+            raise _TransformError(self._name, _reason(error)) from error
+        if changed is samples:
+            return changed
+        if not isinstance(changed, np.ndarray) or changed.ndim != 1 or changed.dtype.kind != "f":
+            raise _TransformError(self._name, "it gave no array of floats [samples]")
+        if not np.isfinite(changed).all():
+            raise _TransformError(self._name, "it gave samples that are not finite (NaN or infinity)")
+        return changed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transform, name)
+
+
+def _named(transform: Any, place: str) -> Transform:
+    """Wrap a transform, and those that it is composed of."""
+    children = getattr(transform, "transforms", None)
+    if isinstance(children, list):
+        transform.transforms = [_named(child, f"{place}.transforms.{number}") for number, child in enumerate(children)]
+    return _Named(transform, place)

@@ -1,0 +1,209 @@
+"""Processes that run a transform on clips, over shared memory.
+
+Each worker is a fresh interpreter that imports no TensorFlow, whatever the main script imports (as `multiprocessing`'s
+children would). It shares with its parent a pipe for requests, a piece of anonymous memory for samples, which has no
+name that could outlive them both, and its standard input: once the other end of that is closed, be it by the kernel
+because the parent was killed, the worker ends, even in the middle of a transform.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from multiprocessing.connection import Connection, Pipe
+from typing import Any
+
+import numpy as np
+
+from kws_data.errors import KwsError
+
+_CHUNKS_PER_WORKER = 2  # of each batch: while one is copied out, another worker's runs on
+_SECONDS_TO_END = 5.0
+# Each worker is one thread of work; arithmetic libraries would start as many threads as there are cores in each.
+_ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
+)
+
+
+class WorkerPool:
+    """Workers that each build the transform of `config` once.
+
+    Raises:
+        KwsError: a worker didn't start.
+    """
+
+    def __init__(self, config: Mapping[str, Any], num_workers: int) -> None:
+        self._executor = ThreadPoolExecutor(num_workers, thread_name_prefix="audiomentations")
+        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        self._workers: list[_Worker] = []
+        try:
+            for number in range(num_workers):
+                self._workers.append(_Worker(config, f"worker {number + 1} of {num_workers}"))
+            for worker in self._workers:
+                worker.receive("while it started")
+                self._idle.put(worker)
+        except BaseException:
+            self.close()
+            raise
+
+    def run(
+        self, pcm: np.ndarray, lengths: np.ndarray, ids: np.ndarray, seeds: np.ndarray, sample_rate: int
+    ) -> None:
+        """As `ClipTransform.run`, spread over the workers; may be called from several threads at once.
+
+        Raises:
+            KwsError: a transform failed (of several, that of the first clip), or a worker died.
+        """
+        count = min(len(pcm), _CHUNKS_PER_WORKER * len(self._workers))
+        bounds = np.linspace(0, len(pcm), count + 1).astype(int).tolist()
+        futures = [
+            self._executor.submit(
+                self._run_chunk, pcm[low:high], lengths[low:high], ids[low:high], seeds[low:high], sample_rate
+            )
+            for low, high in zip(bounds[:-1], bounds[1:], strict=True)
+        ]
+        wait(futures)
+        for future in futures:
+            future.result()
+
+    def close(self) -> None:
+        """End the workers; a batch that is under way fails."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        for worker in self._workers:
+            worker.ask_to_end()
+        for worker in self._workers:
+            worker.end()
+
+    def _run_chunk(
+        self, pcm: np.ndarray, lengths: np.ndarray, ids: np.ndarray, seeds: np.ndarray, sample_rate: int
+    ) -> None:
+        worker = self._idle.get()  # as many threads as workers: there is one
+        try:
+            worker.run(pcm, lengths, ids, seeds, sample_rate)
+        finally:
+            self._idle.put(worker)
+
+
+class _Worker:
+    """The parent's side of one worker; used by one thread at a time."""
+
+    def __init__(self, config: Mapping[str, Any], name: str) -> None:
+        self._name = name
+        self._memory_file = _anonymous_file()
+        self._memory: mmap.mmap | None = None
+        self._connection, theirs = Pipe()
+        descriptors = (theirs.fileno(), self._memory_file)
+        code = f"from kws_data.augment.worker_pool import serve; serve{descriptors}"
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=2,  # what a transform prints doesn't belong into a command's output
+            env=os.environ | _ONE_THREAD | {"PYTHONPATH": path},
+            pass_fds=descriptors,
+            start_new_session=True,  # Ctrl-C is for the parent
+        )
+        theirs.close()
+        self._connection.send(config)
+
+    def run(
+        self, pcm: np.ndarray, lengths: np.ndarray, ids: np.ndarray, seeds: np.ndarray, sample_rate: int
+    ) -> None:
+        if self._memory is None or len(self._memory) < pcm.nbytes:
+            os.ftruncate(self._memory_file, pcm.nbytes)
+            self._memory = mmap.mmap(self._memory_file, pcm.nbytes)
+        shared = np.frombuffer(self._memory, np.int16, pcm.size).reshape(pcm.shape)
+        shared[:] = pcm
+        during = f"on one of the clips {ids[0]} to {ids[-1]}"
+        try:
+            self._connection.send((pcm.shape, lengths, ids, seeds, sample_rate))
+        except OSError as error:
+            raise self._died(during) from error
+        self.receive(during)
+        pcm[:] = shared
+
+    def receive(self, during: str) -> None:
+        """Wait for the answer to the last request.
+
+        Raises:
+            KwsError: what the worker reports, or that it died.
+        """
+        try:
+            failure = self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise self._died(during) from error
+        if failure is not None:
+            raise KwsError(failure)
+
+    def ask_to_end(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+    def end(self) -> None:
+        try:
+            self._process.wait(_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def __del__(self) -> None:
+        os.close(self._memory_file)
+
+    def _died(self, during: str) -> KwsError:
+        try:
+            status = self._process.wait(_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            cause = "it closed its connection"
+        else:
+            cause = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
+        return KwsError(
+            f"audiomentations: {self._name} died {during}, {cause}: out of memory, or a crash in a transform's own code"
+        )
+
+
+def serve(connection_descriptor: int, memory_file: int) -> None:
+    """What a worker does: build the transform, then answer requests until the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    from kws_data.augment.audiomentations_transform import ClipTransform
+
+    connection = Connection(connection_descriptor)
+    memory: mmap.mmap | None = None
+    try:
+        transform = ClipTransform(connection.recv())
+        connection.send(None)
+        while True:
+            shape, *request = connection.recv()
+            size = 2 * int(np.prod(shape))
+            if memory is None or len(memory) < size:
+                memory = mmap.mmap(memory_file, size)
+            failure = None
+            try:
+                transform.run(np.frombuffer(memory, np.int16, size // 2).reshape(shape), *request)
+            except KwsError as error:
+                failure = str(error)
+            connection.send(failure)
+    except (EOFError, OSError):  # the parent is gone
+        return
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(0)
+
+
+def _anonymous_file() -> int:
+    """A descriptor of memory without a name."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("clips")
+    with tempfile.TemporaryFile() as file:  # macOS: a file that is already deleted, mapped
+        return os.dup(file.fileno())
