@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from kws_data import download
+from kws_data import archives, download
 from kws_data.atomic import lock_for
 from kws_data.cache import datasets_dir
 from kws_data.words import V001_WORDS
@@ -49,7 +49,7 @@ class Published:
     speaker_pattern = None
 
     def __init__(self, name: str) -> None:
-        self.archive = download.named(name)
+        self.archive = archives.named(name)
         self.licence: str | None = self.archive.licence
         self.citation: str | None = self.archive.citation
 

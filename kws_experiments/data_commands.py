@@ -25,8 +25,8 @@ def list_() -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from kws_data.archives import ARCHIVES
     from kws_data.cache import datasets_dir
-    from kws_data.download import ARCHIVES
 
     table = Table("name", "clips", "archive", "here")
     for name, archive in ARCHIVES.items():
@@ -40,7 +40,8 @@ def list_() -> None:
 @app.command()
 def download(name: Annotated[str, typer.Argument(help="v0.01, v0.02, mini, test_set_v0.01 or test_set_v0.02")]) -> None:
     """Download, verify and extract a published data set into the cache folder (KWS_DATA); goes on where it stopped."""
-    from kws_data.download import fetch, named
+    from kws_data.archives import named
+    from kws_data.download import fetch
 
     archive = named(name)
     print(fetch(archive))

@@ -1,0 +1,61 @@
+"""The published Speech Commands archives, and what is known of each."""
+
+from dataclasses import dataclass
+
+from kws_data.errors import KwsError
+
+BASE_URL = "https://storage.googleapis.com/download.tensorflow.org/data"  # of the folder that holds the files
+
+_LICENCE = "Creative Commons BY 4.0 (https://creativecommons.org/licenses/by/4.0/)"
+_CITATION = (
+    "Pete Warden. Speech Commands: A Dataset for Limited-Vocabulary Speech Recognition. arXiv:1804.03209, 2018. "
+    "https://arxiv.org/abs/1804.03209"
+)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A published archive, and what is known of it."""
+
+    name: str
+    file_name: str
+    md5: str | None = None  # None: not published; size and full extraction are what is checked
+    bytes: int | None = None
+    clips: int | None = None
+    root: str = ""  # the folder inside the archive that holds the words' folders
+    test_set: str | None = None  # the archive with this release's canonical test set
+    licence: str = _LICENCE
+    citation: str = _CITATION
+
+
+ARCHIVES = {
+    archive.name: archive
+    for archive in (
+        Archive(
+            "v0.01",
+            "speech_commands_v0.01.tar.gz",
+            md5="3cd23799cb2bbdec517f1cc028f8d43c",
+            bytes=1_489_096_277,
+            clips=64_727,
+            test_set="test_set_v0.01",
+        ),
+        Archive(
+            "v0.02",
+            "speech_commands_v0.02.tar.gz",
+            md5="6b74f3901214cb2c2934e98196829835",
+            bytes=2_428_923_189,
+            clips=105_829,
+            test_set="test_set_v0.02",
+        ),
+        Archive("mini", "mini_speech_commands.zip", bytes=182_082_353, clips=8_000, root="mini_speech_commands"),
+        Archive("test_set_v0.01", "speech_commands_test_set_v0.01.tar.gz"),
+        Archive("test_set_v0.02", "speech_commands_test_set_v0.02.tar.gz", clips=4_890),
+    )
+}
+
+
+def named(name: str) -> Archive:
+    """The archive of that name; KwsError names the known ones."""
+    if name not in ARCHIVES:
+        raise KwsError(f"download: no data set {name!r}; there are {', '.join(ARCHIVES)}")
+    return ARCHIVES[name]
