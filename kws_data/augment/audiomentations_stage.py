@@ -54,16 +54,19 @@ class Audiomentations(WaveformStage):
         """Change `batch.pcm` in place; may be called from several threads at once.
 
         Raises:
-            KwsError: a transform failed (the message names it and the clip), or a worker died. The batch is unchanged.
+            KwsError: a transform failed (the message names it and the clip), or a worker died.
         """
         chosen = np.flatnonzero(~batch.silence & (batch.lengths > 0))
         if len(chosen) == 0:
             return {}
-        pcm = batch.pcm[chosen]
         seeds = draws.bits("audiomentations", DRAWS_PER_CLIP)[chosen]
-        run = self._workers().run if self.num_workers else self._transform.run
-        run(pcm, batch.lengths[chosen], batch.ids[chosen], seeds, context.sample_rate)
-        batch.pcm[chosen] = pcm
+        request = batch.lengths[chosen], batch.ids[chosen], seeds, context.sample_rate
+        if self.num_workers:
+            self._started_pool().run(batch.pcm, chosen, *request)
+        else:
+            pcm = batch.pcm[chosen]
+            self._transform.run(pcm, *request)
+            batch.pcm[chosen] = pcm
         return {}
 
     def close(self) -> None:
@@ -73,7 +76,7 @@ class Audiomentations(WaveformStage):
             if self._pool is not None:
                 self._pool.close()
 
-    def _workers(self) -> WorkerPool:
+    def _started_pool(self) -> WorkerPool:
         with self._starting:
             if self._closed:
                 raise KwsError("audiomentations: the stage has been closed; build another one")

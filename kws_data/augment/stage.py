@@ -77,3 +77,6 @@ class WaveformStage:
         """[batch, samples] float32 → the same shape."""
         del parameters
         return waveform
+
+    def close(self) -> None:
+        """Let go of what outlives a batch, such as worker processes; nothing for most stages."""

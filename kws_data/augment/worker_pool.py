@@ -8,6 +8,7 @@ because the parent was killed, the worker ends, even in the middle of a transfor
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 import queue
@@ -19,6 +20,7 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,21 +56,25 @@ class WorkerPool:
             self.close()
             raise
 
-    def run(
-        self, pcm: np.ndarray, lengths: np.ndarray, ids: np.ndarray, seeds: np.ndarray, sample_rate: int
-    ) -> None:
-        """As `ClipTransform.run`, spread over the workers; may be called from several threads at once.
+    def run(self, batch: np.ndarray, rows: np.ndarray, *request: Any) -> None:
+        """Run the transform on rows of a batch, in place; may be called from several threads at once.
+
+        Args:
+            batch: [batch, samples] int16.
+            rows: [clips], at least one, which rows of it.
+            request: the further arguments of `ClipTransform.run`, arrays of [clips, …] but for the sample rate.
 
         Raises:
             KwsError: a transform failed (of several, that of the first clip), or a worker died.
         """
-        count = min(len(pcm), _CHUNKS_PER_WORKER * len(self._workers))
-        bounds = np.linspace(0, len(pcm), count + 1).astype(int).tolist()
+        count = min(len(rows), _CHUNKS_PER_WORKER * len(self._workers))
+        bounds = np.linspace(0, len(rows), count + 1).astype(int).tolist()
+        *arrays, sample_rate = request
         futures = [
             self._executor.submit(
-                self._run_chunk, pcm[low:high], lengths[low:high], ids[low:high], seeds[low:high], sample_rate
+                self._run_chunk, batch, rows[low:high], [array[low:high] for array in arrays], sample_rate
             )
-            for low, high in zip(bounds[:-1], bounds[1:], strict=True)
+            for low, high in itertools.pairwise(bounds)
         ]
         wait(futures)
         for future in futures:
@@ -82,12 +88,10 @@ class WorkerPool:
         for worker in self._workers:
             worker.end()
 
-    def _run_chunk(
-        self, pcm: np.ndarray, lengths: np.ndarray, ids: np.ndarray, seeds: np.ndarray, sample_rate: int
-    ) -> None:
+    def _run_chunk(self, batch: np.ndarray, rows: np.ndarray, arrays: list[np.ndarray], sample_rate: int) -> None:
         worker = self._idle.get()  # as many threads as workers: there is one
         try:
-            worker.run(pcm, lengths, ids, seeds, sample_rate)
+            worker.run(batch, rows, arrays, sample_rate)
         finally:
             self._idle.put(worker)
 
@@ -102,7 +106,7 @@ class _Worker:
         self._connection, theirs = Pipe()
         descriptors = (theirs.fileno(), self._memory_file)
         code = f"from kws_data.augment.worker_pool import serve; serve{descriptors}"
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", code],
             stdin=subprocess.PIPE,
@@ -114,21 +118,21 @@ class _Worker:
         theirs.close()
         self._connection.send(config)
 
-    def run(
-        self, pcm: np.ndarray, lengths: np.ndarray, ids: np.ndarray, seeds: np.ndarray, sample_rate: int
-    ) -> None:
-        if self._memory is None or len(self._memory) < pcm.nbytes:
-            os.ftruncate(self._memory_file, pcm.nbytes)
-            self._memory = mmap.mmap(self._memory_file, pcm.nbytes)
-        shared = np.frombuffer(self._memory, np.int16, pcm.size).reshape(pcm.shape)
-        shared[:] = pcm
-        during = f"on one of the clips {ids[0]} to {ids[-1]}"
+    def run(self, batch: np.ndarray, rows: np.ndarray, arrays: list[np.ndarray], sample_rate: int) -> None:
+        shape = (len(rows), batch.shape[1])
+        size = batch.itemsize * shape[0] * shape[1]
+        if self._memory is None or len(self._memory) < size:
+            os.ftruncate(self._memory_file, size)
+            self._memory = mmap.mmap(self._memory_file, size)
+        shared = np.frombuffer(self._memory, np.int16, shape[0] * shape[1]).reshape(shape)
+        np.take(batch, rows, axis=0, out=shared, mode="clip")  # the default mode would copy twice
+        during = "while it augmented"
         try:
-            self._connection.send((pcm.shape, lengths, ids, seeds, sample_rate))
+            self._connection.send((shape, arrays, sample_rate))
         except OSError as error:
             raise self._died(during) from error
         self.receive(during)
-        pcm[:] = shared
+        batch[rows] = shared
 
     def receive(self, during: str) -> None:
         """Wait for the answer to the last request.
@@ -178,16 +182,21 @@ def serve(connection_descriptor: int, memory_file: int) -> None:
     connection = Connection(connection_descriptor)
     memory: mmap.mmap | None = None
     try:
-        transform = ClipTransform(connection.recv())
+        try:
+            transform = ClipTransform(connection.recv())
+        except ValueError as error:  # the parent could build it: something changed on disk
+            connection.send(f"audiomentations: {error}")
+            return
         connection.send(None)
         while True:
-            shape, *request = connection.recv()
+            shape, (lengths, ids, seeds), sample_rate = connection.recv()
             size = 2 * int(np.prod(shape))
             if memory is None or len(memory) < size:
                 memory = mmap.mmap(memory_file, size)
             failure = None
             try:
-                transform.run(np.frombuffer(memory, np.int16, size // 2).reshape(shape), *request)
+                pcm = np.frombuffer(memory, np.int16, size // 2).reshape(shape)
+                transform.run(pcm, lengths, ids, seeds, sample_rate)
             except KwsError as error:
                 failure = str(error)
             connection.send(failure)
