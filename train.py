@@ -1,18 +1,23 @@
 """Train a keyword spotter: `python train.py [key=value …]`; with `-m`, sweep over comma-separated values."""
 
 import logging
+import os
 import sys
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from kws_data.errors import KwsError
 from kws_experiments.config import register_resolvers, resolved
 
 log = logging.getLogger("train")
 register_resolvers()
+# Hydra then raises what it would print over many lines, and we say it in one
+os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -35,4 +40,9 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (HydraException, OmegaConfBaseException) as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")
+    except OSError as error:
+        sys.exit(f"error: {error.filename or 'system'}: {error.strerror or error}")

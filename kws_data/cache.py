@@ -14,12 +14,12 @@ import platformdirs
 from filelock import Timeout
 
 from kws_data import atomic
+from kws_data.audio import AUDIO_SUFFIXES
 from kws_data.errors import KwsError
 
 KINDS = ("datasets", "archives", "catalogs", "stores")
 PARTIAL_SUFFIX = ".partial"  # of an archive whose download is not complete and verified
 
-_AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".mp3"}
 _NOISE_FOLDER = "_background_noise_"
 
 
@@ -133,5 +133,5 @@ def _measure(path: Path) -> tuple[int, int]:
     for folder, _, names in os.walk(path):
         size += sum(Path(folder, name).lstat().st_size for name in names)
         if Path(folder).name != _NOISE_FOLDER:
-            clips += sum(Path(name).suffix.lower() in _AUDIO_SUFFIXES for name in names)
+            clips += sum(Path(name).suffix.lower() in AUDIO_SUFFIXES for name in names)
     return size, clips

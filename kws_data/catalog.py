@@ -10,6 +10,7 @@ modification time changed.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,8 @@ from kws_data.audio import UnreadableAudioError, read_header
 from kws_data.cache import catalogs_dir
 from kws_data.errors import KwsError
 from kws_data.parallel import map_chunks
+
+log = logging.getLogger(__name__)
 
 BACKGROUND_NOISE = "_background_noise_"
 SILENCE = "_silence_"
@@ -55,13 +58,23 @@ def scan(root: Path, *, speaker_pattern: str | None = None) -> pd.DataFrame:
     return _with_names(headers, speaker_pattern)
 
 
-def scan_below(folder: Path, *, speaker_pattern: str | None = None) -> pd.DataFrame:
-    """The catalog of every file below `folder`, at any depth, all under one word: the folder's name."""
+def scan_below(folder: Path, key: str, *, speaker_pattern: str | None = None) -> pd.DataFrame:
+    """The catalog of every file below `folder`, at any depth, all under one word: the folder's name.
+
+    What lies in a `_background_noise_` or `_silence_` folder is passed over, so that a whole data set can be given.
+
+    Raises:
+        KwsError: there is no such folder; `key` is the configuration's key that the message names.
+    """
     folder = folder.expanduser()
     if not folder.is_dir():
-        raise KwsError(f"task.unknown_dirs: no folder '{folder}'")
+        raise KwsError(f"{key}: no folder '{folder}'")
     folder = folder.resolve()
-    headers = _with_headers(folder, pd.DataFrame(_walk(folder, with_root_files=True), columns=_WALK_COLUMNS))
+    files = pd.DataFrame(_walk(folder, with_root_files=True), columns=_WALK_COLUMNS)
+    special = files["path"].str.contains(rf"(?:^|/)(?:{BACKGROUND_NOISE}|{SILENCE})/", regex=True)
+    if special.any():
+        log.info("'%s': %d files of %s or %s are passed over", folder, special.sum(), BACKGROUND_NOISE, SILENCE)
+    headers = _with_headers(folder, files[~special])
     return _with_names(headers, speaker_pattern).assign(word=folder.name)
 
 
@@ -110,7 +123,10 @@ def _walk(root: Path, *, with_root_files: bool = False) -> Iterator[tuple[str, i
 
 def _with_headers(root: Path, files: pd.DataFrame) -> pd.DataFrame:
     """Sort by path; add num_samples, sample_rate and error, from the cache where the file is as it was."""
-    cache = catalogs_dir() / f"{hashlib.sha256(str(root).encode()).hexdigest()[:16]}-v{_CACHE_VERSION}.parquet"
+    cache = (
+        catalogs_dir()
+        / f"{root.name[:60]}-{hashlib.sha256(str(root).encode()).hexdigest()[:16]}-v{_CACHE_VERSION}.parquet"
+    )
     known = _read_cache(cache)
     merged = files.sort_values("path", ignore_index=True).merge(known, on=["path", "bytes", "mtime_ns"], how="left")
     bad = merged["problem"] != ""

@@ -15,12 +15,14 @@ from kws_data.catalog import BACKGROUND_NOISE, UNKNOWN, scan, scan_below, set_as
 from kws_data.errors import KwsError
 from kws_data.noise import NoiseBank
 from kws_data.splits import TRAINING, SplitPolicy, time_split
-from kws_data.store import open_store
+from kws_data.store import content_hash, open_store
 
 log = logging.getLogger(__name__)
 
 # Below this many windows a tenth of a recording is no window: such a file goes to one split as a whole.
 LONG_RECORDING_WINDOWS = 10
+# Noise recordings shorter than this belong to one split as a whole, where there are enough of them.
+SHORT_NOISE_S = 10
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,19 @@ class UnknownFolder:
     def folder(self) -> Path:
         """The path in full, so that `.` has a name too; links keep theirs."""
         return Path(os.path.abspath(self.path.expanduser()))  # noqa: PTH100 - `absolute` would keep `..`
+
+
+@dataclass(frozen=True)
+class NoiseFolder:
+    """A folder of noise recordings beside the data set's own, at any depth, of any length and format.
+
+    Attributes:
+        path: the folder.
+        weight: how often its noise is heard, relative to the other folders' weights; within it all files alike.
+    """
+
+    path: Path
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -77,9 +92,11 @@ def build_corpus(
     clip_samples: int,
     data_seed: int,
     unknown_folders: Sequence[UnknownFolder] = (),
+    noise_folders: Sequence[NoiseFolder] = (),
+    background_noise_weight: float = 1.0,
     speaker_pattern: str | None = None,
 ) -> Corpus:
-    """Catalog, split and decode a data set and the unknown folders beside it.
+    """Catalog, split and decode a data set and the folders beside it.
 
     Args:
         root: the data set's folder.
@@ -88,61 +105,116 @@ def build_corpus(
         clip_samples: files of unknown folders longer than this are cut into clips of this length.
         data_seed: seeds noise that has to be generated.
         unknown_folders: see UnknownFolder.
+        noise_folders: see NoiseFolder.
+        background_noise_weight: of the data set's own `_background_noise_`, beside the noise folders' weights.
         speaker_pattern: see `catalog.scan`.
 
     Raises:
-        KwsError: a folder is missing or holds no usable clip, or the store cannot be written.
+        KwsError: a folder is missing or holds nothing usable, or the store cannot be written.
     """
     catalog = scan(root, speaker_pattern=speaker_pattern)
     root = root.expanduser().resolve()
-    is_noise = catalog["word"] == BACKGROUND_NOISE
     catalog["split"] = split.assign(catalog, root)
-    parts, pcm, roots = [_decoded(root, catalog, sample_rate, source=0)], [], [root]
-    pcm.append(parts[0][1])
-    if parts[0][0].loc[~is_noise, "error"].ne("").all():
-        raise KwsError(f"dataset.path: '{root}' holds no usable clip in any word's folder{_first_reason(parts[0][0])}")
-    tables = [parts[0][0].assign(folder="")]
+    first = _decoded(root, catalog, sample_rate, source=0)
+    words = first.table[first.table["word"] != BACKGROUND_NOISE]
+    if words["error"].ne("").all():
+        raise KwsError(f"dataset.path: '{root}' holds no usable clip in any word's folder{_first_reason(words)}")
+    sources = [_Source(first.table.assign(folder=""), first.pcm, root)]
+
+    _require_apart(root, [folder.folder.resolve() for folder in unknown_folders])
     known_speakers = catalog[["speaker", "split"]]
-    for source, folder in enumerate(unknown_folders, start=1):
-        extra = scan_below(folder.path, speaker_pattern=speaker_pattern)
+    for folder in unknown_folders:
+        extra = scan_below(folder.path, "task.unknown_dirs", speaker_pattern=speaker_pattern)
         extra["split"] = split.assign(extra, None)
         if split.whole_speakers:  # a speaker whom the data set has too stays where they are there
             extra["split"] = _splits_by_speaker(extra, known_speakers).fillna(extra["split"])
             known_speakers = pd.concat([known_speakers, extra[["speaker", "split"]]])
-        table, samples = _decoded(folder.folder.resolve(), extra, sample_rate, source)
-        if table["error"].ne("").all():
-            raise KwsError(f"task.unknown_dirs: '{folder.path}' holds no usable clip{_first_reason(table)}")
-        tables.append(_cut_long_recordings(table, clip_samples, split).assign(folder=folder.name, word=UNKNOWN))
-        pcm.append(samples)
-        roots.append(folder.folder.resolve())
-    everything = pd.concat(tables, ignore_index=True)
-    everything = _without_leaks(everything)
-    good = usable(everything)
-    noise_rows = good[(good["word"] == BACKGROUND_NOISE) & (good["length"] >= 10)]
-    noise = (
-        NoiseBank([pcm[0][row.offset : row.offset + row.length] for row in noise_rows.itertuples()])
-        if len(noise_rows)
-        else NoiseBank.low_level(sample_rate, data_seed)
-    )
-    if noise.generated:
-        log.warning(
-            "'%s' has no %s: silence is made of low-level generated noise, and no noise is mixed into words",
-            root,
-            BACKGROUND_NOISE,
+        source = _decoded(folder.folder.resolve(), extra, sample_rate, len(sources))
+        _require_usable(source, "task.unknown_dirs")
+        table = _cut_long_recordings(source.table, source.pcm, clip_samples, split).assign(
+            folder=folder.name, word=UNKNOWN
         )
+        sources.append(_Source(table, source.pcm, source.root))
+
+    weights = [background_noise_weight]
+    for noise_folder in noise_folders:
+        extra = scan_below(noise_folder.path, "noise.dirs").assign(split="", word=BACKGROUND_NOISE, folder="")
+        source = _decoded(noise_folder.path.expanduser().resolve(), extra, sample_rate, len(sources))
+        _without_silent(source)
+        _require_usable(source, "noise.dirs")
+        sources.append(source)
+        weights.append(noise_folder.weight)
+
+    _without_silent(sources[0])
+    noise_sources = [sources[0], *sources[len(unknown_folders) + 1 :]]
+    noise = _noise_bank(noise_sources, weights, sample_rate, data_seed)
+    everything = _without_leaks(pd.concat([source.table for source in sources], ignore_index=True))
     left_out = set_aside(everything)[["source", "path", "word", "speaker", "split", "error"]]
+    good = usable(everything)
     clips = good[good["word"] != BACKGROUND_NOISE].drop(columns="error").reset_index(drop=True)
+    pcm, roots = [source.pcm for source in sources], [source.root for source in sources]
     return Corpus(clips, left_out.reset_index(drop=True), pcm, roots, noise, sample_rate)
 
 
-def _decoded(root: Path, catalog: pd.DataFrame, sample_rate: int, source: int) -> tuple[pd.DataFrame, np.ndarray]:
-    """The catalog with each clip's place in the store, and the store's samples."""
+@dataclass(frozen=True)
+class _Source:
+    """One folder's files: the catalog with each one's place in `pcm`."""
+
+    table: pd.DataFrame
+    pcm: np.ndarray
+    root: Path
+
+
+def _require_apart(root: Path, unknown: Sequence[Path]) -> None:
+    """No folder within another: its clips would stand in both, under two labels."""
+    for place, folder in enumerate(unknown):
+        for other in [root, *unknown[:place]]:
+            if folder.is_relative_to(other) or other.is_relative_to(folder):
+                raise KwsError(f"task.unknown_dirs: '{folder}' and '{other}' share clips; give folders apart")
+
+
+def _require_usable(source: _Source, key: str) -> None:
+    if source.table["error"].ne("").all():
+        raise KwsError(f"{key}: '{source.root}' holds no usable clip{_first_reason(source.table)}")
+
+
+def _without_silent(source: _Source) -> None:
+    """Set noise recordings without a sound aside, and those too short to be cut into parts."""
+    table = source.table
+    for row in table[(table["word"] == BACKGROUND_NOISE) & (table["error"] == "")].itertuples():
+        if row.length < 10:
+            table.loc[row.Index, "error"] = "noise of less than 10 samples"
+        elif not source.pcm[row.offset : row.offset + row.length].any():
+            table.loc[row.Index, "error"] = "noise without a sound"
+
+
+def _noise_bank(sources: Sequence[_Source], weights: Sequence[float], sample_rate: int, data_seed: int) -> NoiseBank:
+    """The noise of the data set and of the noise folders; generated where there is none."""
+    recordings, chances, names = [], [], []
+    for source, weight in zip(sources, weights, strict=True):
+        rows = usable(source.table[source.table["word"] == BACKGROUND_NOISE])
+        if weight <= 0:
+            continue
+        for row in rows.itertuples():
+            recordings.append(source.pcm[row.offset : row.offset + row.length])
+            chances.append(weight / len(rows))
+            names.append(f"{source.root}/{row.path}")
+    if not recordings:
+        log.warning(
+            "'%s' has no %s: silence is made of low-level generated noise, and no noise is mixed into words",
+            sources[0].root, BACKGROUND_NOISE,
+        )  # fmt: skip
+        return NoiseBank.low_level(sample_rate, data_seed)
+    return NoiseBank(recordings, chances=chances, whole_below=SHORT_NOISE_S * sample_rate, names=names)
+
+
+def _decoded(root: Path, catalog: pd.DataFrame, sample_rate: int, source: int) -> _Source:
     store = open_store(root, usable(catalog), sample_rate)
     packed = store.clips.rename(columns={"error": "decode_error"})
     table = catalog.merge(packed, on="path", how="left", validate="one_to_one")
     table["error"] = table["error"].where(table["error"] != "", table["decode_error"].fillna(""))
     table[["offset", "length"]] = table[["offset", "length"]].fillna(0).astype("int64")
-    return table.drop(columns="decode_error").assign(source=source), store.pcm
+    return _Source(table.drop(columns="decode_error").assign(source=source), store.pcm, root)
 
 
 def _splits_by_speaker(catalog: pd.DataFrame, known: pd.DataFrame) -> pd.Series:
@@ -150,8 +222,11 @@ def _splits_by_speaker(catalog: pd.DataFrame, known: pd.DataFrame) -> pd.Series:
     return catalog["speaker"].map(known.drop_duplicates("speaker").set_index("speaker")["split"])
 
 
-def _cut_long_recordings(table: pd.DataFrame, clip_samples: int, policy: SplitPolicy) -> pd.DataFrame:
-    """One row per whole window of each file: consecutive, without overlap; the rest at the end is left."""
+def _cut_long_recordings(table: pd.DataFrame, pcm: np.ndarray, clip_samples: int, policy: SplitPolicy) -> pd.DataFrame:
+    """One row per whole window of each file: consecutive, without overlap; the rest at the end is left.
+
+    Each window has its own content hash, so that a copy of it elsewhere is found.
+    """
     windows = np.maximum(1, table["length"].to_numpy() // clip_samples)
     cut = table.loc[table.index.repeat(windows)].reset_index(drop=True)
     window = np.concatenate([np.arange(count) for count in windows])
@@ -159,6 +234,8 @@ def _cut_long_recordings(table: pd.DataFrame, clip_samples: int, policy: SplitPo
     cut["length"] = np.where(np.repeat(windows, windows) > 1, clip_samples, cut["length"])
     cut["utterance"] = np.where(np.repeat(windows, windows) > 1, window, cut["utterance"])
     by_time = np.concatenate([np.array(time_split(int(count), policy), dtype=object) for count in windows])
+    for row in cut[np.repeat(windows, windows) > 1].itertuples():
+        cut.loc[row.Index, "content"] = content_hash(pcm[row.offset : row.offset + row.length])
     long = np.repeat(windows >= LONG_RECORDING_WINDOWS, windows)
     cut["split"] = np.where(long, by_time, cut["split"])
     return cut
@@ -172,12 +249,7 @@ def _without_leaks(table: pd.DataFrame) -> pd.DataFrame:
     good = table["error"].eq("") & table["word"].ne(BACKGROUND_NOISE)
     held_out = table[good & table["split"].ne(TRAINING)].drop_duplicates("content")
     twin = table["content"].map(held_out.set_index("content")["path"])
-    # The windows of one recording share its content hash and are apart in time already.
-    own = table["source"].astype(str) + "/" + table["path"]
-    twin_own = table["content"].map(
-        (held_out["source"].astype(str) + "/" + held_out["path"]).set_axis(held_out["content"])
-    )
-    leaked = good & table["split"].eq(TRAINING) & twin.notna() & own.ne(twin_own.fillna(""))
+    leaked = good & table["split"].eq(TRAINING) & twin.notna()
     table.loc[leaked, "error"] = "same audio as the held-out clip " + twin[leaked].astype(str)
     return table
 

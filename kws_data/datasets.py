@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +12,7 @@ from typing import Protocol
 from kws_data import archives, download
 from kws_data.atomic import lock_for
 from kws_data.cache import datasets_dir
+from kws_data.checks import check_list, check_whole
 from kws_data.words import V001_WORDS
 
 
@@ -35,7 +37,12 @@ class Folder:
     def __init__(
         self, path: str, speaker_pattern: str | None = None, licence: str | None = None, citation: str | None = None
     ) -> None:
-        self.path = Path(path).expanduser()
+        self.path = Path(str(path)).expanduser()
+        if speaker_pattern is not None:
+            try:
+                re.compile(speaker_pattern)
+            except (re.error, TypeError) as error:
+                raise ValueError(f"speaker_pattern must be a regular expression, got {speaker_pattern!r}") from error
         self.speaker_pattern, self.licence, self.citation = speaker_pattern, licence, citation
 
     def locate(self) -> Path:
@@ -68,11 +75,10 @@ class Synthetic:
     def __init__(
         self, words: Sequence[str] | None = None, clips_per_word: int = 100, voices: int = 100, seed: int = 0
     ) -> None:
-        for name, value in (("clips_per_word", clips_per_word), ("voices", voices)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        self.words = list(V001_WORDS if words is None else words)
-        self.clips_per_word, self.voices, self.seed = clips_per_word, voices, seed
+        self.words = list(V001_WORDS if words is None else check_list("words", words))
+        self.clips_per_word = check_whole("clips_per_word", clips_per_word, 1)
+        self.voices = check_whole("voices", voices, 1)
+        self.seed = check_whole("seed", seed, 0)
 
     def locate(self) -> Path:
         """The folder in the cache, named by what it was made from."""

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from kws_data.catalog import BACKGROUND_NOISE
+from kws_data.checks import check_number
 from kws_data.draws import text_order
 from kws_data.errors import KwsError
 
@@ -174,8 +175,7 @@ def _cut(percent: np.ndarray, policy: SplitPolicy) -> np.ndarray:
 
 def _check_percentages(validation_percentage: float, testing_percentage: float) -> None:
     for name, value in (("validation_percentage", validation_percentage), ("testing_percentage", testing_percentage)):
-        if not 0 <= value < 100:
-            raise ValueError(f"{name} must be from 0 to below 100, got {value}")
+        check_number(name, value, 0, 99.9)
     if validation_percentage + testing_percentage >= 100:
         raise ValueError(
             f"validation_percentage and testing_percentage must leave clips for training, got {validation_percentage}"

@@ -59,7 +59,7 @@ def open_store(root: Path, catalog: pd.DataFrame, sample_rate: int) -> ClipStore
     Raises:
         KwsError: the cache folder cannot be written (no room, no permission).
     """
-    folder = stores_dir() / fingerprint(root, catalog, sample_rate)
+    folder = stores_dir() / f"{root.name[:60]}-{fingerprint(root, catalog, sample_rate)}"
     try:
         if not folder.is_dir():
             with lock_for(folder):
@@ -73,6 +73,11 @@ def open_store(root: Path, catalog: pd.DataFrame, sample_rate: int) -> ClipStore
             f"cannot keep decoded clips in '{folder.parent}': {error.strerror or error}; make room (kws data cache)"
             " or set KWS_DATA to another folder"
         ) from error
+
+
+def content_hash(samples: np.ndarray) -> str:
+    """32 hex digits that name these int16 samples."""
+    return hashlib.blake2b(samples.tobytes(), digest_size=16).hexdigest()
 
 
 class _Place(NamedTuple):
@@ -120,5 +125,5 @@ class _Packer:
                     continue
                 file.seek(place.offset * 2)
                 file.write(samples.tobytes())
-                rows.append((len(samples), hashlib.blake2b(samples.tobytes(), digest_size=16).hexdigest(), ""))
+                rows.append((len(samples), content_hash(samples), ""))
         return rows

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from kws_data.catalog import SILENCE, UNKNOWN
+from kws_data.checks import check_flag, check_list, check_number
 from kws_data.corpus import Corpus, UnknownFolder
 from kws_data.draws import text_order
 from kws_data.errors import KwsError
@@ -53,23 +54,26 @@ class Task:
         silence_kind: str = "noise",
         unknown_dirs: Sequence[Any] = (),
     ) -> None:
-        self.words = None if words is None else _checked_words(_checked_list("words", words))
-        for name, value in (("silence_percentage", silence_percentage), ("unknown_percentage", unknown_percentage)):
-            if not 0 <= value <= 1000:
-                raise ValueError(f"{name} must be from 0 to 1000, got {value}")
+        self.words = None if words is None else _checked_words(check_list("words", words))
         if silence_kind not in ("noise", "zeros"):
             raise ValueError(f"silence_kind must be 'noise' or 'zeros', got '{silence_kind}'")
-        self.silence, self.unknown = silence, unknown
-        self.silence_percentage, self.unknown_percentage = silence_percentage, unknown_percentage
+        self.silence, self.unknown = check_flag("silence", silence), check_flag("unknown", unknown)
+        self.silence_percentage = check_number("silence_percentage", silence_percentage, 0, 1000)
+        self.unknown_percentage = check_number("unknown_percentage", unknown_percentage, 0, 1000)
         self.silence_kind = silence_kind
-        self.unknown_folders = [_unknown_folder(entry) for entry in _checked_list("unknown_dirs", unknown_dirs)]
+        self.unknown_folders = [_unknown_folder(entry) for entry in check_list("unknown_dirs", unknown_dirs)]
         if self.unknown_folders and not unknown:
             raise ValueError("unknown_dirs need the unknown class: set task.unknown=true")
         names = [folder.name for folder in self.unknown_folders]
         if len(set(names)) < len(names):
             raise ValueError(f"unknown_dirs must have different names, got {names}")
-        if sum(folder.share or 0 for folder in self.unknown_folders) > 1 + _SHARE_ROUNDING:
+        shares = sum(folder.share or 0 for folder in self.unknown_folders)
+        if shares > 1 + _SHARE_ROUNDING:
             raise ValueError("unknown_dirs must have shares that sum to at most 1")
+        if shares > 1 - _SHARE_ROUNDING and any(folder.share is None for folder in self.unknown_folders):
+            raise ValueError("unknown_dirs have shares that sum to 1: nothing is left for the folders without a share")
+        if shares and not unknown_percentage:
+            raise ValueError("unknown_dirs: shares are parts of a class that task.unknown_percentage=0 leaves empty")
 
     def labels(self, corpus: Corpus) -> list[str]:
         """The class names, in the order of the model's outputs.
@@ -135,6 +139,10 @@ class Task:
         if shared and rest and shares < 1 - _SHARE_ROUNDING:
             total = rest / (1 - shares)
         elif shared:
+            if len(recorded):
+                log.warning(
+                    "the shares sum to 1: %d recorded %s clips of %s are left out", len(recorded), UNKNOWN, split
+                )
             total, parts = quota / shares, []
         for folder in shared:
             available = clips[clips["folder"] == folder.name]
@@ -162,14 +170,6 @@ def _silence_rows(count: int, split: str) -> pd.DataFrame:
             "speaker": "", "folder": "", "offset": 0, "length": 0, "content": "",
         }
     )  # fmt: skip
-
-
-def _checked_list(name: str, values: Any) -> Sequence[Any]:
-    if values is None:
-        return []
-    if isinstance(values, str) or not isinstance(values, Sequence):
-        raise ValueError(f"{name} must be a list, got {values!r}; write [{values}]")
-    return values
 
 
 def _checked_words(words: Sequence[str]) -> list[str]:

@@ -117,6 +117,17 @@ class RunFolder:
         }
         write_text(self.record, json.dumps(record | values, indent=2) + "\n")
 
+    def read_metrics(self) -> dict[str, Any]:
+        """The figures of the test split.
+
+        Raises:
+            KwsError: there are none, or they are damaged.
+        """
+        try:
+            return json.loads(self.metrics.read_text())
+        except (OSError, ValueError) as error:
+            raise KwsError(f"'{self.metrics}' is missing or damaged; start over with force=true") from error
+
     def read_config(self) -> dict[str, Any]:
         """The composed configuration.
 

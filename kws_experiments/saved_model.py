@@ -23,10 +23,12 @@ def save_model(path: Path, features: FeatureLayer, network: keras.Model, clip_sa
     """
     import keras
 
+    from kws_data.features.base import NumFrames
+
     waveform = keras.Input((clip_samples,), name="waveform")
     if clip_samples is None:
         lengths = keras.Input((), dtype="int32", name="lengths")
-        num_frames = keras.layers.Lambda(features.num_frames, output_shape=(), name="num_frames")(lengths)
+        num_frames = NumFrames(features.frame_length, features.frame_step)(lengths)
         logits = network({"features": features(waveform), "num_frames": num_frames})
         model = keras.Model({"waveform": waveform, "lengths": lengths}, logits)
     else:

@@ -28,4 +28,7 @@ def show(result: dict[str, Any], folder: Path) -> None:
         f"{result['split']} accuracy [bold]{result['accuracy']:.1%}[/bold] "
         f"(95 % interval {low:.1%} to {high:.1%}; {result['clips']} clips)"
     )
-    console.print(str(folder), soft_wrap=True)
+    for name in ("data_licence", "data_citation"):
+        if result.get(name):
+            console.print(f"{name.replace('_', ' ')}: {result[name]}", soft_wrap=True, highlight=False)
+    console.print(str(folder), soft_wrap=True, highlight=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from kws_data.errors import KwsError
+
 
 def quiet() -> None:
     """Silence TensorFlow's start-up chatter; before its first import."""
@@ -25,8 +27,11 @@ def start(*, intra_op: int, inter_op: int, deterministic: bool, seed: int) -> No
     import tensorflow as tf
 
     tf.get_logger().setLevel("ERROR")
-    tf.config.threading.set_intra_op_parallelism_threads(intra_op)
-    tf.config.threading.set_inter_op_parallelism_threads(inter_op)
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(intra_op)
+        tf.config.threading.set_inter_op_parallelism_threads(inter_op)
+    except RuntimeError as error:
+        raise KwsError("threads: TensorFlow can't change them within one process; start one run for each") from error
     if deterministic:
         tf.config.experimental.enable_op_determinism()
     seed_everything(seed)

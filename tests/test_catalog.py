@@ -90,14 +90,14 @@ def test_a_missing_folder_is_the_users_mistake(tmp_path: Path) -> None:
     with pytest.raises(KwsError, match=r"dataset\.path.*absent"):
         scan(tmp_path / "absent")
     with pytest.raises(KwsError, match=r"task\.unknown_dirs.*absent"):
-        scan_below(tmp_path / "absent")
+        scan_below(tmp_path / "absent", "task.unknown_dirs")
 
 
 @pytest.mark.parametrize("depth", ["", "word"])
 def test_a_folder_without_files_is_an_empty_catalog(tmp_path: Path, depth: str) -> None:
     (tmp_path / depth).mkdir(exist_ok=True)
     assert len(scan(tmp_path)) == 0
-    assert len(usable(scan_below(tmp_path))) == 0
+    assert len(usable(scan_below(tmp_path, "task.unknown_dirs"))) == 0
 
 
 def test_broken_files_are_set_aside_each_with_its_reason(make_folder: MakeFolder) -> None:
@@ -136,7 +136,7 @@ def test_an_unlistable_folder_is_set_aside(tmp_path: Path, monkeypatch: pytest.M
     assert usable(catalog)["path"].tolist() == ["yes/a.wav"]
     assert set_aside(catalog)[["path", "error"]].to_numpy().tolist() == [["no", "cannot be read: Permission denied"]]
     with pytest.raises(KwsError, match="Permission denied"):
-        scan_below(tmp_path / "no")
+        scan_below(tmp_path / "no", "task.unknown_dirs")
 
 
 def test_names_that_are_not_utf8_are_set_aside(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
 def test_a_folder_below_is_one_word_at_any_depth(tmp_path: Path) -> None:
     for name in ("a.wav", "x/b.wav", "x/y/c.wav"):
         write_clip(tmp_path / "boo" / name)
-    catalog = scan_below(tmp_path / "boo")
+    catalog = scan_below(tmp_path / "boo", "task.unknown_dirs")
     assert catalog["path"].tolist() == ["a.wav", "x/b.wav", "x/y/c.wav"]
     assert set(catalog["word"]) == {"boo"}
 

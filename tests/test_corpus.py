@@ -247,11 +247,35 @@ def test_windows_of_one_recording_are_not_taken_for_leaks(make_folder: MakeFolde
     shutil.copytree(tmp_path / "talk", tmp_path / "again")
     corpus = corpus_of(make_folder(speakers=2), folders=[tmp_path / "talk"])
     assert (corpus.clips["folder"] == "talk").sum() == 30
-    # a second copy adds nothing to training; what is held out stays whole
+    # a second copy is cut at the same places, so that its windows stand in the same splits
     corpus = corpus_of(make_folder("other", speakers=2), folders=[tmp_path / "talk", tmp_path / "again"])
     counts = corpus.clips[corpus.clips["folder"] != ""].groupby(["folder", "split"]).size()
     assert counts["talk"].to_dict() == {TRAINING: 24, VALIDATION: 3, TESTING: 3}
-    assert counts["again"].to_dict() == {VALIDATION: 3, TESTING: 3}
+    assert counts["again"].to_dict() == {TRAINING: 24, VALIDATION: 3, TESTING: 3}
+
+
+def test_a_window_that_also_stands_as_a_clip_elsewhere_is_a_leak(make_folder: MakeFolder, tmp_path: Path) -> None:
+    recording = counting(30)
+    write(tmp_path / "talk" / "a.wav", recording)
+    for second in range(30):
+        write(tmp_path / "cut" / f"{second}.wav", recording[second * 16000 : (second + 1) * 16000])
+    corpus = corpus_of(make_folder(speakers=2), folders=[tmp_path / "talk", tmp_path / "cut"])
+    clips = corpus.clips[corpus.clips["folder"] != ""]
+    held_out = set(clips.loc[clips["split"] != TRAINING, "content"])
+    assert not set(clips.loc[clips["split"] == TRAINING, "content"]) & held_out
+    assert len(corpus.set_aside) > 0
+
+
+@pytest.mark.parametrize("inner", ["clips/yes", "clips", "."])
+def test_folders_within_each_other_are_refused(make_folder: MakeFolder, tmp_path: Path, inner: str) -> None:
+    with pytest.raises(KwsError, match=r"task\.unknown_dirs.*share clips"):
+        corpus_of(make_folder(), folders=[tmp_path / inner])
+
+
+def test_noise_and_silence_of_an_unknown_folder_are_passed_over(make_folder: MakeFolder, tmp_path: Path) -> None:
+    ghosts = make_folder("ghosts", words=("boo", "_silence_"), speakers=3)
+    corpus = corpus_of(make_folder(), folders=[ghosts])
+    assert set(corpus.clips.loc[corpus.clips["folder"] == "ghosts", "path"].str.split("/").str[0]) == {"boo"}
 
 
 def test_the_real_test_sets_stay_whole(real_data: Path) -> None:

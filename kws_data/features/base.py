@@ -147,6 +147,24 @@ class FeatureLayer(keras.layers.Layer):
         return {**super().get_config(), **{name: getattr(self, name) for name in own}}
 
 
+@keras.saving.register_keras_serializable(package="kws")
+class NumFrames(keras.layers.Layer):
+    """From lengths in samples to lengths in frames, [batch] int32 each, as a feature layer counts them."""
+
+    def __init__(self, frame_length: int, frame_step: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.frame_length = frame_length
+        self.frame_step = frame_step
+
+    def call(self, num_samples: tf.Tensor) -> tf.Tensor:
+        """[batch] int32 → [batch] int32."""
+        return 1 + tf.maximum(num_samples - self.frame_length, 0) // self.frame_step
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().get_config(), "frame_length": self.frame_length, "frame_step": self.frame_step}
+
+
 def in_chunks(extract: Any, waveform: tf.Tensor, chunk: Any) -> tf.Tensor:
     """Concatenate along the first axis what ``extract`` makes of ``chunk`` clips at a time, in order.
 
