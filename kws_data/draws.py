@@ -8,6 +8,7 @@ NumPy does for a whole batch at once. Seeding one `numpy.random.Generator` per c
 
 from __future__ import annotations
 
+import copy
 import hashlib
 
 import numpy as np
@@ -41,16 +42,19 @@ class Draws:
         seed: the run's seed (or the data seed, for what must not change between runs).
         epoch: which pass over the data; evaluation always uses 0.
         ids: [batch] int64, the examples' ids.
-        variant: another number gives independent draws, for a stage that stands twice.
     """
 
-    def __init__(self, seed: int, epoch: int, ids: np.ndarray, variant: int = 0) -> None:
+    def __init__(self, seed: int, epoch: int, ids: np.ndarray) -> None:
         key = np.array([seed, epoch], dtype=np.int64).view(np.uint64)
         run = _absorb(_absorb(np.zeros(1, np.uint64), key[:1]), key[1:])
         self.ids = np.asarray(ids, dtype=np.int64)
         self._state = _absorb(run, self.ids.view(np.uint64))
-        if variant:
-            self._state = _absorb(self._state, np.array([variant], np.uint64))
+
+    def of(self, name: str) -> Draws:
+        """Independent draws for the same examples, one set for each name."""
+        other = copy.copy(self)
+        other._state = _absorb(self._state, np.array([text_key(name)]))
+        return other
 
     def bits(self, stage: str, count: int = 1) -> np.ndarray:
         """[batch, count] uint64, uniform; another `stage` gives independent numbers."""

@@ -1,6 +1,7 @@
 """Background noise: recordings cut in time into a part for each split, and random windows of them.
 
-A recording's first 80 % is heard in training only, the next 10 % in validation, the last 10 % in testing.
+A recording's first 80 % is heard in training only, the next 10 % in validation, the last 10 % in testing; of many short
+recordings each is heard in one split.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import numpy as np
 
 from kws_data.audio import to_int16
 from kws_data.draws import Draws
-from kws_data.splits import SPLITS, TESTING, TRAINING, VALIDATION
+from kws_data.splits import SPLITS, TESTING, TRAINING, VALIDATION, hash_split
 
 _PART_ENDS = {TRAINING: (0.0, 0.8), VALIDATION: (0.8, 0.9), TESTING: (0.9, 1.0)}
 GENERATED_SECONDS = 60
@@ -19,16 +20,43 @@ GENERATED_RMS = 0.01  # -40 dB of full scale: a quiet room
 
 
 class NoiseBank:
-    """The noise recordings of a data set.
+    """The noise recordings of a run.
 
     Args:
         recordings: each [samples] int16 at the run's sample rate, at least 10 samples long.
+        chances: how often each is heard, relative to the others; None: all alike.
+        whole_below: recordings of fewer samples are not cut but belong to one split, by the hash rule on their `names`;
+            unless that leaves a split without noise.
+        names: of the recordings, needed with `whole_below`.
         generated: whether they were made up because the data set has none.
     """
 
-    def __init__(self, recordings: Sequence[np.ndarray], *, generated: bool = False) -> None:
+    def __init__(
+        self,
+        recordings: Sequence[np.ndarray],
+        *,
+        chances: Sequence[float] | None = None,
+        whole_below: int = 0,
+        names: Sequence[str] = (),
+        generated: bool = False,
+    ) -> None:
         self.generated = generated
-        self._parts = {split: [_part(recording, split) for recording in recordings] for split in SPLITS}
+        home = [
+            hash_split(names[place], 10, 10) if len(recording) < whole_below else None
+            for place, recording in enumerate(recordings)
+        ]
+        if any(all(split not in (None, wanted) for split in home) for wanted in SPLITS):
+            home = [None] * len(recordings)
+        chances = [1.0] * len(recordings) if chances is None else chances
+        self._parts: dict[str, list[np.ndarray]] = {}
+        self._ends: dict[str, np.ndarray] = {}
+        for wanted in SPLITS:
+            heard = [place for place, split in enumerate(home) if split in (None, wanted)]
+            self._parts[wanted] = [
+                recordings[place] if home[place] else _part(recordings[place], wanted) for place in heard
+            ]
+            ends = np.cumsum([chances[place] for place in heard])
+            self._ends[wanted] = ends / ends[-1]
 
     @classmethod
     def low_level(cls, sample_rate: int, data_seed: int) -> NoiseBank:
@@ -48,7 +76,8 @@ class NoiseBank:
         doesn't depend on what stands beside it.
         """
         parts = self._parts[split]
-        chosen = draws.integers(f"{stage} recording", len(parts))
+        chance = draws.uniform(f"{stage} recording")[:, 0]
+        chosen = np.minimum(np.searchsorted(self._ends[split], chance, side="right"), len(parts) - 1)
         sizes = np.array([len(part) for part in parts])[chosen]
         starts = draws.integers(f"{stage} start", np.maximum(sizes - lengths, 0) + 1)
         windows = np.zeros((len(chosen), int(lengths.max(initial=0))), np.int16)

@@ -6,23 +6,41 @@ stream can start at any step and doesn't depend on how many threads compute it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
 from kws_data.audio import INT16_SCALE, to_int16
-from kws_data.augment.stage import ClipBatch, StageContext, WaveformStage
+from kws_data.augment.augmentation import Augmentation
+from kws_data.augment.stage import SAMPLES, ClipBatch, Shapes, StageContext
 from kws_data.batches import BatchPlan
+from kws_data.catalog import SILENCE
 from kws_data.corpus import Corpus
-from kws_data.draws import Draws
+from kws_data.draws import Draws, text_key
+from kws_data.errors import KwsError
 from kws_data.features.base import FeatureLayer
+from kws_data.front_end import FrontEnd
 from kws_data.splits import TRAINING
 from kws_data.task import NO_SOURCE
 
+log = logging.getLogger(__name__)
+
 EVALUATION_BATCH = 100
-_BASE_PARTS = {"pcm": ("int16", 2), "lengths": ("int32", 1), "labels": ("int32", 1), "ids": ("int64", 1)}
+LONGEST_CLIP_S = 10  # where clips keep their lengths: one recording of an hour would pad its whole batch to an hour
+NO_AUGMENTATION = Augmentation()
+_BASE_PARTS: Shapes = {
+    "pcm": ("int16", (SAMPLES,)),
+    "lengths": ("int32", ()),
+    "labels": ("int32", ()),
+    "ids": ("int64", ()),
+    "second_labels": ("int32", ()),
+    "label_weights": ("float32", ()),
+}
 
 
 class ClipSource:
@@ -59,9 +77,13 @@ class ClipSource:
         # as arrays: pandas' row lookup would take longer than the copying
         self._sources = examples["source"].to_numpy()
         self._offsets = examples["offset"].to_numpy()
+        self._silent = examples["word"].eq(SILENCE).to_numpy()
         self._labels = examples["label"].to_numpy(np.int32)
         lengths = np.where(self._sources == NO_SOURCE, silence_samples, examples["length"].to_numpy())
-        self.lengths = lengths if clip_samples is None else np.minimum(lengths, clip_samples)
+        longest = clip_samples or LONGEST_CLIP_S * corpus.sample_rate
+        if clip_samples is None and (lengths > longest).any():
+            log.warning("%d clips are longer than %d s and are cut to it", (lengths > longest).sum(), LONGEST_CLIP_S)
+        self.lengths = np.minimum(lengths, longest)
 
     def ids(self, split: str) -> np.ndarray:
         """The ids of a split's examples: [examples] int64."""
@@ -70,71 +92,86 @@ class ClipSource:
     def gather(self, split: str, ids: np.ndarray, epoch: int) -> ClipBatch:
         """The clips of `ids`, all of `split`."""
         sources, offsets, lengths = self._sources[ids], self._offsets[ids], self.lengths[ids]
-        silence = sources == NO_SOURCE
+        made = sources == NO_SOURCE
         pcm = np.zeros((len(ids), self.clip_samples or int(lengths.max())), np.int16)
         for row, source, offset, length in zip(pcm, sources, offsets, lengths, strict=True):
             if source != NO_SOURCE:
                 row[:length] = self.corpus.pcm[source][offset : offset + length]
-        if silence.any():
-            pcm[silence, : self.silence_samples] = self._silence(split, ids[silence], epoch)
-        return ClipBatch(pcm, lengths.astype(np.int32), self._labels[ids], ids, silence)
+        if made.any():
+            pcm[made, : self.silence_samples] = self._silence(split, ids[made], epoch)
+        return ClipBatch(pcm, lengths.astype(np.int32), self._labels[ids], ids, self._silent[ids])
+
+    def context(self, split: str) -> StageContext:
+        """What augmentation stages may draw on for examples of `split`."""
+        ids = self.ids(split)
+        return StageContext(
+            self.corpus.noise,
+            split,
+            self.corpus.sample_rate,
+            self.clip_samples,
+            words=ids[~self._silent[ids]],
+            gather=lambda partners: self.gather(split, partners, epoch=0),
+        )
+
+    def _keys(self, ids: np.ndarray) -> np.ndarray:
+        """[batch] int64: the examples by their names, which say nothing of how many others there are."""
+        return np.array([text_key(path) for path in self.examples["path"].to_numpy()[ids]], np.uint64).view(np.int64)
 
     def _silence(self, split: str, ids: np.ndarray, epoch: int) -> np.ndarray:
         """Noise at volume uniform(0, 1), as the original's muted clips: [rows, silence_samples] int16."""
         training = split == TRAINING
         if not training and self.silence_kind == "zeros":
             return np.zeros((len(ids), self.silence_samples), np.int16)
-        draws = Draws(self.seed, epoch, ids) if training else Draws(self.data_seed, 0, ids)
+        # what is evaluated on must not change with the number of training examples, as their ids do
+        draws = Draws(self.seed, epoch, ids) if training else Draws(self.data_seed, 0, self._keys(ids))
         noise = self.corpus.noise.windows(split, draws, "silence", np.full(len(ids), self.silence_samples))
         return to_int16(noise * (draws.uniform("silence volume") / INT16_SCALE))
 
 
-def batches(
+def host_batches(
     source: ClipSource,
     split: str,
     plan: BatchPlan,
     *,
-    stages: Sequence[WaveformStage] = (),
-    features: FeatureLayer | None = None,
+    augmentation: Augmentation = NO_AUGMENTATION,
+    seed: int | None = None,
     start_step: int = 0,
     steps: int,
     threads: int,
 ) -> tf.data.Dataset:
-    """The batches from `start_step` up to `steps`.
+    """PCM and draws of the batches from `start_step` up to `steps`, as FrontEnd takes them.
 
     Args:
         source: fills batches with samples.
         split: whose examples and noise.
         plan: which examples stand in which batch.
-        stages: waveform augmentation, in order.
-        features: a feature layer; None leaves the waveform.
+        augmentation: what is drawn for them.
+        seed: of the draws; None takes the source's, the run's own.
         start_step: the first step, counted from 0 over all epochs.
         steps: one past the last step.
         threads: batches computed at once; changes nothing but speed.
 
     Returns:
-        dicts of `inputs` ([batch, frames, bins] or [batch, samples] float32; where clips keep their lengths, a dict of
-        `features` and `num_frames`), `labels` and `ids` ([batch]), `lengths` ([batch] int32, samples).
+        dicts of `pcm` ([batch, samples] int16), `labels`, `ids`, `lengths` (samples), `second_labels` and
+        `label_weights` (each [batch]), and what the stages draw, as 'stage/parameter'.
     """
-    context = StageContext(source.corpus.noise, split, source.corpus.sample_rate, source.clip_samples)
-    # named by place, so that one stage may stand twice
-    parts = _BASE_PARTS | {
-        f"{place} {name}": shape
-        for place, stage in enumerate(stages)
-        for name, shape in stage.parameter_shapes().items()
-    }
-
-    kinds = [type(stage) for stage in stages]
-    variants = [kinds[:place].count(kind) for place, kind in enumerate(kinds)]
+    context = source.context(split)
+    parts = {**_BASE_PARTS, **augmentation.parameter_shapes()}
 
     def prepare(step: np.ndarray) -> list[np.ndarray]:
         epoch = plan.epoch_of(int(step))
         batch = source.gather(split, plan.batch_ids(int(step)), epoch)
-        values: dict[str, np.ndarray] = {}
-        for place, stage in enumerate(stages):
-            drawn = stage.prepare(batch, Draws(source.seed, epoch, batch.ids, variants[place]), context)
-            values |= {f"{place} {name}": value for name, value in drawn.items()}
-        values |= {"pcm": batch.pcm, "lengths": batch.lengths, "labels": batch.labels, "ids": batch.ids}
+        draws = Draws(source.seed if seed is None else seed, epoch, batch.ids)
+        values = augmentation.prepare(batch, draws, context)
+        ones = np.ones(len(batch.ids), np.float32)
+        values |= {
+            "pcm": batch.pcm,
+            "lengths": batch.lengths,
+            "labels": batch.labels,
+            "ids": batch.ids,
+            "second_labels": batch.labels if batch.second_labels is None else batch.second_labels,
+            "label_weights": ones if batch.label_weights is None else batch.label_weights,
+        }
         return [values[name] for name in parts]
 
     def load(step: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -142,29 +179,83 @@ def batches(
         # determinism is on
         dtypes = [tf.as_dtype(dtype) for dtype, _ in parts.values()]
         tensors = tf.numpy_function(prepare, [step], dtypes, stateful=False)
-        for tensor, (_, rank) in zip(tensors, parts.values(), strict=True):
-            tensor.set_shape([None, source.clip_samples] if rank == 2 else [None])
+        for tensor, (_, shape) in zip(tensors, parts.values(), strict=True):
+            tensor.set_shape([None, *(source.clip_samples if size is SAMPLES else size for size in shape)])
         return dict(zip(parts, tensors, strict=True))
 
-    def augment(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        waveform = tf.cast(batch["pcm"], tf.float32) * (1.0 / INT16_SCALE)
-        for place, stage in enumerate(stages):
-            prefix = f"{place} "
-            parameters = {name[len(prefix) :]: batch[name] for name in batch if name.startswith(prefix)}
-            waveform = stage.apply(waveform, parameters)
-        inputs: tf.Tensor | dict[str, tf.Tensor] = waveform if features is None else features(waveform)
-        if features is not None and source.clip_samples is None:
-            inputs = {"features": inputs, "num_frames": tf.cast(features.num_frames(batch["lengths"]), tf.int32)}
-        return {"inputs": inputs, "labels": batch["labels"], "ids": batch["ids"], "lengths": batch["lengths"]}
-
     dataset = tf.data.Dataset.range(start_step, steps)
-    dataset = dataset.map(lambda step: augment(load(step)), num_parallel_calls=threads, deterministic=True)
+    dataset = dataset.map(load, num_parallel_calls=threads, deterministic=True)
+    return dataset.prefetch(2 * threads).with_options(_options(threads))
+
+
+def batches(
+    source: ClipSource,
+    split: str,
+    plan: BatchPlan,
+    *,
+    augmentation: Augmentation = NO_AUGMENTATION,
+    features: FeatureLayer | None = None,
+    seed: int | None = None,
+    start_step: int = 0,
+    steps: int,
+    threads: int,
+) -> tf.data.Dataset:
+    """`host_batches`, and the front end on them: dicts with a model's `inputs` in place of PCM and draws.
+
+    Args:
+        source: fills batches with samples.
+        split: whose examples and noise.
+        plan: which examples stand in which batch.
+        augmentation: its stages.
+        features: a feature layer; None leaves the waveform.
+        seed: of the draws; None takes the source's, the run's own.
+        start_step: the first step, counted from 0 over all epochs.
+        steps: one past the last step.
+        threads: batches computed at once; changes nothing but speed.
+    """
+    front_end = FrontEnd(features, augmentation, variable_length=source.clip_samples is None)
+    dataset = host_batches(
+        source, split, plan, augmentation=augmentation, seed=seed, start_step=start_step, steps=steps, threads=threads
+    )
+    dataset = dataset.map(front_end, num_parallel_calls=threads, deterministic=True)
+    return dataset.prefetch(2 * threads).with_options(_options(threads))
+
+
+def _options(threads: int) -> tf.data.Options:
     options = tf.data.Options()
     # Parallel over batches, not within one: faster, and the numbers can't depend on how an operation was divided.
     options.threading.max_intra_op_parallelism = 1
     options.threading.private_threadpool_size = max(1, threads)
     options.autotune.enabled = False
-    return dataset.prefetch(2 * threads).with_options(options)
+    return options
+
+
+@contextmanager
+def told_plainly() -> Iterator[None]:
+    """Turn a KwsError that tf.data wrapped, because it was raised while a batch was prepared, back into one."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        found = re.search(r"KwsError: ([^\n]*)", error.message)
+        if found is None:
+            raise
+        raise KwsError(found[1]) from error
+
+
+def evaluation_batches(
+    source: ClipSource,
+    split: str,
+    features: FeatureLayer | None,
+    *,
+    augmentation: Augmentation = NO_AUGMENTATION,
+    threads: int,
+) -> tf.data.Dataset:
+    """All examples of a split, once, in order; what `augmentation` draws is the same from run to run."""
+    plan = evaluation_plan(source, split)
+    return batches(
+        source, split, plan, augmentation=augmentation, features=features, seed=source.data_seed,
+        steps=plan.steps_per_epoch, threads=threads,
+    )  # fmt: skip
 
 
 def evaluation_plan(source: ClipSource, split: str) -> BatchPlan:

@@ -18,8 +18,16 @@ from kws_data.errors import KwsError
 from kws_data.parallel import available_cpus
 
 # Keys that change where or how fast a run goes, not what comes out of it
-_NOT_IDENTITY = (("name",), ("force",), ("trainer", "input_threads"), ("trainer", "tensorboard"))
-
+_NOT_IDENTITY = (
+    ("name",),
+    ("force",),
+    ("pipeline", "threads"),
+    ("pipeline", "cache_memory_mb"),
+    ("trainer", "tensorboard"),
+    ("trainer", "checkpoint_every"),
+    ("dataset", "licence"),
+    ("dataset", "citation"),
+)
 
 CONF = Path(__file__).resolve().parent.parent / "conf"  # beside the package: the project is installed editable
 
@@ -73,6 +81,10 @@ def fingerprint(config: dict[str, Any]) -> str:
         for parent in parents:
             node = node.get(parent, {})
         node.pop(last, None)
+    stages = identity["augment"].get("waveform")
+    for stage in stages.values() if isinstance(stages, dict) else ():
+        if isinstance(stage, dict):
+            stage.pop("num_workers", None)
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -106,6 +106,8 @@ def describe(
     from kws_data import describe as tables
     from kws_data.catalog import BACKGROUND_NOISE, set_aside, usable
 
+    if figure is not None and figure.suffix != ".png":
+        raise KwsError(f"--figure: '{figure}' must end in .png")
     root, table = _split_catalog(folder, split, speaker_pattern)
     is_noise = table["word"] == BACKGROUND_NOISE
     good = usable(table[~is_noise])
@@ -132,7 +134,7 @@ def verify(
     folder: Annotated[Path, typer.Argument(help="a folder of word folders")],
     split: Annotated[str, typer.Option(help="hash, lists, speaker or random (conf/split/)")] = "hash",
 ) -> None:
-    """Decode every file and list what cannot be used, and audio that stands in several splits; status 1 if any."""
+    """Decode every file; list what can't be used, and training clips that are held out too. Status 1 if any."""
     from kws_data.corpus import build_corpus
 
     policy = _policy(split)
@@ -161,6 +163,21 @@ def features(
 
 
 @app.command()
+def preview(
+    out: Annotated[Path, typer.Option(help="the folder to make, or an older preview")],
+    overrides: Overrides = None,
+    clips: Annotated[int, typer.Option(min=1, max=64)] = 12,
+    epoch: Annotated[int, typer.Option(min=0, help="draw as this pass over the data does")] = 0,
+) -> None:
+    """Draw training clips before and after augmentation, write them as WAVs, and a page that plays them."""
+    from kws_experiments.config import compose
+    from kws_experiments.preview import PAGE, write
+
+    write(compose(overrides or []), out, clips=clips, epoch=epoch)
+    print(out / PAGE)
+
+
+@app.command()
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="remove instead of showing")] = False,
     kind: Annotated[str | None, typer.Option(help="datasets, archives, catalogs or stores; default: all")] = None,
@@ -176,6 +193,8 @@ def cache(
         freed = store.clear(kind, name)
         print(f"freed {freed / 1e6:,.1f} MB in {store.cache_dir()}")
         return
+    if kind is not None and kind not in store.KINDS:
+        raise KwsError(f"--kind: no kind '{kind}'; there are {', '.join(store.KINDS)}")
     table = Table("kind", "name", "size", "clips", "changed", title=str(store.cache_dir()))
     for entry in store.entries():
         if (kind or entry.kind) == entry.kind and (name or entry.name) == entry.name:

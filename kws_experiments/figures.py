@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -76,7 +77,8 @@ def clips(
         row, column = divmod(place, columns)
         wave, image = axes[2 * row, column], axes[2 * row + 1, column]
         wave.plot(np.arange(waveforms.shape[1]) / sample_rate, waveforms[place], linewidth=0.5)
-        wave.set(ylim=(-1, 1), xlim=(0, waveforms.shape[1] / sample_rate), title=title)
+        wave.set(ylim=(-1, 1), xlim=(0, waveforms.shape[1] / sample_rate))
+        wave.set_title(title, fontsize=9)
         wave.set_axis_on()
         wave.tick_params(labelsize=6)
         # an MFCC's first coefficient is far from all others: without these limits it would take up the whole scale
@@ -103,4 +105,16 @@ def dataset(catalog: pd.DataFrame) -> Figure:
     longest = float(np.quantile(seconds, 0.99))
     lengths.hist(seconds.clip(upper=max(1.1, 1.1 * longest)), bins=40, color="0.4")
     lengths.set(xlabel="seconds (the longest 1 % together at the right)", ylabel="clips", yscale="log", title="Length")
+    return figure
+
+
+def accuracy_against_noise(result: dict[str, Any]) -> Figure:
+    """Accuracy at each signal-to-noise ratio of `metrics.json`, with the clean one."""
+    rows = sorted(result["accuracy_at_snr"], key=lambda row: row["snr_db"])
+    figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+    axis.plot([row["snr_db"] for row in rows], [100 * row["accuracy"] for row in rows], "o-", label="with noise")
+    axis.axhline(100 * result["accuracy"], color="0.6", linestyle=":", label="as recorded, silence included")
+    axis.set(xlabel="signal-to-noise ratio (dB)", ylabel="accuracy (%)", title=f"{result['split']} against noise")
+    axis.legend()
+    axis.grid(alpha=0.3)
     return figure

@@ -5,27 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from filelock import Timeout
 
+from kws_data.atomic import lock_for
+from kws_data.catalog import SILENCE, UNKNOWN
 from kws_data.corpus import Corpus, build_corpus
 from kws_data.errors import KwsError
 from kws_data.splits import SPLITS, TESTING, TRAINING, VALIDATION
-from kws_data.task import Task
 from kws_experiments import tensorflow_setup
-from kws_experiments.config import fingerprint, instantiate
+from kws_experiments.config import fingerprint
 from kws_experiments.folder import RunFolder, write_text
+from kws_experiments.parts import Parts, build_parts, check_top_level
 from kws_experiments.saved_model import save_model
 
 if TYPE_CHECKING:
     import keras
 
-    from kws_data.features.base import FeatureLayer
     from kws_data.pipeline import ClipSource
-    from kws_experiments.training import TrainerSettings
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +45,29 @@ def run(config: dict[str, Any], path: Path) -> dict[str, Any]:
         KwsError: the configuration or the data are not right; the message is one line.
         KeyboardInterrupt: the state was saved; the same call goes on.
     """
-    folder = RunFolder(path)
+    with _alone(path):
+        return _run(config, RunFolder(path))
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the run's folder; a second process with the same command is told so at once."""
+    lock = lock_for(path, timeout_s=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise KwsError(f"'{path}': another process is training this configuration") from error
+    with lock:
+        yield
+
+
+def _run(config: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
+    path = folder.path
     record = folder.read_record()
     if record is not None and record["status"] == "done":
-        log.info("this configuration is trained already: %s (force=true starts over in a new folder)", path)
-        return json.loads(folder.metrics.read_text())
+        log.info("this configuration is trained already; if the data changed since, force=true starts over: %s", path)
+        return folder.read_metrics()
+    check_top_level(config)
     threads = config["threads"]
     tensorflow_setup.start(deterministic=config["deterministic"], seed=config["seed"], **threads)
     parts = build_parts(config)
@@ -59,87 +80,22 @@ def run(config: dict[str, Any], path: Path) -> dict[str, Any]:
     folder.write_record(status="training", fingerprint=fingerprint(config), data_fingerprint=data_fingerprint)
     write_data_tables(folder, corpus, examples, labels)
 
-    from kws_data.pipeline import ClipSource
+    from kws_data.pipeline import told_plainly
 
-    source = ClipSource(
-        corpus,
-        examples,
-        clip_samples=parts.clip_samples,
-        silence_samples=parts.nominal_samples,
-        silence_kind=parts.task.silence_kind,
-        data_seed=config["data_seed"],
-        seed=config["seed"],
-    )
+    source = clip_source(config, parts, corpus, examples)
     tensorflow_setup.seed_everything(config["seed"])  # initial weights depend on nothing built before
     network = parts.build_network(config, len(labels))
-    history = train_network(folder, config, parts, source, network)
-    result = evaluate_network(folder, parts, source, network, labels)
-    draw_figures(folder, parts, source, history, result, labels)
+    try:
+        with told_plainly():
+            history = train_network(folder, config, parts, source, network)
+            result = evaluate_network(folder, config, parts, source, network, labels)
+            draw_figures(folder, parts, source, history, result, labels)
+    finally:
+        parts.augmentation.close()
     save_model(folder.model, parts.features, network, parts.clip_samples)
-    folder.write_record(status="done", data_licence=parts.dataset.licence, data_citation=parts.dataset.citation)
-    folder.training.state.unlink()
+    folder.write_record(status="done")
+    folder.training.state.unlink(missing_ok=True)
     return result
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The objects that a configuration describes, before any data is read."""
-
-    dataset: Any
-    task: Task
-    split: Any
-    stages: list[Any]
-    features: FeatureLayer
-    optimizer: keras.optimizers.Optimizer
-    settings: TrainerSettings
-    sample_rate: int
-    clip_samples: int | None
-    nominal_samples: int
-
-    def feature_shape(self) -> tuple[int | None, int]:
-        """(frames, bins) of a clip; frames is None where clips keep their lengths."""
-        frames, bins = self.features.output_shape_for(self.nominal_samples)
-        return (None if self.clip_samples is None else frames), bins
-
-    def build_network(self, config: dict[str, Any], num_labels: int) -> keras.Model:
-        """The model for these features: features → logits.
-
-        Raises:
-            KwsError: it can't take features of this shape.
-        """
-        return instantiate(config, "model", input_shape=self.feature_shape(), num_labels=num_labels)
-
-
-def build_parts(config: dict[str, Any]) -> Parts:
-    """Check and build everything that needs no data, so that a wrong value is found before any is read.
-
-    Raises:
-        KwsError: naming the key.
-    """
-    clip_ms, sample_rate = config["clip_ms"], config["sample_rate"]
-    if not isinstance(sample_rate, int) or sample_rate < 1000:
-        raise KwsError(f"sample_rate must be a whole number of Hz, at least 1000, got {sample_rate}")
-    if clip_ms is not None and (not isinstance(clip_ms, int | float) or clip_ms < 10):
-        raise KwsError(
-            f"clip_ms must be at least 10 milliseconds, or null for clips of their own lengths, got {clip_ms}"
-        )
-    nominal_samples = round((1000 if clip_ms is None else clip_ms) * sample_rate / 1000)
-    schedule_rate = instantiate(config, "schedule", learning_rate=config["optimizer"]["learning_rate"])
-    parts = Parts(
-        dataset=instantiate(config, "dataset"),
-        task=instantiate(config, "task"),
-        split=instantiate(config, "split"),
-        stages=[instantiate(config, f"augment.waveform.{name}") for name in config["augment"]["waveform"]],
-        features=instantiate(config, "features"),
-        optimizer=instantiate(config, "optimizer", learning_rate=schedule_rate),
-        settings=instantiate(config, "trainer"),
-        sample_rate=sample_rate,
-        clip_samples=None if clip_ms is None else nominal_samples,
-        nominal_samples=nominal_samples,
-    )
-    if parts.task.words is not None:
-        parts.build_network(config, len(parts.task.words) + parts.task.silence + parts.task.unknown)
-    return parts
 
 
 def prepare_data(config: dict[str, Any], parts: Parts) -> tuple[Corpus, pd.DataFrame, list[str]]:
@@ -155,17 +111,24 @@ def prepare_data(config: dict[str, Any], parts: Parts) -> tuple[Corpus, pd.DataF
         clip_samples=parts.nominal_samples,
         data_seed=config["data_seed"],
         unknown_folders=parts.task.unknown_folders,
+        noise_folders=parts.noise_folders,
+        background_noise_weight=config["noise"]["background_noise_weight"],
         speaker_pattern=parts.dataset.speaker_pattern,
     )
     labels = parts.task.labels(corpus)
     examples = parts.task.examples(corpus, config["data_seed"])
     counts = examples["split"].value_counts()
+    words = set(labels) - {SILENCE, UNKNOWN}
+    wanted = examples[examples["word"].isin(words)]
     for split in (TRAINING, VALIDATION):
-        if not counts.get(split, 0):
+        if not (wanted["split"] == split).any():
             raise KwsError(
                 f"split: no clip of the task's words is for {split} ({len(corpus.clips)} clips in '{corpus.roots[0]}');"
                 " choose another split= or other percentages"
             )
+    unheard = words - set(wanted.loc[wanted["split"] == TRAINING, "word"])
+    if unheard:
+        log.warning("no training clip of %s: the model can't learn what it never hears", ", ".join(sorted(unheard)))
     log.info(
         "data: '%s'; %d classes; examples: %s",
         corpus.roots[0],
@@ -173,6 +136,21 @@ def prepare_data(config: dict[str, Any], parts: Parts) -> tuple[Corpus, pd.DataF
         ", ".join(f"{counts.get(split, 0)} {split}" for split in SPLITS),
     )
     return corpus, examples, labels
+
+
+def clip_source(config: dict[str, Any], parts: Parts, corpus: Corpus, examples: pd.DataFrame) -> ClipSource:
+    """What fills the run's batches with samples."""
+    from kws_data.pipeline import ClipSource
+
+    return ClipSource(
+        corpus,
+        examples,
+        clip_samples=parts.clip_samples,
+        silence_samples=parts.nominal_samples,
+        silence_kind=parts.task.silence_kind,
+        data_seed=config["data_seed"],
+        seed=config["seed"],
+    )
 
 
 def examples_fingerprint(examples: pd.DataFrame, labels: list[str]) -> str:
@@ -208,64 +186,110 @@ def train_network(
     """Adapt what is adapted on training clips, train, and leave the best weights in `network`."""
     import keras
 
-    from kws_data.pipeline import batches, evaluation_plan, training_plan
+    from kws_data.front_end import FrontEnd
+    from kws_data.pipeline import batches, evaluation_batches, host_batches, training_plan
     from kws_experiments.training import train
     from kws_models.layers import adapt_normalization, unadapted_normalization
 
-    threads = parts.settings.input_threads
-
-    def plain(split: str, features: FeatureLayer | None) -> Any:
-        plan = evaluation_plan(source, split)
-        return batches(source, split, plan, features=features, steps=plan.steps_per_epoch, threads=threads)
-
+    threads = config["pipeline"]["threads"]
     if parts.features.normalise:
-        parts.features.adapt((batch["inputs"], batch["lengths"]) for batch in plain(TRAINING, None))
+        plain = evaluation_batches(source, TRAINING, None, threads=threads)
+        parts.features.adapt((batch["inputs"], batch["lengths"]) for batch in plain)
     if unadapted_normalization(network):
-        adapt_normalization(network, (batch["inputs"] for batch in plain(TRAINING, parts.features)))
+        plain = evaluation_batches(source, TRAINING, parts.features, threads=threads)
+        adapt_normalization(network, (batch["inputs"] for batch in plain))
     plan = training_plan(source, parts.settings.batch_size)
     total_steps = parts.settings.total_steps(plan.steps_per_epoch)
+
+    def stream(step: int) -> Any:
+        arguments = {"augmentation": parts.augmentation, "start_step": step, "steps": total_steps, "threads": threads}
+        if config["pipeline"]["on_device"]:
+            return host_batches(source, TRAINING, plan, **arguments)
+        return batches(source, TRAINING, plan, features=parts.features, **arguments)
+
+    validation = evaluation_batches(source, VALIDATION, parts.features, threads=threads)
+    frames, bins = parts.features.output_shape_for(parts.nominal_samples)
+    megabytes = len(source.ids(VALIDATION)) * frames * bins * 4 / 1e6
+    on_disk = megabytes > config["pipeline"]["cache_memory_mb"]
     network.optimizer = parts.optimizer  # Keras's callbacks look for it there
     callbacks = [keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False)] * parts.settings.tensorboard
     log.info("%s: %d parameters, %d steps", config["model"]["_target_"], network.count_params(), total_steps)
-    return train(
-        network,
-        parts.optimizer,
-        parts.settings,
-        stream=lambda step: batches(
-            source, TRAINING, plan, stages=parts.stages, features=parts.features,
-            start_step=step, steps=total_steps, threads=threads,
-        ),
-        validation=plain(VALIDATION, parts.features).cache(),
-        steps_per_epoch=plan.steps_per_epoch,
-        total_steps=total_steps,
-        files=folder.training,
-        callbacks=callbacks,
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory(dir=folder.path, prefix=".validation-") as scratch:
+        return train(
+            network,
+            parts.optimizer,
+            parts.settings,
+            stream=stream,
+            front_end=FrontEnd(parts.features, parts.augmentation, variable_length=parts.clip_samples is None)
+            if config["pipeline"]["on_device"]
+            else None,
+            validation=validation.cache(f"{scratch}/features") if on_disk else validation.cache(),
+            steps_per_epoch=plan.steps_per_epoch,
+            total_steps=total_steps,
+            files=folder.training,
+            callbacks=callbacks,
+        )
 
 
 def evaluate_network(
-    folder: RunFolder, parts: Parts, source: ClipSource, network: keras.Model, labels: list[str]
+    folder: RunFolder,
+    config: dict[str, Any],
+    parts: Parts,
+    source: ClipSource,
+    network: keras.Model,
+    labels: list[str],
 ) -> dict[str, Any]:
     """Predict the test split (validation where there is none), and write predictions and metrics."""
     from kws_data.atomic import replace_file
-    from kws_data.pipeline import batches, evaluation_plan
+    from kws_data.pipeline import evaluation_batches
     from kws_experiments import evaluation
     from kws_experiments.training import inference, predict
 
+    threads = config["pipeline"]["threads"]
     split = TESTING if len(source.ids(TESTING)) else VALIDATION
     if split == VALIDATION:
         log.warning("the split leaves no clip for testing: the figures below are of the validation clips")
-    plan = evaluation_plan(source, split)
-    stream = batches(
-        source, split, plan, features=parts.features, steps=plan.steps_per_epoch, threads=parts.settings.input_threads
-    )
-    logits, _, ids = predict(inference(network, stream), stream)
+    stream = evaluation_batches(source, split, parts.features, threads=threads)
+    infer = inference(network, stream)
+    logits, _, ids = predict(infer, stream)
     predictions = evaluation.predictions_table(source.examples, labels, logits, ids)
     with replace_file(folder.predictions) as temporary:
         predictions.to_parquet(temporary, index=False)
     result = {"split": split, "parameters": network.count_params()} | evaluation.metrics(predictions, labels)
+    result |= {"data_licence": parts.dataset.licence, "data_citation": parts.dataset.citation}
+    result["accuracy_at_snr"] = accuracy_at_snr(config, parts, source, split, infer)
     write_text(folder.metrics, json.dumps(result, indent=2) + "\n")
     return result
+
+
+def accuracy_at_snr(
+    config: dict[str, Any], parts: Parts, source: ClipSource, split: str, infer: Any
+) -> list[dict[str, float]]:
+    """Accuracy with background noise at each of `evaluation.snr_db`, over all clips but silence rows.
+
+    The noise is of the split's own part of the recordings, and the same from run to run.
+    """
+    import numpy as np
+
+    from kws_data.augment.augmentation import Augmentation
+    from kws_data.augment.background_noise import BackgroundNoise
+    from kws_data.pipeline import evaluation_batches
+    from kws_experiments.training import predict
+
+    if config["evaluation"]["snr_db"] and source.corpus.noise.generated:
+        log.warning("evaluation.snr_db is passed over: there are no noise recordings (noise.dirs adds some)")
+        return []
+    rows = []
+    for snr_db in config["evaluation"]["snr_db"]:
+        noise = Augmentation({"background_noise": BackgroundNoise(None, 1.0, (snr_db, snr_db))}, clipping="leave")
+        stream = evaluation_batches(
+            source, split, parts.features, augmentation=noise, threads=config["pipeline"]["threads"]
+        )
+        logits, truth, ids = predict(infer, stream)
+        spoken = np.isin(ids, source.context(split).words)
+        rows.append({"snr_db": snr_db, "accuracy": float((logits.argmax(1) == truth)[spoken].mean())})
+        log.info("at %g dB SNR: %.1f %%", snr_db, 100 * rows[-1]["accuracy"])
+    return rows
 
 
 def draw_figures(
@@ -289,8 +313,10 @@ def draw_figures(
     title = f"{result['split']}: {result['accuracy']:.1%} of {result['clips']} clips"
     matrix = figures.confusion(np.array(result["confusion_matrix"]), labels, title)
     figures.save(matrix, folder.figures / "confusion_matrix.png")
+    if result["accuracy_at_snr"]:
+        figures.save(figures.accuracy_against_noise(result), folder.figures / "accuracy_against_noise.png")
     plan = training_plan(source, batch_size=16)
-    heard = next(iter(batches(source, TRAINING, plan, stages=parts.stages, steps=1, threads=1)))
+    heard = next(iter(batches(source, TRAINING, plan, augmentation=parts.augmentation, steps=1, threads=1)))
     waveforms = heard["inputs"]
     titles = [labels[label] for label in heard["labels"].numpy()]
     picture = figures.clips(waveforms.numpy(), parts.features(waveforms).numpy(), titles, parts.sample_rate)

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from kws_data.atomic import replace_file
+from kws_data.checks import check_flag, check_whole
 from kws_experiments import checkpoint
 from kws_experiments.folder import TrainingFiles
 
@@ -44,26 +45,19 @@ class TrainerSettings:
     monitor: str
     restore_best: bool
     jit_compile: bool
-    input_threads: int
     tensorboard: bool
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(
-                f"epochs and steps must not both be given or both be null, got {self.epochs} and {self.steps}"
+                "epochs and steps must not both be given or both be null,"
+                f" got {self.epochs} and {self.steps}; trainer.epochs=null trains by steps"
             )
-        for name in (
-            "batch_size",
-            "epochs",
-            "steps",
-            "eval_every",
-            "checkpoint_every",
-            "early_stopping",
-            "input_threads",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        for name in ("batch_size", "epochs", "steps", "eval_every", "checkpoint_every", "early_stopping"):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), 1)
+        for name in ("restore_best", "jit_compile", "tensorboard"):
+            check_flag(name, getattr(self, name))
         if self.monitor not in MONITORS:
             raise ValueError(f"monitor must be one of {', '.join(MONITORS)}, got '{self.monitor}'")
 
@@ -79,6 +73,7 @@ def train(
     *,
     stream: Callable[[int], tf.data.Dataset],
     validation: tf.data.Dataset,
+    front_end: Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]] | None,
     steps_per_epoch: int,
     total_steps: int,
     files: TrainingFiles,
@@ -92,6 +87,8 @@ def train(
         settings: see TrainerSettings.
         stream: from a first step to the batches from there on, as `pipeline.batches` makes them.
         validation: batches to evaluate on.
+        front_end: what makes model inputs of the stream's batches, inside the training step and so on its device; None
+            where the stream has done so.
         steps_per_epoch: for the history's epoch column.
         total_steps: where training ends.
         files: see TrainingFiles.
@@ -112,7 +109,7 @@ def train(
         totals.assign(progress.totals)
         log.info("resuming at step %d of %d", progress.step, total_steps)
     batches = stream(progress.step)
-    train_step = _train_step(model, optimizer, totals, settings.jit_compile, batches.element_spec)
+    train_step = _train_step(model, optimizer, totals, settings.jit_compile, batches.element_spec, front_end)
     eval_every = settings.eval_every or steps_per_epoch
     callback_list = keras.callbacks.CallbackList(list(callbacks), model=model)
     started = time.monotonic() - progress.seconds
@@ -226,16 +223,25 @@ class _ProgressBar:
 
 
 def _train_step(
-    model: keras.Model, optimizer: keras.optimizers.Optimizer, totals: tf.Variable, jit_compile: bool, spec: Any
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    totals: tf.Variable,
+    jit_compile: bool,
+    spec: Any,
+    front_end: Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]] | None,
 ) -> Callable[[dict[str, tf.Tensor]], None]:
     # One graph for batches of any size: a graph traced for the first batch's own shape rounds differently in the last
     # bits, and a resumed run may start with an epoch's smaller last batch.
     @tf.function(input_signature=[spec], jit_compile=jit_compile)
     def step(batch: dict[str, tf.Tensor]) -> None:
-        labels = batch["labels"]
+        if front_end is not None:
+            batch = front_end(batch)
+        labels, second, weights = batch["labels"], batch["second_labels"], batch["label_weights"]
         with tf.GradientTape() as tape:
             logits = model(batch["inputs"], training=True)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))
+            logits = tf.cast(logits, tf.float32)
+            losses = weights * tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            losses += (1.0 - weights) * tf.nn.sparse_softmax_cross_entropy_with_logits(second, logits)
             loss = tf.reduce_mean(losses) + sum(model.losses, tf.zeros(()))
         gradients = tape.gradient(loss, [variable.value for variable in model.trainable_variables])
         optimizer.apply(gradients, model.trainable_variables)

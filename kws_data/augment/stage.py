@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
+SAMPLES = None  # in a parameter's shape: as wide as the batch
+Shapes = dict[str, tuple[str, tuple[int | None, ...]]]
+
+
 @dataclass
 class ClipBatch:
     """A batch of clips as gathered from the store, before the graph.
@@ -24,6 +29,8 @@ class ClipBatch:
         labels: [batch] int32.
         ids: [batch] int64, the examples' ids.
         silence: [batch] bool: rows made of noise alone, which no stage adds more noise to.
+        second_labels: [batch] int32, and
+        label_weights: [batch] float32, where clips are mixed: the label counts so much, the second one the rest.
     """
 
     pcm: np.ndarray
@@ -31,6 +38,8 @@ class ClipBatch:
     labels: np.ndarray
     ids: np.ndarray
     silence: np.ndarray
+    second_labels: np.ndarray | None = None
+    label_weights: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -42,12 +51,16 @@ class StageContext:
         split: whose examples these are.
         sample_rate: Hz.
         clip_samples: what every clip is padded or cut to; None where clips keep their lengths.
+        words: ids of the split's examples that are no silence rows.
+        gather: from ids to their clips, unaugmented.
     """
 
     noise: NoiseBank
     split: str
     sample_rate: int
     clip_samples: int | None
+    words: np.ndarray
+    gather: Callable[[np.ndarray], ClipBatch]
 
     def room(self, batch: ClipBatch) -> np.ndarray:
         """[batch] samples of each row that a stage may fill: what lies beyond only pads a clip to its batch."""
@@ -69,8 +82,8 @@ class WaveformStage:
         """
         raise NotImplementedError
 
-    def parameter_shapes(self) -> dict[str, tuple[str, int]]:
-        """Name → (dtype, rank) of what `prepare` returns; rank 2 is [batch, samples]."""
+    def parameter_shapes(self) -> Shapes:
+        """Name → (dtype, shape after the batch axis) of what `prepare` returns; SAMPLES is the batch's width."""
         return {}
 
     def apply(self, waveform: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tf.Tensor:

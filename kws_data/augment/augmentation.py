@@ -1,0 +1,104 @@
+"""The stages of one augmentation, in order, as one thing: drawn on the host, applied in the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from kws_data.augment.feature_stage import FeatureStage
+from kws_data.augment.mixup import Mixup
+from kws_data.augment.stage import SAMPLES, ClipBatch, Shapes, StageContext, WaveformStage
+from kws_data.draws import Draws
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+CLIPPING = ("clip", "normalise", "leave")
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What `conf/augment/` chooses.
+
+    Attributes:
+        waveform: stages by name, in order. A stage draws by its name, so that the same kind may stand twice, and adding
+            one doesn't change what the others draw. Stages without an `apply`, which move samples on the host, come
+            before all others, wherever they stand.
+        features: likewise, on the features.
+        clipping: what happens to samples beyond [-1, 1] after the last waveform stage: 'clip' cuts them off,
+            'normalise' divides the clip by its peak, 'leave' leaves them.
+    """
+
+    waveform: Mapping[str, WaveformStage] = field(default_factory=dict)
+    features: Mapping[str, FeatureStage] = field(default_factory=dict)
+    clipping: Literal["clip", "normalise", "leave"] = "clip"
+
+    def __post_init__(self) -> None:
+        if self.clipping not in CLIPPING:
+            raise ValueError(f"clipping must be one of {', '.join(CLIPPING)}, got '{self.clipping}'")
+        if twice := set(self.waveform) & set(self.features):
+            raise ValueError(f"waveform and features must not both have a stage named '{twice.pop()}'")
+        if sum(isinstance(stage, Mixup) for stage in self.waveform.values()) > 1:
+            raise ValueError("waveform must not have two mixup stages: a clip has a second label, but no third")
+
+    def parameter_shapes(self) -> Shapes:
+        """'stage/parameter' → (dtype, shape after the batch axis) of what `prepare` returns."""
+        stages: dict[str, WaveformStage | FeatureStage] = {**self.waveform, **self.features}
+        return {
+            f"{name}/{parameter}": shape
+            for name, stage in stages.items()
+            for parameter, shape in stage.parameter_shapes().items()
+        }
+
+    def prepare(self, batch: ClipBatch, draws: Draws, context: StageContext) -> dict[str, np.ndarray]:
+        """Draw every stage's parameters; stages that move samples do it in `batch`."""
+        drawn: dict[str, np.ndarray] = {}
+        # Samples move before the graph runs: a stage in it that changes lengths must find them as they were moved.
+        for name, stage in sorted(self.waveform.items(), key=lambda item: _in_graph(item[1])):
+            values = stage.prepare(batch, draws.of(name), context)
+            drawn |= {f"{name}/{parameter}": value for parameter, value in values.items()}
+        for name, feature_stage in self.features.items():
+            values = feature_stage.prepare(draws.of(name))
+            drawn |= {f"{name}/{parameter}": value for parameter, value in values.items()}
+        for name, (_, shape) in self.parameter_shapes().items():
+            missing = batch.pcm.shape[1] - drawn[name].shape[1] if shape[:1] == (SAMPLES,) else 0
+            if missing:  # drawn before a stage widened the batch, or for clips that all became shorter
+                drawn[name] = np.pad(drawn[name], [(0, 0), (0, missing)])
+        return drawn
+
+    def apply_to_waveform(self, waveform: tf.Tensor, drawn: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """[batch, samples] float32 → the same, in [-1, 1] unless `clipping` is 'leave'."""
+        import tensorflow as tf
+
+        for name, stage in self.waveform.items():
+            waveform = stage.apply(waveform, _parameters(name, drawn))
+        if self.waveform and self.clipping == "clip":
+            waveform = tf.clip_by_value(waveform, -1.0, 1.0)
+        if self.waveform and self.clipping == "normalise":
+            waveform /= tf.maximum(tf.reduce_max(tf.abs(waveform), axis=1, keepdims=True), 1.0)
+        return waveform
+
+    def apply_to_features(
+        self, features: tf.Tensor, num_frames: tf.Tensor, drawn: Mapping[str, tf.Tensor]
+    ) -> tf.Tensor:
+        """[batch, frames, bins] float32 → the same."""
+        for name, stage in self.features.items():
+            features = stage.apply(features, num_frames, _parameters(name, drawn))
+        return features
+
+    def close(self) -> None:
+        """End what stages have started (worker processes)."""
+        for stage in self.waveform.values():
+            stage.close()
+
+
+def _in_graph(stage: WaveformStage) -> bool:
+    return type(stage).apply is not WaveformStage.apply
+
+
+def _parameters(stage: str, drawn: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    prefix = f"{stage}/"
+    return {name.removeprefix(prefix): value for name, value in drawn.items() if name.startswith(prefix)}

@@ -1,0 +1,59 @@
+"""Mix pairs of training clips, and their labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import betaincinv
+
+from kws_data.audio import INT16_SCALE
+from kws_data.augment.stage import SAMPLES, ClipBatch, Shapes, StageContext, WaveformStage
+from kws_data.checks import check_probability
+from kws_data.draws import Draws
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+class Mixup(WaveformStage):
+    """Replace a clip by weight × clip + (1 - weight) × another, and its label likewise (arXiv:1710.09412).
+
+    The other is any clip of the training split but silence rows, cut to the clip's length where clips keep theirs; the
+    weight is drawn from Beta(`alpha`, `alpha`), the larger share always the clip's own. A fraction `probability` of the
+    clips is mixed, silence rows never.
+    """
+
+    def __init__(self, alpha: float = 0.2, probability: float = 0.5) -> None:
+        if not 0 < alpha < float("inf"):
+            raise ValueError(f"alpha must be above 0, got {alpha}")
+        self.alpha = alpha
+        self.probability = check_probability("probability", probability)
+
+    def prepare(self, batch: ClipBatch, draws: Draws, context: StageContext) -> dict[str, np.ndarray]:
+        """`partner`: [batch, samples] int16; `weight`: [batch] float32; sets the batch's second labels."""
+        chance, quantile = draws.uniform("mixup", 2).T
+        weight = betaincinv(self.alpha, self.alpha, quantile)
+        weight = np.where((chance < self.probability) & ~batch.silence, np.maximum(weight, 1 - weight), 1.0)
+        pool = context.words
+        if not len(pool):
+            return {"partner": np.zeros_like(batch.pcm), "weight": np.ones(len(weight), np.float32)}
+        partners = context.gather(pool[draws.integers("mixup partner", len(pool))])
+        width = batch.pcm.shape[1]
+        partner = np.zeros_like(batch.pcm)
+        partner[:, : partners.pcm.shape[1]] = partners.pcm[:, :width]
+        partner[np.arange(width) >= context.room(batch)[:, None]] = 0
+        batch.second_labels = partners.labels
+        batch.label_weights = weight.astype(np.float32)
+        return {"partner": partner, "weight": batch.label_weights}
+
+    def parameter_shapes(self) -> Shapes:
+        """See `prepare`."""
+        return {"partner": ("int16", (SAMPLES,)), "weight": ("float32", ())}
+
+    def apply(self, waveform: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
+        """[batch, samples] float32 → the same."""
+        import tensorflow as tf
+
+        weight = parameters["weight"][:, None]
+        return weight * waveform + (1 - weight) * (1 / INT16_SCALE) * tf.cast(parameters["partner"], tf.float32)

@@ -1,0 +1,44 @@
+"""Silence a stretch of clips."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kws_data.augment.stage import ClipBatch, Shapes, StageContext, WaveformStage
+from kws_data.checks import check_probability
+from kws_data.draws import Draws
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+class TimeMask(WaveformStage):
+    """Zero a stretch of up to `max_ms` at a random place, in a fraction `probability` of the clips."""
+
+    def __init__(self, max_ms: float, probability: float = 0.5) -> None:
+        if not 0 <= max_ms < float("inf"):
+            raise ValueError(f"max_ms must be at least 0, got {max_ms}")
+        self.max_ms = max_ms
+        self.probability = check_probability("probability", probability)
+
+    def prepare(self, batch: ClipBatch, draws: Draws, context: StageContext) -> dict[str, np.ndarray]:
+        """`start` and `end`: [batch] int32, in samples; the stretch lies within the clip's length."""
+        chance, width, place = draws.uniform("time mask", 3).T
+        longest = np.minimum(int(self.max_ms * context.sample_rate / 1000), batch.lengths)
+        samples = np.where(chance < self.probability, np.floor(width * (longest + 1)), 0)
+        start = np.floor(place * (batch.lengths - samples + 1))
+        return {"start": start.astype(np.int32), "end": (start + samples).astype(np.int32)}
+
+    def parameter_shapes(self) -> Shapes:
+        """See `prepare`."""
+        return {"start": ("int32", ()), "end": ("int32", ())}
+
+    def apply(self, waveform: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
+        """[batch, samples] float32 → the same."""
+        import tensorflow as tf
+
+        place = tf.range(tf.shape(waveform)[1])[None]
+        masked = (place >= parameters["start"][:, None]) & (place < parameters["end"][:, None])
+        return tf.where(masked, 0.0, waveform)

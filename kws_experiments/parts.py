@@ -1,0 +1,141 @@
+"""The objects that a configuration describes, checked and built before any data is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kws_data.checks import check_flag, check_list, check_number, check_whole
+from kws_data.corpus import NoiseFolder
+from kws_data.errors import KwsError
+from kws_data.task import Task
+from kws_experiments.config import instantiate
+
+if TYPE_CHECKING:
+    import keras
+
+    from kws_data.augment.augmentation import Augmentation
+    from kws_data.features.base import FeatureLayer
+    from kws_experiments.training import TrainerSettings
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The objects that a configuration describes, before any data is read."""
+
+    dataset: Any
+    task: Task
+    split: Any
+    augmentation: Augmentation
+    noise_folders: list[NoiseFolder]
+    features: FeatureLayer
+    optimizer: keras.optimizers.Optimizer
+    settings: TrainerSettings
+    sample_rate: int
+    clip_samples: int | None
+    nominal_samples: int
+
+    def feature_shape(self) -> tuple[int | None, int]:
+        """(frames, bins) of a clip; frames is None where clips keep their lengths."""
+        frames, bins = self.features.output_shape_for(self.nominal_samples)
+        return (None if self.clip_samples is None else frames), bins
+
+    def build_network(self, config: dict[str, Any], num_labels: int) -> keras.Model:
+        """The model for these features: features → logits.
+
+        Raises:
+            KwsError: it can't take features of this shape.
+        """
+        return instantiate(config, "model", input_shape=self.feature_shape(), num_labels=num_labels)
+
+
+def check_top_level(config: dict[str, Any]) -> None:
+    """Check the keys that no object of their own looks after; needs no TensorFlow.
+
+    Raises:
+        KwsError: naming the key.
+    """
+    try:
+        check_whole("seed", config["seed"], 0, 2**32 - 1)  # NumPy's global seed, which Keras sets, has 32 bits
+        check_whole("data_seed", config["data_seed"], 0)
+        check_whole("sample_rate", config["sample_rate"], 1000)
+        if config["clip_ms"] is not None:
+            check_number("clip_ms", config["clip_ms"], 10)
+        check_whole("threads.intra_op", config["threads"]["intra_op"], 0)
+        check_whole("threads.inter_op", config["threads"]["inter_op"], 0)
+        check_flag("deterministic", config["deterministic"])
+        check_whole("pipeline.threads", config["pipeline"]["threads"], 1)
+        check_flag("pipeline.on_device", config["pipeline"]["on_device"])
+        check_number("pipeline.cache_memory_mb", config["pipeline"]["cache_memory_mb"], 0)
+        for snr_db in check_list("evaluation.snr_db", config["evaluation"]["snr_db"]):
+            check_number("evaluation.snr_db", snr_db, -60, 100)
+        for kind in ("waveform", "features"):
+            if not isinstance(config["augment"].get(kind) or {}, dict):
+                raise ValueError(f"augment.{kind} must hold stages by name, got {config['augment'][kind]!r}")
+        check_number("optimizer.learning_rate", config["optimizer"].get("learning_rate"), 0)
+    except ValueError as error:
+        raise KwsError(str(error)) from error
+
+
+def build_parts(config: dict[str, Any]) -> Parts:
+    """Check and build everything that needs no data, so that a wrong value is found before any is read.
+
+    Raises:
+        KwsError: naming the key.
+    """
+    clip_ms, sample_rate = config["clip_ms"], config["sample_rate"]
+    nominal_samples = round((1000 if clip_ms is None else clip_ms) * sample_rate / 1000)
+    schedule_rate = instantiate(config, "schedule", learning_rate=config["optimizer"]["learning_rate"])
+    parts = Parts(
+        dataset=instantiate(config, "dataset"),
+        task=instantiate(config, "task"),
+        split=instantiate(config, "split"),
+        augmentation=build_augmentation(config),
+        noise_folders=build_noise_folders(config["noise"]),
+        features=instantiate(config, "features"),
+        optimizer=instantiate(config, "optimizer", learning_rate=schedule_rate),
+        settings=instantiate(config, "trainer"),
+        sample_rate=sample_rate,
+        clip_samples=None if clip_ms is None else nominal_samples,
+        nominal_samples=nominal_samples,
+    )
+    parts.build_network(config, num_labels=2)  # whether it takes such features; the data will tell the labels
+    return parts
+
+
+def build_augmentation(config: dict[str, Any]) -> Augmentation:
+    """The stages of `augment`, each named by its key.
+
+    Raises:
+        KwsError: naming the key.
+    """
+    from kws_data.augment.augmentation import Augmentation
+
+    chosen = config["augment"]
+    stages = {
+        kind: {name: instantiate(config, f"augment.{kind}.{name}") for name in chosen.get(kind) or {}}
+        for kind in ("waveform", "features")
+    }
+    try:
+        return Augmentation(**stages, clipping=chosen["clipping"])
+    except ValueError as error:
+        raise KwsError(f"augment.{error}") from error
+
+
+def build_noise_folders(noise: dict[str, Any]) -> list[NoiseFolder]:
+    """The folders of `noise.dirs`.
+
+    Raises:
+        KwsError: naming the key.
+    """
+    weights, folders = [noise["background_noise_weight"]], []
+    for entry in noise["dirs"] if isinstance(noise["dirs"], list) else [noise["dirs"]]:
+        fields = {"path": entry} if isinstance(entry, str) else entry
+        if not isinstance(fields, dict) or set(fields) - {"path", "weight"} or not isinstance(fields.get("path"), str):
+            raise KwsError(f"noise.dirs must list paths or {{path: …, weight: …}}, got {entry!r}")
+        weights.append(fields.get("weight", 1.0))
+        folders.append(NoiseFolder(Path(fields["path"]), weights[-1]))
+    if not all(isinstance(weight, int | float) and 0 <= weight < float("inf") for weight in weights):
+        raise KwsError(f"noise: weights must be numbers from 0, got {weights}")
+    return folders
