@@ -1,9 +1,11 @@
-"""Clips per second of each stage between files and features, in one run with two baselines.
+"""Clips per second of each stage between files and features, and of each augmentation, in one run with two baselines.
 
-    python -m benchmarks.pipeline --data DIR [--features mfcc] [--batch-size 100] [--threads N] [--repeats 5]
+    python -m benchmarks.pipeline --data DIR [--features mfcc] [--augmentations all] [--threads N] [--repeats 5]
 
-The stages are `kws_data.pipeline.batches` as training calls it (all words and the silence class, shift by up to 100 ms,
-noise at volumes up to 0.1 in 80 % of the clips), each with one step more than the one before. The baselines:
+The stages are `kws_data.pipeline.batches` as training calls it (all words and the silence class, `augment=original`:
+shift by up to 100 ms, noise at volumes up to 0.1 in 80 % of the clips), each with one step more than the one before.
+Then the features by themselves, with each augmentation of `conf/augment/` by itself, and with each ready mix;
+audiomentations, whose speed is that of the chosen transforms, has a benchmark of its own. The baselines:
 
 - *bare rFFT*: `tf.signal.rfft` of the same windowed frames, from int16 batches that lie ready in memory; and the same
   a few clips at a time, whose results stay in the processor's caches: what the transform alone can give here;
@@ -14,7 +16,8 @@ All stages take turns, round after round, so that another program's load falls o
 over the rounds, of clips/s and of the ratios within a round. Files come from the page cache: a first round, to warm up,
 is not counted.
 
-Target, with 2 threads on 2 cores: MFCC with noise and shift at no less than 0.35 of the bare rFFT's rate.
+Targets, for mfcc with 2 threads on 2 cores, of the bare rFFT's rate: `original` no less than 0.5 (0.6 as the stretch),
+`bc_resnet` no less than 0.45.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from benchmarks.baselines import CLIP_SAMPLES, SAMPLE_RATE, bare_rfft, decoded_files, keras_stft
 from kws_data.catalog import BACKGROUND_NOISE, scan, usable
 from kws_data.corpus import build_corpus
 from kws_data.errors import KwsError
@@ -46,21 +50,20 @@ from kws_data.parallel import available_cpus
 from kws_data.splits import TRAINING
 from kws_data.store import open_store
 from kws_experiments import tensorflow_setup
-from kws_experiments.config import compose, instantiate
+from kws_experiments.config import CONF, compose, instantiate
+from kws_experiments.parts import build_augmentation
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from kws_data.features.base import FeatureLayer
-    from kws_data.pipeline import ClipSource
-
-SAMPLE_RATE = CLIP_SAMPLES = 16_000  # one-second clips
-STORE_CLIPS = 10_000  # clips that the store is built from in each round, at most: 320 MB
-BARE_CLIPS = 2_000  # clips that the bare rFFT goes round in, at most: 64 MB
+STORE_CLIPS = 5_000  # clips that the store is built from in each round, at most: 160 MB
 PIECE_CLIPS = 8  # 98 frames of 257 complex64 each: 1.6 MB
 READ, BUILD = "read + decode files", "build the store"
 IN_ORDER, SHUFFLED, AUGMENTED, FULL = "store: gather", "store: shuffle + gather", "+ noise and shift", "+ features"
+ALONE, ORIGINAL = "features alone", "augment=original"
 BARE, PIECES, KERAS = "bare rFFT", "bare rFFT in pieces", "keras + STFT"
+TARGETS = {ORIGINAL: "0.50, stretch 0.60", "augment=bc_resnet": "0.45"}
+SINGLE_SHARE = 0.4  # of --seconds, for each measurement of the many rows with one augmentation
 
 Rate = Callable[[], float]  # runs one stage for a while: clips/s
 
@@ -85,11 +88,7 @@ def measure(options: argparse.Namespace) -> pd.DataFrame:
     """
     if not options.data.is_dir():
         raise KwsError(f"--data: no folder '{options.data}'; give one that holds a folder of one-second WAVs per word")
-    config = compose([
-        f"features={options.features}", "augment=original", "task=custom", "task.unknown=false", "split=random",
-        "split.validation_percentage=0", "split.testing_percentage=0", f"sample_rate={SAMPLE_RATE}",
-        f"threads.intra_op={options.threads}", f"trainer.batch_size={options.batch_size}",
-    ])  # fmt: skip
+    config = configuration(options, ORIGINAL)
     tensorflow_setup.start(deterministic=config["deterministic"], seed=config["seed"], **config["threads"])
     import tensorflow as tf
 
@@ -110,7 +109,35 @@ def measure(options: argparse.Namespace) -> pd.DataFrame:
                 bar.update()
             if round_number:  # the first warms up: graphs are traced, files come into the page cache
                 rows.append(row)
-    return pd.DataFrame(rows)
+    rates = pd.DataFrame(rows)
+    if ORIGINAL in options.augmentations:
+        rates[ORIGINAL] = rates[FULL]  # the same thing
+    return rates
+
+
+def configuration(options: argparse.Namespace, *augment: str) -> dict[str, Any]:
+    """The configuration with these augmentations: all words of the data set and silence, all clips for training.
+
+    Raises:
+        KwsError: there are no such features.
+    """
+    return compose([
+        f"features={options.features}", *augment, "task=custom", "task.unknown=false", "split=random",
+        "split.validation_percentage=0", "split.testing_percentage=0", f"sample_rate={SAMPLE_RATE}",
+        f"threads.intra_op={options.threads}", f"trainer.batch_size={options.batch_size}",
+    ])  # fmt: skip
+
+
+def augmentations() -> dict[str, list[str]]:
+    """What is measured by name, as the overrides that choose it: the stages one by one, then the ready mixes."""
+    stages = {
+        path.stem: ["augment=none", f"+augment/{kind}={path.stem}"]
+        for kind in ("waveform", "features")
+        for path in sorted((CONF / "augment" / kind).glob("*.yaml"))
+        if path.stem != "audiomentations"
+    }
+    mixes = {f"augment={path.stem}" for path in (CONF / "augment").glob("*.yaml")} - {"augment=none", ORIGINAL}
+    return stages | {mix: [mix] for mix in (ORIGINAL, *sorted(mixes))}
 
 
 def build_stages(options: argparse.Namespace, config: dict[str, Any]) -> dict[str, Rate]:
@@ -123,8 +150,8 @@ def build_stages(options: argparse.Namespace, config: dict[str, Any]) -> dict[st
     if not (clips["path"].str.lower().str.endswith(".wav") & (clips["sample_rate"] == SAMPLE_RATE)).all():
         raise KwsError(f"--data: the baselines read WAVs at {SAMPLE_RATE} Hz only, and '{options.data}' holds others")
     paths = [str(options.data / path) for path in clips["path"]]
+    words = sorted(set(clips["word"]))
     task, features = instantiate(config, "task"), instantiate(config, "features")
-    stages = [instantiate(config, f"augment.waveform.{name}") for name in config["augment"]["waveform"]]
     corpus = build_corpus(
         options.data,
         instantiate(config, "split"),
@@ -144,20 +171,28 @@ def build_stages(options: argparse.Namespace, config: dict[str, Any]) -> dict[st
     in_order = BatchPlan(source.ids(TRAINING), options.batch_size, seed=None)
     shuffled = training_plan(source, options.batch_size)
 
-    def stream(plan: BatchPlan, **steps: Any) -> Rate:
-        endless = 1_000_000_000
-        return Stream(batches(source, TRAINING, plan, **steps, steps=endless, threads=options.threads), options.seconds)
+    def stream(plan: BatchPlan, share: float = 1.0, **steps: Any) -> Rate:
+        dataset = batches(source, TRAINING, plan, **steps, steps=1_000_000_000, threads=options.threads)
+        return Stream(dataset, share * options.seconds)
 
+    def augmented(name: str) -> Rate:
+        augmentation = build_augmentation(configuration(options, *augmentations()[name]))
+        share = 1.0 if name in TARGETS else SINGLE_SHARE
+        return stream(shuffled, share, augmentation=augmentation, features=features)
+
+    original = build_augmentation(config)
     return {
-        READ: Stream(decoded_files(paths, options), options.seconds),
+        READ: Stream(decoded_files(paths, options.batch_size, options.threads), options.seconds),
         BUILD: StoreBuild(options.data, catalog.head(STORE_CLIPS)),
         IN_ORDER: stream(in_order),
         SHUFFLED: stream(shuffled),
-        AUGMENTED: stream(shuffled, stages=stages),
-        FULL: stream(shuffled, stages=stages, features=features),
+        AUGMENTED: stream(shuffled, augmentation=original),
+        FULL: stream(shuffled, augmentation=original, features=features),
+        ALONE: stream(shuffled, features=features),
+        **{name: augmented(name) for name in options.augmentations if name != ORIGINAL},
         BARE: Stream(bare_rfft(source, features, options.batch_size, options.threads), options.seconds),
         PIECES: Stream(bare_rfft(source, features, PIECE_CLIPS, options.threads), options.seconds),
-        KERAS: Stream(keras_stft(sorted(set(clips["word"])), options), options.seconds),
+        KERAS: Stream(keras_stft(options.data, words, options.batch_size, options.threads), options.seconds),
     }
 
 
@@ -210,97 +245,37 @@ class StoreBuild:
             return len(self.catalog) / (time.perf_counter() - start)
 
 
-def decoded_files(paths: list[str], options: argparse.Namespace) -> tf.data.Dataset:
-    """[batch, samples] float32, read and decoded anew in each epoch."""
-    import tensorflow as tf
-
-    def decode(path: tf.Tensor) -> tf.Tensor:
-        return tf.audio.decode_wav(tf.io.read_file(path), desired_channels=1, desired_samples=CLIP_SAMPLES).audio[:, 0]
-
-    dataset = tf.data.Dataset.from_tensor_slices(paths).repeat()
-    dataset = dataset.map(decode, num_parallel_calls=options.threads).batch(options.batch_size)
-    return dataset.prefetch(2 * options.threads).with_options(_threading(options.threads))
-
-
-def bare_rfft(source: ClipSource, features: FeatureLayer, batch_size: int, threads: int) -> tf.data.Dataset:
-    """[batch, frames, fft_size / 2 + 1] complex64: the frames that `features` takes, windowed and transformed."""
-    import numpy as np
-    import tensorflow as tf
-
-    ids = source.ids(TRAINING)
-    ids = np.resize(ids, math.ceil(min(BARE_CLIPS, len(ids)) / batch_size) * batch_size)
-    pcm = source.gather(TRAINING, ids, epoch=0).pcm.reshape(-1, batch_size, CLIP_SAMPLES)
-    window = tf.signal.hann_window(features.frame_length)
-
-    def transform(batch: tf.Tensor) -> tf.Tensor:
-        waveform = tf.cast(batch, tf.float32) / 32768.0
-        frames = tf.signal.frame(waveform, features.frame_length, features.frame_step)
-        return tf.signal.rfft(frames * window, [features.fft_size])
-
-    dataset = tf.data.Dataset.from_tensor_slices(pcm).repeat().map(transform, num_parallel_calls=threads)
-    return dataset.prefetch(2 * threads).with_options(_threading(threads))
-
-
-def keras_stft(words: list[str], options: argparse.Namespace) -> tf.data.Dataset:
-    """([batch, 124, 129, 1] float32, labels), as TensorFlow's simple_audio tutorial makes them, without its cache."""
-    import keras
-    import tensorflow as tf
-
-    def spectrogram(audio: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        stft = tf.signal.stft(tf.squeeze(audio, axis=-1), frame_length=255, frame_step=128)
-        return tf.abs(stft)[..., tf.newaxis], labels
-
-    dataset = keras.utils.audio_dataset_from_directory(
-        str(options.data),
-        class_names=words,
-        batch_size=options.batch_size,
-        seed=0,
-        output_sequence_length=CLIP_SAMPLES,
-        verbose=False,
-    )
-    dataset = dataset.map(spectrogram, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE).repeat()
-    threading = tf.data.Options()
-    threading.threading.private_threadpool_size = options.threads  # the rest is Keras's and tf.data's own choice
-    return dataset.with_options(threading)
-
-
 def show(rates: pd.DataFrame, options: argparse.Namespace) -> None:
     """Print the medians, the ratios and the machine."""
     import tensorflow as tf
 
-    per_bare, per_keras = (rates.div(rates[name], axis=0).median() for name in (BARE, KERAS))
-    rounds = rates[FULL] / rates[BARE]
+    order = [name for name in rates if name not in (*options.augmentations, BARE, PIECES, KERAS)]
+    sections = [order, list(options.augmentations), [BARE, PIECES, KERAS]]
+    per_bare, per_keras = (rates.div(rates[name], axis=0) for name in (BARE, KERAS))
     table = Table("stage", title="Input pipeline", title_justify="left")
     for heading in ("clips/s", f"of {BARE}", f"of {KERAS}"):
         table.add_column(heading, justify="right")
-    for name, rate in rates.median().items():
-        label = f"{name} ({options.features})" if name == FULL else str(name)
-        table.add_row(
-            label, f"{rate:,.0f}", f"{per_bare[name]:.3f}", f"{per_keras[name]:.3f}", end_section=name == FULL
-        )
+    for section in sections:
+        for name in section:
+            label = f"{name} ({options.features})" if name in (FULL, ALONE) else name
+            ratios = (f"{ratio[name].median():.3f}" for ratio in (per_bare, per_keras))
+            table.add_row(label, f"{rates[name].median():,.0f}", *ratios)
+        table.add_section()
     console = Console()
     console.print(table)
-    console.print(
-        f"{options.features} with noise and shift: {per_bare[FULL]:.2f} of the bare rFFT ({rounds.min():.2f} to"
-        f" {rounds.max():.2f} over the rounds); target for mfcc, 2 threads on 2 cores: 0.35",
-        soft_wrap=True,
-    )
+    for name, target in TARGETS.items():
+        ratio = per_bare.get(FULL if name == ORIGINAL else name)
+        if ratio is not None:
+            console.print(
+                f"{options.features}, {name}: {ratio.median():.2f} of the bare rFFT ({ratio.min():.2f} to"
+                f" {ratio.max():.2f} over the rounds); target for mfcc, 2 threads on 2 cores: {target}",
+                soft_wrap=True,
+            )
     console.print(
         f"{available_cpus()} cores ({_processor()}), TensorFlow {tf.__version__}, {options.threads} threads,"
         f" batches of {options.batch_size}, median of {len(rates)} rounds",
         soft_wrap=True,
     )
-
-
-def _threading(threads: int) -> tf.data.Options:
-    """As `kws_data.pipeline.batches` sets it: parallel over batches, one thread in each."""
-    import tensorflow as tf
-
-    threading = tf.data.Options()
-    threading.threading.max_intra_op_parallelism = 1
-    threading.threading.private_threadpool_size = threads
-    threading.autotune.enabled = False
-    return threading
 
 
 def _processor() -> str:
@@ -321,14 +296,26 @@ def _parser() -> argparse.ArgumentParser:
             raise argparse.ArgumentTypeError(f"must be above 0, got {value}")
         return value
 
+    def chosen(text: str) -> list[str]:
+        known = list(augmentations())
+        names = known if text == "all" else [] if text == "none" else text.split(",")
+        names = [f"augment={name}" if f"augment={name}" in known else name for name in names]
+        if unknown := [name for name in names if name not in known]:
+            choices = ", ".join(name.removeprefix("augment=") for name in known)
+            raise argparse.ArgumentTypeError(f"must be all, none or some of {choices}, got '{unknown[0]}'")
+        return [name for name in known if name in names]
+
     default_data = os.environ.get("KWS_REAL_DATA", "../shared/speech_commands_subset")
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pipeline", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path(default_data), help=f"a folder of clips ({default_data})")
     parser.add_argument("--features", default="mfcc", help="one of conf/features/ (mfcc)")
+    parser.add_argument(
+        "--augmentations", type=chosen, default="all", help="comma-separated names of conf/augment/, all or none (all)"
+    )
     parser.add_argument("--batch-size", type=positive, default=100, help="clips (100)")
     parser.add_argument("--threads", type=positive, default=available_cpus(), help="of every stage (all cores)")
     parser.add_argument("--repeats", type=positive, default=5, help="rounds (5)")
-    parser.add_argument("--seconds", type=positive_seconds, default=1.0, help="of each measurement, about (1)")
+    parser.add_argument("--seconds", type=positive_seconds, default=0.6, help="of each measurement, about (0.6)")
     return parser
 
 

@@ -31,7 +31,17 @@ def batch_of(pcm: np.ndarray, lengths: Any = None, silence: Any = None) -> ClipB
 
 
 def context(clip_samples: int | None, noise: NoiseBank = NOISE, split: str = TRAINING) -> StageContext:
-    return StageContext(noise, split, RATE, clip_samples)
+    return StageContext(noise, split, RATE, clip_samples, words=np.arange(len(PARTNERS.ids)), gather=partners)
+
+
+PARTNERS = batch_of(np.random.default_rng(1).integers(-9000, 9000, (20, 50)))
+
+
+def partners(ids: np.ndarray) -> ClipBatch:
+    """Mixup's other clips: rows of PARTNERS, whose labels are their numbers."""
+    chosen = batch_of(PARTNERS.pcm[ids])
+    chosen.labels = ids.astype(np.int32)
+    return chosen
 
 
 def shifted(batch: ClipBatch, shift_ms: float, clip_samples: int | None, seed: int = 0, epoch: int = 0) -> np.ndarray:
@@ -122,19 +132,19 @@ def noise_for(stage: BackgroundNoise, batch: ClipBatch, clip_samples: int | None
 @pytest.mark.parametrize(("volume", "frequency"), [(0.1, 0.8), (1.0, 0.3)])
 def test_a_fraction_of_the_clips_gets_noise_at_uniform_volumes(volume: float, frequency: float) -> None:
     drawn = noise_for(BackgroundNoise(volume, frequency), batch_of(np.zeros((10_000, 50))))
-    noisy = drawn["volume"] > 0
+    noisy = drawn["amount"] > 0
     assert stats.binomtest(int(noisy.sum()), 10_000, frequency).pvalue > 1e-3
-    assert stats.kstest(drawn["volume"][noisy] / volume, "uniform").pvalue > 1e-3
+    assert stats.kstest(drawn["amount"][noisy] / volume, "uniform").pvalue > 1e-3
     # which clips get noise says nothing of its volume, place or recording
     starts = np.abs(drawn["noise"][:, 0].astype(int))
     assert stats.ks_2samp(starts[noisy], starts[~noisy]).pvalue > 1e-3
-    assert abs(np.corrcoef(starts[noisy], drawn["volume"][noisy])[0, 1]) < 0.05
+    assert abs(np.corrcoef(starts[noisy], drawn["amount"][noisy])[0, 1]) < 0.05
 
 
 def test_every_clip_has_its_own_noise() -> None:
     drawn = noise_for(BackgroundNoise(0.1, 1.0), batch_of(np.zeros((100, 50))))
     assert len(np.unique(drawn["noise"], axis=0)) > 95
-    assert len(np.unique(drawn["volume"])) == 100
+    assert len(np.unique(drawn["amount"])) == 100
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -149,11 +159,11 @@ def test_noise_is_of_the_splits_part(split: str) -> None:
 def test_silence_rows_and_generated_noise_are_not_mixed_in() -> None:
     silence = np.arange(100) % 2 == 0
     drawn = noise_for(BackgroundNoise(0.1, 1.0), batch_of(np.zeros((100, 50)), silence=silence))
-    assert (drawn["volume"][silence] == 0).all()
-    assert (drawn["volume"][~silence] > 0).all()
+    assert (drawn["amount"][silence] == 0).all()
+    assert (drawn["amount"][~silence] > 0).all()
     bank = NoiseBank.low_level(16000, 0)
     drawn = noise_for(BackgroundNoise(0.1, 1.0), batch_of(np.zeros((100, 50))), noise=bank)
-    assert (drawn["volume"] == 0).all()
+    assert (drawn["amount"] == 0).all()
 
 
 def test_noise_ends_with_a_clip_of_its_own_length() -> None:
@@ -176,15 +186,15 @@ def test_parameters_are_as_declared(stage: WaveformStage) -> None:
     assert all(len(value) == 7 for value in drawn.values())
 
 
-def test_noise_is_added_at_its_volume_and_clipped() -> None:
+def test_noise_is_added_at_its_volume() -> None:
     import tensorflow as tf
 
     waveform = tf.constant([[0.5, -0.5, 0.0], [0.9, -0.9, 0.1]])
     noise = tf.constant([[16384, -16384, 8192], [32767, -32768, 0]], tf.int16)
-    parameters = {"noise": noise, "volume": tf.constant([0.5, 1.0])}
+    parameters = {"noise": noise, "amount": tf.constant([0.5, 1.0]), "length": tf.constant([3.0, 3.0])}
     mixed = BackgroundNoise(1.0, 1.0).apply(waveform, parameters).numpy()
-    np.testing.assert_allclose(mixed, [[0.75, -0.75, 0.125], [1.0, -1.0, 0.1]], atol=1e-6)
-    unmixed = BackgroundNoise(1.0, 1.0).apply(waveform, parameters | {"volume": tf.zeros(2)}).numpy()
+    np.testing.assert_allclose(mixed, [[0.75, -0.75, 0.125], [1.9, -1.9, 0.1]], atol=1e-4)
+    unmixed = BackgroundNoise(1.0, 1.0).apply(waveform, parameters | {"amount": tf.zeros(2)}).numpy()
     np.testing.assert_array_equal(unmixed, waveform.numpy())
 
 

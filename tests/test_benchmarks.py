@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import pipeline as pipeline_benchmark
 from benchmarks import scan as scan_benchmark
 from kws_data.catalog import scan, usable
+from kws_experiments.config import compose
 
 MakeFolder = Callable[..., Path]
 
@@ -34,8 +36,9 @@ def table(output: str) -> dict[str, list[float]]:
 
 def test_pipeline_prints_rates_and_ratios_of_all_stages(make_folder: MakeFolder) -> None:
     result = run(
-        "pipeline", "--data", str(make_folder()), "--batch-size=16", "--threads=2", "--repeats=1", "--seconds=0.01"
-    )
+        "pipeline", "--data", str(make_folder()), "--augmentations=spec_cutout,speed,bc_resnet,original",
+        "--batch-size=16", "--threads=2", "--repeats=1", "--seconds=0.01",
+    )  # fmt: skip
     assert result.returncode == 0, result.stderr
     rows = table(result.stdout)
     assert list(rows) == [
@@ -45,6 +48,11 @@ def test_pipeline_prints_rates_and_ratios_of_all_stages(make_folder: MakeFolder)
         "store: shuffle + gather",
         "+ noise and shift",
         "+ features (mfcc)",
+        "features alone (mfcc)",
+        "speed",
+        "spec_cutout",
+        "augment=original",
+        "augment=bc_resnet",
         "bare rFFT",
         "bare rFFT in pieces",
         "keras + STFT",
@@ -53,10 +61,13 @@ def test_pipeline_prints_rates_and_ratios_of_all_stages(make_folder: MakeFolder)
         assert min(rate, of_bare, of_keras) > 0, name
     assert rows["bare rFFT"][1] == 1
     assert rows["keras + STFT"][2] == 1
+    assert rows["augment=original"] == rows["+ features (mfcc)"]
     # of one round, the ratios are those of the printed rates but for rounding
     for name, (rate, of_bare, _) in rows.items():
         assert of_bare == pytest.approx(rate / rows["bare rFFT"][0], rel=0.05, abs=0.002), name
-    assert re.search(rf"mfcc with noise and shift: {NUMBER} of the bare rFFT", result.stdout)
+    reached = rf"of the bare rFFT \({NUMBER} to {NUMBER} over the rounds\); target for mfcc, 2 threads on 2 cores:"
+    assert re.search(rf"mfcc, augment=original: {NUMBER} {reached} 0\.50, stretch 0\.60", result.stdout)
+    assert re.search(rf"mfcc, augment=bc_resnet: {NUMBER} {reached} 0\.45", result.stdout)
     assert re.search(r"\d+ cores .* TensorFlow 2\.\d+\.\d+, 2 threads, batches of 16, median of 1 round", result.stdout)
 
 
@@ -65,6 +76,25 @@ def test_pipeline_says_in_one_line_that_there_is_no_data(tmp_path: Path) -> None
     assert result.returncode == 1
     assert result.stderr.startswith("error: --data: no folder")
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_every_augmentation_of_conf_can_be_measured_but_audiomentations() -> None:
+    conf = ROOT / "conf" / "augment"
+    stages = {path.stem for kind in ("waveform", "features") for path in (conf / kind).glob("*.yaml")}
+    mixes = {f"augment={path.stem}" for path in conf.glob("*.yaml")}
+    measured = pipeline_benchmark.augmentations()
+    assert set(measured) == stages - {"audiomentations"} | mixes - {"augment=none"}
+    for name, overrides in measured.items():
+        chosen = compose(overrides)["augment"]
+        named = [*chosen["waveform"], *chosen["features"]]
+        assert named == [name] if name in stages else len(named) > 1
+
+
+def test_pipeline_names_the_augmentations_that_there_are() -> None:
+    result = run("pipeline", "--augmentations=echo")
+    assert result.returncode == 2
+    assert "--augmentations: must be all, none or some of background_noise, " in result.stderr
+    assert result.stderr.endswith(", got 'echo'\n")
 
 
 def test_scan_prints_seconds_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

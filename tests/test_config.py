@@ -6,12 +6,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kws_data.errors import KwsError
-from kws_experiments import run
 from kws_experiments.config import compose, fingerprint
+from kws_experiments.parts import build_parts, check_top_level
 from tests.conftest import ROOT
 
 GROUPS = sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir())
@@ -26,7 +27,7 @@ NEEDS = {"folder": FOLDER[1:], "cnn4": ["features=log_spectrogram"]}  # choices 
 def test_every_config_composes_and_builds(group: str, choice: str) -> None:
     config = compose([f"{group}={choice}", *NEEDS.get(choice, [])])
 
-    parts = run.build_parts(config)
+    parts = build_parts(config)
 
     assert parts.feature_shape()[0] >= 1
 
@@ -38,13 +39,22 @@ def test_readme_names_every_choice(group: str) -> None:
     assert {choice for g, choice in CHOICES if g == group} <= set(re.findall(r"`([\w.]+)", row.group(1)))
 
 
+def check_and_build(config: dict[str, Any]) -> None:
+    """As a run begins."""
+    check_top_level(config)
+    build_parts(config)
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["task.words=[]"], "task.words must name at least one word"),
         (["task.words=[true,up]"], "task.words must be text"),
-        (["task.unknown_percentage=-1"], "task.unknown_percentage must be from 0"),
-        (["augment.background_volume=2"], "augment.waveform.background_noise.background_volume must be from 0 to 1"),
+        (["task.unknown_percentage=-1"], "task.unknown_percentage must be a number from 0 to 1000"),
+        (
+            ["augment.background_volume=2"],
+            "augment.waveform.background_noise.background_volume must be a number",
+        ),
         (["features.upper_hz=9000"], "features.upper_hz"),
         (["model=cnn4", "features=mfcc_hello_edge"], "model.input_shape: cnn4 needs at least"),
         (["model=conv", "clip_ms=null"], "model.input_shape: conv flattens"),
@@ -52,15 +62,29 @@ def test_readme_names_every_choice(group: str) -> None:
         (["trainer.monitor=luck"], "trainer.monitor must be one of"),
         (["split.testing_percentage=95"], "split.validation_percentage and testing_percentage"),
         (["schedule=piecewise", "schedule.rates=[0.1]"], "schedule.steps and rates must be lists of one length"),
-        (["clip_ms=1"], "clip_ms must be at least 10"),
+        (["clip_ms=1"], "clip_ms must be a number at least 10"),
         (["sample_rate=100"], "sample_rate must be"),
         (["model._target_=kws_models.nothing.here"], "model: "),
         (["+model.filtres=3"], "model: "),
+        (["seed=abc"], "seed must be a whole number"),
+        (["seed=-1"], "seed must be a whole number from 0"),
+        (["deterministic=maybe"], "deterministic must be true or false"),
+        (["threads.intra_op=abc"], "threads.intra_op must be a whole number"),
+        (["trainer.batch_size=1.5"], "trainer.batch_size must be a whole number at least 1"),
+        (["task.silence=abc"], "task.silence must be true or false"),
+        (["split.validation_percentage=abc"], "split.validation_percentage must be a number"),
+        (["augment.waveform=3"], "augment.waveform must hold stages by name"),
+        (["augment.clipping=luck"], "augment.clipping must be one of clip, normalise, leave"),
+        (["dataset.speaker_pattern=3"], "dataset.speaker_pattern must be a regular expression"),
+        (["task.unknown_dirs=[{path: a, share: 1}, b]"], "task.unknown_dirs have shares that sum to 1"),
+        (["task.unknown_dirs=[{path: a, share: 0.5}]", "task.unknown_percentage=0"], "task.unknown_dirs: shares"),
+        (["noise.dirs=[{path: a, wight: 2}]"], "noise.dirs must list paths"),
+        (["evaluation.snr_db=5"], "evaluation.snr_db must be a list"),
     ],
 )
 def test_wrong_values_are_refused_before_any_data_is_read(overrides: list[str], message: str) -> None:
     with pytest.raises(KwsError) as caught:
-        run.build_parts(compose([*FOLDER, *overrides]))
+        check_and_build(compose([*FOLDER, *overrides]))
 
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
@@ -69,7 +93,10 @@ def test_wrong_values_are_refused_before_any_data_is_read(overrides: list[str], 
 def test_fingerprint_names_what_is_trained() -> None:
     plain = fingerprint(compose([]))
 
-    assert fingerprint(compose(["name=other", "force=true", "trainer.input_threads=7"])) == plain
+    assert fingerprint(compose(["name=other", "force=true", "pipeline.threads=7"])) == plain
+    workers = "augment.waveform.audiomentations.num_workers"
+    one, two = (fingerprint(compose(["+augment/waveform=audiomentations", f"{workers}={n}"])) for n in (1, 2))
+    assert one == two != plain
     assert fingerprint(compose(["seed=1"])) != plain
     assert fingerprint(compose(["threads.intra_op=7"])) != plain
 
@@ -100,3 +127,8 @@ def test_missing_path_is_one_line(tmp_path: Path) -> None:
     assert done.stderr.strip().splitlines() == [
         "error: dataset.path: Missing mandatory value: path; give it as dataset.path=…"
     ]
+
+
+def test_words_of_the_synthetic_data_set_must_be_a_list() -> None:
+    with pytest.raises(KwsError, match=r"^dataset\.words must be a list, got 'yes'; write \[yes\]"):
+        build_parts(compose(["dataset.words=yes"]))

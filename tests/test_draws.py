@@ -46,7 +46,7 @@ def test_results_are_pinned() -> None:
     # A change here changes every run ever made: it must be meant, and told.
     assert Draws(0, 0, np.arange(2)).bits("a")[:, 0].tolist() == [0x7E456AFE5E183641, 0xC2A6AAC9994852DD]
     assert Draws(1, 2, np.array([5])).bits("time shift", 2)[0].tolist() == [0x63841A3B5608A0DD, 0x43B602577D871A03]
-    assert Draws(0, 0, np.arange(2), variant=1).bits("a")[:, 0].tolist() == [0x70C7C2C4CFCF3B6E, 0xDD21AAD564EE5628]
+    assert Draws(0, 0, np.arange(2)).of("x").bits("a")[:, 0].tolist() == [0x61BBFA86AD86B852, 0x0D1E3E2D9FC2E2CC]
     uniform = Draws(7, 3, np.array([0, 1, 10**12])).uniform("b")[:, 0]
     assert uniform.tolist() == [0.5593547333138489, 0.5184632587508509, 0.8586934582357678]
     assert Draws(7, 3, np.arange(6)).integers("b", 100).tolist() == [55, 51, 84, 46, 68, 64]
@@ -65,7 +65,7 @@ def streams() -> dict[str, np.ndarray]:
         "seed": Draws(1, 0, many).uniform("a")[:, 0],
         "epoch": Draws(0, 1, many).uniform("a")[:, 0],
         "seed and epoch exchanged": Draws(2, 1, many).uniform("a")[:, 0],
-        "variant": Draws(0, 0, many, 1).uniform("a")[:, 0],
+        "of a name": Draws(0, 0, many).of("a").uniform("a")[:, 0],
         "next place": Draws(0, 0, many).uniform("a", 2)[:, 1],
         "places": Draws(0, 0, one).uniform("a", COUNT)[0],
         "seeds": np.concatenate([Draws(seed, 0, one).uniform("a")[0] for seed in range(COUNT // 10)]),

@@ -100,3 +100,28 @@ def test_low_level_noise_is_quiet_pink_and_the_same_for_a_data_seed() -> None:
 @pytest.mark.parametrize("data_seed", [-1, -(2**63), 2**63 - 1])
 def test_low_level_noise_takes_any_seed(data_seed: int) -> None:
     assert windows(NoiseBank.low_level(8000, data_seed), TRAINING, 1, 100).any()
+
+
+def test_chances_say_how_often_each_recording_is_heard() -> None:
+    bank = NoiseBank([np.full(1000, 1, np.int16), np.full(1000, 2, np.int16)], chances=[1.0, 3.0])
+    heard = bank.windows(TRAINING, Draws(0, 0, np.arange(4000)), "x", np.full(4000, 5))[:, 0]
+    assert stats.binomtest(int((heard == 2).sum()), 4000, 0.75).pvalue > 1e-3
+
+
+def test_short_recordings_are_heard_in_one_split_each() -> None:
+    recordings = [np.full(100, number, np.int16) for number in range(1, 101)]
+    bank = NoiseBank(recordings, whole_below=200, names=[f"{number}.wav" for number in range(1, 101)])
+    heard = {
+        split: set(bank.windows(split, Draws(0, 0, np.arange(5000)), "x", np.full(5000, 90))[:, 0].tolist())
+        for split in SPLITS
+    }
+    assert sum(map(len, heard.values())) == 100
+    assert set.union(*heard.values()) == set(range(1, 101))
+    assert len(heard[TRAINING]) > 60
+
+
+def test_few_short_recordings_are_cut_in_time_so_that_every_split_has_noise() -> None:
+    bank = NoiseBank([np.arange(1, 101).astype(np.int16)], whole_below=200, names=["only.wav"])
+    places = {split: bank.windows(split, Draws(0, 0, np.arange(50)), "x", np.full(50, 5)) for split in SPLITS}
+    assert places[TRAINING].max() <= 80 < places[VALIDATION].min()
+    assert places[VALIDATION].max() <= 90 < places[TESTING].min()

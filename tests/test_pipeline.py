@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 
 from kws_data.audio import read_pcm
+from kws_data.augment.augmentation import Augmentation
 from kws_data.augment.background_noise import BackgroundNoise
 from kws_data.augment.stage import WaveformStage
 from kws_data.augment.time_shift import TimeShift
@@ -53,8 +54,9 @@ def stream(
     from kws_data.pipeline import batches, evaluation_plan, training_plan
 
     plan = training_plan(source, batch_size) if split == TRAINING else evaluation_plan(source, split)
+    augmentation = Augmentation({f"stage {place}": stage for place, stage in enumerate(stages)})
     dataset = batches(
-        source, split, plan, stages=stages, features=features, start_step=start_step,
+        source, split, plan, augmentation=augmentation, features=features, start_step=start_step,
         steps=epochs * plan.steps_per_epoch, threads=threads,
     )  # fmt: skip
     return [tf.nest.map_structure(lambda tensor: tensor.numpy(), batch) for batch in dataset]
@@ -92,6 +94,7 @@ def made_up(
             "label": [1] * len(clips) + [0] * silence,
             "source": [0] * len(clips) + [NO_SOURCE] * silence,
             "word": ["yes"] * len(clips) + [SILENCE] * silence,
+            "path": [f"{number}.wav" for number in range(len(clips) + silence)],
             "offset": [*np.cumsum([0, *lengths])[:-1].tolist(), *[0] * silence],
             "length": [*lengths, *[0] * silence],
         }

@@ -67,6 +67,7 @@ def test_trains_on_real_clips_and_keeps_everything(real_data: Path, tmp_path: Pa
     assert counts.loc["_silence_", "testing"] == -(-counts.loc[labels[2:], "testing"].sum() // 10)
     assert yaml.safe_load((run / "config.yaml").read_text())["features"]["window_ms"] == 40
     assert len(pd.read_csv(run / "history.csv")) == 2
+    assert metrics["data_citation"] is None
     for picture in ("training_curves", "confusion_matrix", "training_batch"):
         assert (run / "figures" / f"{picture}.png").stat().st_size > 10_000
     assert list((run / "tensorboard").rglob("events*"))
@@ -130,6 +131,13 @@ def test_interrupted_run_goes_on_as_the_unbroken_one(make_folder: MakeFolder, tm
     pd.testing.assert_frame_equal(
         pd.read_csv(ours / "history.csv")[columns], pd.read_csv(theirs / "history.csv")[columns], check_exact=True
     )
+    if clip_ms == "null":  # the saved model takes lengths, and what it says of a clip doesn't depend on its padding
+        model = load_model(ours)
+        waveform = np.zeros((2, SAMPLE_RATE), np.float32)
+        waveform[:, :9000] = tone(300)[:9000]
+        alone = model.predict({"waveform": waveform[:1, :9000], "lengths": np.array([9000])}, verbose=0)
+        padded = model.predict({"waveform": waveform, "lengths": np.array([9000, SAMPLE_RATE])}, verbose=0)
+        np.testing.assert_allclose(alone[0], padded[0], atol=1e-4)
     with np.load(ours / "checkpoint" / "best.npz") as a, np.load(theirs / "checkpoint" / "best.npz") as b:
         assert a.files == b.files
         for name in a.files:
@@ -228,3 +236,74 @@ def test_configs_and_models_of_ones_own(
           f"dataset.path={make_folder()}", *small, "task.words=[yes,no]", "trainer=quick")  # fmt: skip
 
     assert (only_run(tmp_path) / "model.keras").is_file()
+
+
+def test_augmentation_inside_the_training_step_gives_the_same_training(make_folder: MakeFolder, tmp_path: Path) -> None:
+    command = ["dataset=folder", f"dataset.path={make_folder()}", *SMALL, "task.words=[yes,no]", "augment=strong"]
+    command += ["trainer.epochs=null", "trainer.steps=4", "trainer.eval_every=1"]
+
+    train(tmp_path, *command, "name=host")
+    train(tmp_path, *command, "name=device", "pipeline.on_device=true")
+
+    columns = ["loss", "val_loss"]
+    host, device = (
+        pd.read_csv(next(tmp_path.glob(f"runs/{name}/*/history.csv")))[columns] for name in ("host", "device")
+    )
+    np.testing.assert_allclose(host, device, rtol=1e-3)
+
+
+def test_noise_of_ones_own_and_accuracy_against_noise(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root, noises = make_folder(noise=False), tmp_path / "noises"
+    (noises / "deep").mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    soundfile.write(noises / "deep" / "hiss.flac", generator.normal(0, 0.1, 44100 * 12), 44100)
+    soundfile.write(noises / "nothing.wav", np.zeros(SAMPLE_RATE), SAMPLE_RATE)
+
+    output = train(tmp_path, "dataset=folder", f"dataset.path={root}", *SMALL, "task.words=[yes,no]", "trainer=quick",
+                   f"noise.dirs=[{noises}]", "evaluation.snr_db=[20,0]")  # fmt: skip
+
+    run = only_run(tmp_path)
+    rows = json.loads((run / "metrics.json").read_text())["accuracy_at_snr"]
+    assert [row["snr_db"] for row in rows] == [20, 0]
+    assert all(0 <= row["accuracy"] <= 1 for row in rows)
+    assert (run / "figures" / "accuracy_against_noise.png").is_file()
+    assert "generated noise" not in output
+    aside = pd.read_csv(run / "data" / "set_aside.csv")
+    assert aside[["path", "error"]].to_numpy().tolist() == [["nothing.wav", "noise without a sound"]]
+
+
+def test_audiomentations_in_workers_train_as_in_this_process(make_folder: MakeFolder, tmp_path: Path) -> None:
+    command = ["dataset=folder", f"dataset.path={make_folder()}", *SMALL, "task.words=[yes,no]", "trainer=quick"]
+    command += ["+augment/waveform=audiomentations"]
+
+    for workers in (0, 2):
+        train(tmp_path, *command, f"name=workers{workers}", f"augment.waveform.audiomentations.num_workers={workers}")
+
+    one, two = (next(tmp_path.glob(f"runs/workers{workers}/*/predictions.parquet")) for workers in (0, 2))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_mistakes_on_the_command_line_are_one_line(tmp_path: Path) -> None:
+    for mistake, told in {
+        "model=luck": "Could not find 'model/luck'",
+        "modle=conv": "Could not override 'modle'",
+        "dataset=folder": "give it as dataset.path=",
+        "trainer.epochs=": "trainer.epochs and steps",
+    }.items():
+        output = train(tmp_path, mistake, status=1)
+        assert told in output
+        assert len(output.strip().splitlines()) == 1, output
+
+
+def test_two_processes_do_not_train_one_configuration_at_once(make_folder: MakeFolder, tmp_path: Path) -> None:
+    command = ["dataset=folder", f"dataset.path={make_folder()}", *SMALL, "task.words=[yes,no]", "trainer.epochs=3000"]
+    first = start(tmp_path, *command)
+    assert first.stdout is not None
+    next(line for line in first.stdout if "validation: loss" in line)
+
+    output = train(tmp_path, *command, status=1)
+
+    assert "another process is training this configuration" in output
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=100)
+    assert first.returncode == 130
