@@ -109,12 +109,13 @@ def dataset(catalog: pd.DataFrame) -> Figure:
 
 
 def accuracy_against_noise(result: dict[str, Any]) -> Figure:
-    """Accuracy at each signal-to-noise ratio of `metrics.json`, with the clean one."""
-    rows = sorted(result["accuracy_at_snr"], key=lambda row: row["snr_db"])
+    """Accuracy at each signal-to-noise ratio of `metrics.json`, with the clean one of the test split."""
+    table = pd.DataFrame(result["accuracy_at_snr"]).sort_values("snr_db")
     figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
-    axis.plot([row["snr_db"] for row in rows], [100 * row["accuracy"] for row in rows], "o-", label="with noise")
-    axis.axhline(100 * result["accuracy"], color="0.6", linestyle=":", label="as recorded, silence included")
-    axis.set(xlabel="signal-to-noise ratio (dB)", ylabel="accuracy (%)", title=f"{result['split']} against noise")
+    for split, rows in table.groupby("split", sort=False):
+        axis.plot(rows["snr_db"], 100 * rows["accuracy"], "o-", label=f"{split}, with noise")
+    axis.axhline(100 * result["accuracy"], color="0.6", linestyle=":", label=f"{result['split']}, as recorded")
+    axis.set(xlabel="signal-to-noise ratio (dB)", ylabel="accuracy (%)", title="Accuracy against noise")
     axis.legend()
     axis.grid(alpha=0.3)
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 import tempfile
@@ -257,15 +258,13 @@ def evaluate_network(
         predictions.to_parquet(temporary, index=False)
     result = {"split": split, "parameters": network.count_params()} | evaluation.metrics(predictions, labels)
     result |= {"data_licence": parts.dataset.licence, "data_citation": parts.dataset.citation}
-    result["accuracy_at_snr"] = accuracy_at_snr(config, parts, source, split, infer)
+    result["accuracy_at_snr"] = accuracy_at_snr(config, parts, source, infer)
     write_text(folder.metrics, json.dumps(result, indent=2) + "\n")
     return result
 
 
-def accuracy_at_snr(
-    config: dict[str, Any], parts: Parts, source: ClipSource, split: str, infer: Any
-) -> list[dict[str, float]]:
-    """Accuracy with background noise at each of `evaluation.snr_db`, over all clips but silence rows.
+def accuracy_at_snr(config: dict[str, Any], parts: Parts, source: ClipSource, infer: Any) -> list[dict[str, Any]]:
+    """Accuracy of validation and testing with noise at each of `evaluation.snr_db`, over all clips but silence rows.
 
     The noise is of the split's own part of the recordings, and the same from run to run.
     """
@@ -280,15 +279,16 @@ def accuracy_at_snr(
         log.warning("evaluation.snr_db is passed over: there are no noise recordings (noise.dirs adds some)")
         return []
     rows = []
-    for snr_db in config["evaluation"]["snr_db"]:
+    splits = [split for split in (VALIDATION, TESTING) if len(source.context(split).words)]
+    for split, snr_db in itertools.product(splits, config["evaluation"]["snr_db"]):
         noise = Augmentation({"background_noise": BackgroundNoise(None, 1.0, (snr_db, snr_db))}, clipping="leave")
         stream = evaluation_batches(
             source, split, parts.features, augmentation=noise, threads=config["pipeline"]["threads"]
         )
         logits, truth, ids = predict(infer, stream)
         spoken = np.isin(ids, source.context(split).words)
-        rows.append({"snr_db": snr_db, "accuracy": float((logits.argmax(1) == truth)[spoken].mean())})
-        log.info("at %g dB SNR: %.1f %%", snr_db, 100 * rows[-1]["accuracy"])
+        rows.append({"split": split, "snr_db": snr_db, "accuracy": float((logits.argmax(1) == truth)[spoken].mean())})
+        log.info("%s at %g dB SNR: %.1f %%", split, snr_db, 100 * rows[-1]["accuracy"])
     return rows
 
 

@@ -27,7 +27,9 @@ from kws_data.splits import TRAINING
 from tests.conftest import ROOT, MakeFolder
 
 RATE = 16000
-CONTEXT = StageContext(NoiseBank([np.arange(1, 1001).astype(np.int16)]), TRAINING, RATE, RATE, np.arange(0), lambda ids: None)
+CONTEXT = StageContext(
+    NoiseBank([np.arange(1, 1001).astype(np.int16)]), TRAINING, RATE, RATE, np.arange(0), lambda ids: None
+)
 
 
 def am(name: str, *, p: float = 1.0, **parameters: Any) -> dict[str, Any]:

@@ -115,3 +115,12 @@ def test_scan_makes_as_many_usable_one_second_clips_as_asked_for(tmp_path: Path)
     assert catalog["word"].nunique() == 35
     assert catalog.groupby("word")["speaker"].nunique().min() >= 2
     assert set(catalog["num_samples"]) == {16000}
+
+
+def test_audiomentations_workers_print_rates_and_ratios() -> None:
+    result = run("audiomentations_workers", "--workers=0,1", "--clips=100", "--repeats=1")
+    assert result.returncode == 0, result.stderr
+    rows = [line.split("│")[1:-1] for line in result.stdout.splitlines() if line[:1] == "│"]
+    cells = [[cell.strip() for cell in row] for row in rows]
+    assert [row[:2] for row in cells] == [[mix, n] for mix in ("light", "typical") for n in ("by itself", "0", "1")]
+    assert all(float(row[2].replace(",", "")) > 0 and float(row[3]) > 0 for row in cells)

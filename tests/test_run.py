@@ -264,7 +264,9 @@ def test_noise_of_ones_own_and_accuracy_against_noise(make_folder: MakeFolder, t
 
     run = only_run(tmp_path)
     rows = json.loads((run / "metrics.json").read_text())["accuracy_at_snr"]
-    assert [row["snr_db"] for row in rows] == [20, 0]
+    assert [(row["split"], row["snr_db"]) for row in rows] == [
+        ("validation", 20), ("validation", 0), ("testing", 20), ("testing", 0)
+    ]  # fmt: skip
     assert all(0 <= row["accuracy"] <= 1 for row in rows)
     assert (run / "figures" / "accuracy_against_noise.png").is_file()
     assert "generated noise" not in output

@@ -1,0 +1,127 @@
+"""Clips per second of audiomentations in worker processes, against one process that runs the same Compose by itself.
+
+    python -m benchmarks.audiomentations_workers [--workers 0,1,2] [--clips 2000] [--repeats 5]
+
+The baseline, 'by itself', calls `compose(samples, sample_rate)` clip by clip and does nothing else: no seeding, no
+conversion, no checks. Two mixes: 'light' is of the cheapest transforms, where every overhead shows; 'typical' adds two
+filters. All take turns; the table holds medians over the rounds, and of the ratios within a round.
+
+Target: with W workers, W at most the number of cores, 0.8 x W times the baseline.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from kws_data.augment.audiomentations_stage import Audiomentations
+from kws_data.augment.audiomentations_transform import build
+from kws_data.augment.stage import ClipBatch, StageContext
+from kws_data.draws import Draws
+from kws_data.noise import NoiseBank
+from kws_data.parallel import available_cpus
+from kws_data.splits import TRAINING
+
+SAMPLE_RATE = 16_000  # and one-second clips
+BATCH = 100
+LIGHT = [
+    {"_target_": "audiomentations.Gain", "p": 0.5},
+    {"_target_": "audiomentations.Shift", "p": 0.5},
+    {"_target_": "audiomentations.TanhDistortion", "p": 0.5},
+    {"_target_": "audiomentations.AddGaussianSNR", "p": 0.5},
+]
+TYPICAL = [
+    *LIGHT,
+    {"_target_": "audiomentations.BandPassFilter", "p": 0.5},
+    {"_target_": "audiomentations.SevenBandParametricEQ", "p": 0.5},
+]
+MIXES = {"light": LIGHT, "typical": TYPICAL}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    cores = available_cpus()
+    parser.add_argument("--workers", default=",".join(map(str, range(cores + 1))), help="comma-separated")
+    parser.add_argument("--clips", type=int, default=2000, help="per measurement (2000)")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds (5)")
+    options = parser.parse_args()
+    workers = [int(text) for text in options.workers.split(",")]
+    batches = max(1, options.clips // BATCH)
+    table = Table("mix", "workers", title="audiomentations", title_justify="left")
+    for heading in ("clips/s", "of one process by itself", "per worker"):
+        table.add_column(heading, justify="right")
+    for name, transforms in MIXES.items():
+        rates = measure({"_target_": "audiomentations.Compose", "transforms": transforms}, workers, batches, options)
+        ratios = rates.div(rates["by itself"], axis=0).median()
+        for column, rate in rates.median().items():
+            per_worker = "" if column in ("by itself", 0) else f"{ratios[column] / int(str(column)):.2f}"
+            table.add_row(name, str(column), f"{rate:,.0f}", f"{ratios[column]:.2f}", per_worker)
+    console = Console()
+    console.print(table)
+    console.print(f"{cores} cores, median of {options.repeats} rounds; target: 0.8 per worker", soft_wrap=True)
+
+
+def measure(config: dict[str, Any], workers: list[int], batches: int, options: argparse.Namespace) -> pd.DataFrame:
+    """Clips/s: a row per round, a column per number of workers, and 'by itself'."""
+    compose = build(config, "transform")
+    stages = {count: Audiomentations(config, count) for count in workers}
+    pcm = (np.random.default_rng(0).normal(0, 0.1, (BATCH, SAMPLE_RATE)) * 32768).clip(-32768, 32767).astype(np.int16)
+    rows = []
+    try:
+        for stage in stages.values():
+            run_stage(stage, pcm, 2)  # starts the workers
+        for _ in tqdm(range(options.repeats), desc="rounds", disable=None):
+            row: dict[Any, float] = {"by itself": timed(lambda: by_itself(compose, pcm, batches), batches)}
+            for count, stage in stages.items():
+                row[count] = timed(lambda stage=stage: run_stage(stage, pcm, batches), batches)  # type: ignore[misc]
+            rows.append(row)
+    finally:
+        for stage in stages.values():
+            stage.close()
+    return pd.DataFrame(rows)
+
+
+def timed(work: Callable[[], None], batches: int) -> float:
+    """Clips/s of `work`."""
+    start = time.perf_counter()
+    work()
+    return batches * BATCH / (time.perf_counter() - start)
+
+
+def by_itself(compose: Callable[..., np.ndarray], pcm: np.ndarray, batches: int) -> None:
+    clips = pcm / np.float32(32768)
+    for _ in range(batches):
+        for clip in clips:
+            compose(clip, SAMPLE_RATE)
+
+
+def run_stage(stage: Audiomentations, pcm: np.ndarray, batches: int) -> None:
+    """As tf.data calls it: two batches under way at once."""
+
+    def gather() -> Iterator[tuple[int, ClipBatch]]:
+        for number in range(batches):
+            ids = np.arange(BATCH) + number * BATCH
+            lengths = np.full(BATCH, SAMPLE_RATE, np.int32)
+            yield number, ClipBatch(pcm.copy(), lengths, np.zeros(BATCH, np.int32), ids, np.zeros(BATCH, bool))
+
+    noise = NoiseBank([np.ones(100, np.int16)])
+    context = StageContext(noise, TRAINING, SAMPLE_RATE, SAMPLE_RATE, np.arange(0), _no_partners)
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda item: stage.prepare(item[1], Draws(0, 0, item[1].ids), context), gather()))
+
+
+def _no_partners(ids: np.ndarray) -> ClipBatch:
+    raise AssertionError(f"audiomentations mixes no clips, but asked for {ids}")
+
+
+if __name__ == "__main__":
+    main()
