@@ -290,7 +290,7 @@ def test_mistakes_on_the_command_line_are_one_line(tmp_path: Path) -> None:
         "model=luck": "Could not find 'model/luck'",
         "modle=conv": "Could not override 'modle'",
         "dataset=folder": "give it as dataset.path=",
-        "trainer.epochs=": "trainer.epochs and steps",
+        "trainer.epochs=": "trainer.epochs must be a whole number",
     }.items():
         output = train(tmp_path, mistake, status=1)
         assert told in output
