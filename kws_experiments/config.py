@@ -39,8 +39,12 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("run_subdir", lambda *, _root_: Path(_run_dir(_root_=_root_)).name, replace=True)
 
 
-def compose(overrides: list[str]) -> dict[str, Any]:
+def compose(overrides: list[str], config_dir: Path | None = None) -> dict[str, Any]:
     """The resolved configuration that `train.py` would compose from these overrides.
+
+    Args:
+        overrides: as on train.py's command line.
+        config_dir: a folder of the user's own configs, as train.py's `--config-dir`.
 
     Raises:
         KwsError: an override names something that isn't there; the message is Hydra's first line.
@@ -50,6 +54,8 @@ def compose(overrides: list[str]) -> dict[str, Any]:
     from hydra.errors import HydraException
 
     register_resolvers()
+    if config_dir is not None:
+        overrides = [*overrides, f"hydra.searchpath=['file://{config_dir.expanduser().resolve()}']"]
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             return resolved(hydra_compose("train", overrides))

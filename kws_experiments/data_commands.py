@@ -168,12 +168,13 @@ def preview(
     overrides: Overrides = None,
     clips: Annotated[int, typer.Option(min=1, max=64)] = 12,
     epoch: Annotated[int, typer.Option(min=0, help="draw as this pass over the data does")] = 0,
+    config_dir: Annotated[Path | None, typer.Option(help="a folder of your own configs, as train.py takes it")] = None,
 ) -> None:
     """Draw training clips before and after augmentation, write them as WAVs, and a page that plays them."""
     from kws_experiments.config import compose
     from kws_experiments.preview import PAGE, write
 
-    write(compose(overrides or []), out, clips=clips, epoch=epoch)
+    write(compose(overrides or [], config_dir), out, clips=clips, epoch=epoch)
     print(out / PAGE)
 
 

@@ -18,8 +18,9 @@ from filelock import Timeout
 from kws_data.atomic import lock_for
 from kws_data.catalog import SILENCE, UNKNOWN
 from kws_data.corpus import Corpus, build_corpus
+from kws_data.datasets import Folder
 from kws_data.errors import KwsError
-from kws_data.splits import SPLITS, TESTING, TRAINING, VALIDATION
+from kws_data.splits import SPLITS, TESTING, TRAINING, VALIDATION, ListSplit
 from kws_experiments import tensorflow_setup
 from kws_experiments.config import fingerprint
 from kws_experiments.folder import RunFolder, write_text
@@ -94,7 +95,7 @@ def _run(config: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
     finally:
         parts.augmentation.close()
     save_model(folder.model, parts.features, network, parts.clip_samples)
-    folder.write_record(status="done")
+    folder.write_record(status="done", data_licence=parts.dataset.licence, data_citation=parts.dataset.citation)
     folder.training.state.unlink(missing_ok=True)
     return result
 
@@ -127,6 +128,10 @@ def prepare_data(config: dict[str, Any], parts: Parts) -> tuple[Corpus, pd.DataF
                 f"split: no clip of the task's words is for {split} ({len(corpus.clips)} clips in '{corpus.roots[0]}');"
                 " choose another split= or other percentages"
             )
+    if isinstance(parts.dataset, Folder) and not isinstance(parts.split, ListSplit):
+        lists = sorted(path.name for path in corpus.roots[0].glob("*_list.txt"))
+        if lists:
+            log.info("%s of the data set are not read; split=lists does", " and ".join(lists))
     unheard = words - set(wanted.loc[wanted["split"] == TRAINING, "word"])
     if unheard:
         log.warning("no training clip of %s: the model can't learn what it never hears", ", ".join(sorted(unheard)))

@@ -132,3 +132,13 @@ def test_missing_path_is_one_line(tmp_path: Path) -> None:
 def test_words_of_the_synthetic_data_set_must_be_a_list() -> None:
     with pytest.raises(KwsError, match=r"^dataset\.words must be a list, got 'yes'; write \[yes\]"):
         build_parts(compose(["dataset.words=yes"]))
+
+
+def test_configs_of_ones_own_are_composed_too(tmp_path: Path) -> None:
+    (tmp_path / "augment" / "waveform").mkdir(parents=True)
+    stage = "louder:\n  _target_: kws_data.augment.gain.Gain\n  gain_db: [3, 6]\n"
+    (tmp_path / "augment" / "waveform" / "louder.yaml").write_text(stage)
+
+    config = compose(["augment=none", "+augment/waveform=louder"], tmp_path)
+
+    assert list(build_parts(config).augmentation.waveform) == ["louder"]

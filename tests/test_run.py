@@ -68,6 +68,9 @@ def test_trains_on_real_clips_and_keeps_everything(real_data: Path, tmp_path: Pa
     assert yaml.safe_load((run / "config.yaml").read_text())["features"]["window_ms"] == 40
     assert len(pd.read_csv(run / "history.csv")) == 2
     assert metrics["data_citation"] is None
+    record = json.loads((run / "run.json").read_text())
+    assert record["status"] == "done"
+    assert {"versions", "fingerprint", "data_fingerprint", "data_licence", "data_citation"} <= set(record)
     for picture in ("training_curves", "confusion_matrix", "training_batch"):
         assert (run / "figures" / f"{picture}.png").stat().st_size > 10_000
     assert list((run / "tensorboard").rglob("events*"))
