@@ -9,12 +9,11 @@ import difflib
 import functools
 import importlib
 import inspect
-import math
 import random
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -23,6 +22,8 @@ from kws_data.errors import KwsError
 
 DRAWS_PER_CLIP = 3  # a seed for each generator that transforms draw from
 _HYDRA_KEYS = frozenset({"_target_", "_args_", "_recursive_", "_convert_", "_partial_"})
+_NOT_FINITE = "it gave samples that are not finite (NaN or infinity)"
+_TO_FLOAT = np.float32(1 / INT16_SCALE)
 _GENERATORS = threading.Lock()  # they belong to the process, so one clip at a time uses them
 
 Transform = Callable[[np.ndarray, int], np.ndarray]
@@ -41,7 +42,8 @@ class ClipTransform:
         transform = build(config, "transform")
         if not callable(transform):
             raise ValueError(f"transform: {config['_target_']} is no transform: it can't be called")
-        self._transform = _named(transform, "transform")
+        self._parts: list[_Named] = []
+        self._transform = _named(transform, "transform", self._parts)
 
     def run(self, pcm: np.ndarray, lengths: np.ndarray, ids: np.ndarray, seeds: np.ndarray, sample_rate: int) -> None:
         """Change clips in place, and leave the process's generators as they were.
@@ -65,12 +67,13 @@ class ClipTransform:
                 for row, length, clip_id, (seed, numpy_seed, stretch_seed) in zip(
                     pcm, lengths.tolist(), ids.tolist(), seeds.tolist(), strict=True
                 ):
-                    random.seed(seed)
-                    np.random.seed(numpy_seed >> 32)
                     # TimeStretch draws in C++ where it stretches to more than double, seeded by the system unless told
                     Signalsmith.Stretch = functools.partial(stretch, stretch_seed >> 33)  # type: ignore[assignment,misc]
+                    clip = row[:length]
                     try:
-                        self._run_one(row[:length], sample_rate)
+                        changed = self._changed(clip, sample_rate, seed, numpy_seed)
+                        if not _store(changed, clip):
+                            self._find_culprit(clip, sample_rate, seed, numpy_seed)
                     except _TransformError as error:
                         raise KwsError(f"audiomentations: {error.name} failed on clip {clip_id}: {error}") from error
             finally:
@@ -78,19 +81,33 @@ class ClipTransform:
                 random.setstate(states[0])
                 np.random.set_state(states[1])
 
-    def _run_one(self, clip: np.ndarray, sample_rate: int) -> None:
-        samples = clip.astype(np.float32)
-        samples *= 1 / INT16_SCALE
-        changed = self._transform(samples, sample_rate)
-        count = min(len(changed), len(clip))
-        scaled = changed[:count] * INT16_SCALE
-        # to_int16's clipping takes longer than all else here, so do without where it changes nothing
-        if count and scaled.min() >= -32768 and scaled.max() <= 32767:
-            clip[:count] = np.rint(scaled, out=scaled)
-        else:
-            clip[:count] = to_int16(changed[:count])
-        if count < len(clip):
-            clip[count:] = 0
+    def _changed(self, clip: np.ndarray, sample_rate: int, seed: int, numpy_seed: int) -> np.ndarray:
+        random.seed(seed)
+        np.random.seed(numpy_seed >> 32)
+        return self._transform(np.multiply(clip, _TO_FLOAT, dtype=np.float32), sample_rate)
+
+    def _find_culprit(self, clip: np.ndarray, sample_rate: int, seed: int, numpy_seed: int) -> NoReturn:
+        """Run the clip again, looking at what each transform gives: too slow to do for every clip."""
+        for part in self._parts:
+            part.checks_values = True
+        self._changed(clip, sample_rate, seed, numpy_seed)
+        raise _TransformError("transform", _NOT_FINITE)  # one that draws from a generator of its own did it
+
+
+def _store(changed: np.ndarray, clip: np.ndarray) -> bool:
+    """Write `changed` (float, [-1, 1]) over `clip` (int16), cut or zero-filled to its length; False if not finite."""
+    count = min(len(changed), len(clip))
+    scaled = changed[:count] * INT16_SCALE
+    # to_int16's clipping takes longer than all else here, so do without where it changes nothing
+    if count and scaled.min() >= -32768 and scaled.max() <= 32767:
+        clip[:count] = np.rint(scaled, out=scaled)
+    elif np.isfinite(scaled).all():
+        clip[:count] = to_int16(changed[:count])
+    else:
+        return False
+    if count < len(clip):
+        clip[count:] = 0
+    return True
 
 
 def build(node: Any, place: str) -> Any:
@@ -179,6 +196,7 @@ class _Named:
     def __init__(self, transform: Transform, place: str) -> None:
         self._transform = transform
         self._name = f"{place} ({getattr(transform, '__name__', type(transform).__name__)})"
+        self.checks_values = False
 
     def __call__(self, samples: np.ndarray, sample_rate: int) -> np.ndarray:
         try:
@@ -187,22 +205,21 @@ class _Named:
             raise  # one inside it failed
         except Exception as error:
             raise _TransformError(self._name, _reason(error)) from error
-        if changed is samples:
-            return changed
         if not isinstance(changed, np.ndarray) or changed.ndim != 1 or changed.dtype.kind != "f":
             raise _TransformError(self._name, "it gave no array of floats [samples]")
-        # the sum of squares tells as much, in half the time, unless it overflows
-        if not (math.isfinite(np.dot(changed, changed)) or np.isfinite(changed).all()):
-            raise _TransformError(self._name, "it gave samples that are not finite (NaN or infinity)")
+        if self.checks_values and not np.isfinite(changed).all():
+            raise _TransformError(self._name, _NOT_FINITE)
         return changed
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transform, name)
 
 
-def _named(transform: Any, place: str) -> Transform:
-    """Wrap a transform, and those that it is composed of."""
+def _named(transform: Any, place: str, parts: list[_Named]) -> Transform:
+    """Wrap a transform, and those that it is composed of; `parts` gets all of them."""
     children = getattr(transform, "transforms", None)
     if isinstance(children, list):
-        transform.transforms = [_named(child, f"{place}.transforms.{number}") for number, child in enumerate(children)]
-    return _Named(transform, place)
+        places = (f"{place}.transforms.{number}" for number in range(len(children)))
+        transform.transforms = [_named(child, where, parts) for child, where in zip(children, places, strict=True)]
+    parts.append(_Named(transform, place))
+    return parts[-1]

@@ -33,6 +33,9 @@ _SECONDS_TO_END = 5.0
 _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
 )
+# A clip's arrays are larger than what glibc keeps by default: it would give them back to the system and take them anew,
+# zeroed page by page, for every transform. Other systems pass these by.
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 28), "MALLOC_TRIM_THRESHOLD_": str(1 << 28)}
 
 
 class WorkerPool:
@@ -111,7 +114,7 @@ class _Worker:
             [sys.executable, "-P", "-c", code],
             stdin=subprocess.PIPE,
             stdout=2,  # what a transform prints doesn't belong into a command's output
-            env=os.environ | _ONE_THREAD | {"PYTHONPATH": path},
+            env=os.environ | _ONE_THREAD | _KEEP_MEMORY | {"PYTHONPATH": path},
             pass_fds=descriptors,
             start_new_session=True,  # Ctrl-C is for the parent
         )
