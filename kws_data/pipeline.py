@@ -78,7 +78,7 @@ class ClipSource:
         self._sources = examples["source"].to_numpy()
         self._offsets = examples["offset"].to_numpy()
         self._silent = examples["word"].eq(SILENCE).to_numpy()
-        self._labels = examples["label"].to_numpy(np.int32)
+        self.labels = examples["label"].to_numpy(np.int32)
         lengths = np.where(self._sources == NO_SOURCE, silence_samples, examples["length"].to_numpy())
         longest = clip_samples or LONGEST_CLIP_S * corpus.sample_rate
         if clip_samples is None and (lengths > longest).any():
@@ -99,7 +99,7 @@ class ClipSource:
                 row[:length] = self.corpus.pcm[source][offset : offset + length]
         if made.any():
             pcm[made, : self.silence_samples] = self._silence(split, ids[made], epoch)
-        return ClipBatch(pcm, lengths.astype(np.int32), self._labels[ids], ids, self._silent[ids])
+        return ClipBatch(pcm, lengths.astype(np.int32), self.labels[ids], ids, self._silent[ids])
 
     def context(self, split: str) -> StageContext:
         """What augmentation stages may draw on for examples of `split`."""
@@ -265,8 +265,9 @@ def evaluation_plan(source: ClipSource, split: str) -> BatchPlan:
     return BatchPlan(ids, EVALUATION_BATCH, seed=None, lengths=lengths)
 
 
-def training_plan(source: ClipSource, batch_size: int) -> BatchPlan:
-    """The training split's examples, shuffled anew in each epoch."""
+def training_plan(source: ClipSource, batch_size: int, *, balanced: bool = False) -> BatchPlan:
+    """The training split's examples, shuffled anew in each epoch; `balanced`: every class as often as any other."""
     ids = source.ids(TRAINING)
     lengths = source.lengths[ids] if source.clip_samples is None else None
-    return BatchPlan(ids, batch_size, seed=source.seed, lengths=lengths)
+    labels = source.labels[ids] if balanced else None
+    return BatchPlan(ids, batch_size, seed=source.seed, lengths=lengths, labels=labels)

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from kws_data.errors import KwsError
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
+
+    AnyVariable: TypeAlias = keras.Variable | tf.Variable
 
 
 @dataclass
@@ -26,30 +29,27 @@ class Progress:
         step: steps done.
         history: a row per evaluation; early stopping and the choice of the best are functions of it.
         seconds: time spent so far, over all sessions.
-        totals: [3] float64: sum of losses, correct clips and clips since the last evaluation.
     """
 
     step: int
     history: list[dict[str, Any]]
     seconds: float
-    totals: np.ndarray
 
 
-def save(path: Path, variables: Sequence[keras.Variable], progress: Progress) -> None:
-    """Write variables (weights, optimizer slots, dropout seeds) and progress, whole or not at all."""
+def save(path: Path, variables: Sequence[AnyVariable], progress: Progress) -> None:
+    """Write variables (weights, optimizer slots, dropout seeds, totals) and progress, whole or not at all."""
     state = {"step": progress.step, "history": progress.history, "seconds": progress.seconds}
-    _write(path, variables, state=np.array(json.dumps(state)), totals=progress.totals)
+    _write(path, variables, state=np.array(json.dumps(state)))
 
 
-def load(path: Path, variables: Sequence[keras.Variable]) -> Progress:
+def load(path: Path, variables: Sequence[AnyVariable]) -> Progress:
     """Set the variables as they were saved, and give the progress.
 
     Raises:
         KwsError: the file is damaged, or holds another network's variables.
     """
-    extra = _read(path, variables, "state", "totals")
-    state = json.loads(str(extra["state"]))
-    return Progress(state["step"], state["history"], state["seconds"], extra["totals"])
+    state = json.loads(str(_read(path, variables, "state")["state"]))
+    return Progress(state["step"], state["history"], state["seconds"])
 
 
 def save_weights(path: Path, model: keras.Model) -> None:
@@ -62,13 +62,13 @@ def load_weights(path: Path, model: keras.Model) -> None:
     _read(path, model.weights)
 
 
-def _write(path: Path, variables: Sequence[keras.Variable], **extra: np.ndarray) -> None:
+def _write(path: Path, variables: Sequence[AnyVariable], **extra: np.ndarray) -> None:
     arrays = {f"v{place}": np.asarray(variable) for place, variable in enumerate(variables)}
     with replace_file(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays, **extra)
 
 
-def _read(path: Path, variables: Sequence[keras.Variable], *extra: str) -> dict[str, np.ndarray]:
+def _read(path: Path, variables: Sequence[AnyVariable], *extra: str) -> dict[str, np.ndarray]:
     try:
         with np.load(path) as saved:
             arrays = [saved[f"v{place}"] for place in range(len(variables))]

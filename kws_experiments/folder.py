@@ -51,6 +51,11 @@ class RunFolder:
         return self.path / "data"
 
     @property
+    def diverged(self) -> Path:
+        """The clips of the batch at which the training diverged, as CSV."""
+        return self.path / "diverged.csv"
+
+    @property
     def figures(self) -> Path:
         """PNG pictures."""
         return self.path / "figures"
@@ -64,6 +69,11 @@ class RunFolder:
     def labels(self) -> Path:
         """The class names, one a line, in the order of the model's outputs."""
         return self.path / "labels.txt"
+
+    @property
+    def thresholds(self) -> Path:
+        """Decision thresholds per keyword, found on validation, as JSON."""
+        return self.path / "thresholds.json"
 
     @property
     def predictions(self) -> Path:
@@ -127,6 +137,17 @@ class RunFolder:
             return json.loads(self.metrics.read_text())
         except (OSError, ValueError) as error:
             raise KwsError(f"'{self.metrics}' is missing or damaged; start over with force=true") from error
+
+    def read_labels(self) -> list[str]:
+        """The class names.
+
+        Raises:
+            KwsError: there are none.
+        """
+        try:
+            return self.labels.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise KwsError(f"'{self.labels}' is missing or damaged: give the folder of a run") from error
 
     def read_config(self) -> dict[str, Any]:
         """The composed configuration.

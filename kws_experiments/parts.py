@@ -11,13 +11,15 @@ from kws_data.corpus import NoiseFolder
 from kws_data.errors import KwsError
 from kws_data.task import Task
 from kws_experiments.config import instantiate
+from kws_experiments.start_from import check_start_from
 
 if TYPE_CHECKING:
     import keras
 
     from kws_data.augment.augmentation import Augmentation
     from kws_data.features.base import FeatureLayer
-    from kws_experiments.training import TrainerSettings
+    from kws_experiments.schedules import Schedule
+    from kws_experiments.settings import TrainerSettings
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Parts:
     augmentation: Augmentation
     noise_folders: list[NoiseFolder]
     features: FeatureLayer
-    optimizer: keras.optimizers.Optimizer
+    schedule: Schedule
     settings: TrainerSettings
     sample_rate: int
     clip_samples: int | None
@@ -47,7 +49,37 @@ class Parts:
         Raises:
             KwsError: it can't take features of this shape.
         """
-        return instantiate(config, "model", input_shape=self.feature_shape(), num_labels=num_labels)
+        import keras
+
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(self.settings.precision)
+        try:
+            return instantiate(config, "model", input_shape=self.feature_shape(), num_labels=num_labels)
+        finally:
+            keras.config.set_dtype_policy(before)
+
+    def build_optimizer(
+        self, config: dict[str, Any], network: keras.Model, *, total_steps: int, steps_per_epoch: int
+    ) -> keras.optimizers.Optimizer:
+        """The optimizer, with its schedule; weight decay spares what has one axis at most: norms and biases.
+
+        Raises:
+            KwsError: the schedule doesn't fit into so many steps.
+        """
+        import keras
+
+        learning_rate = config["optimizer"]["learning_rate"]
+        try:
+            rates = self.schedule.rates(learning_rate, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+        except ValueError as error:
+            raise KwsError(f"schedule.{error}") from error
+        optimizer = instantiate(config, "optimizer", learning_rate=rates)
+        if optimizer.weight_decay:
+            spared = [variable for variable in network.trainable_variables if len(variable.shape) <= 1]
+            optimizer.exclude_from_weight_decay(var_list=spared)
+        if self.settings.precision == "mixed_float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        return optimizer
 
 
 def check_top_level(config: dict[str, Any]) -> None:
@@ -70,10 +102,12 @@ def check_top_level(config: dict[str, Any]) -> None:
         check_number("pipeline.cache_memory_mb", config["pipeline"]["cache_memory_mb"], 0)
         for snr_db in check_list("evaluation.snr_db", config["evaluation"]["snr_db"]):
             check_number("evaluation.snr_db", snr_db, -60, 100)
+        check_number("evaluation.false_accept_rate", config["evaluation"]["false_accept_rate"], 0, 1)
         for kind in ("waveform", "features"):
             if not isinstance(config["augment"].get(kind) or {}, dict):
                 raise ValueError(f"augment.{kind} must hold stages by name, got {config['augment'][kind]!r}")
         check_number("optimizer.learning_rate", config["optimizer"].get("learning_rate"), 0)
+        check_start_from(config["start_from"])
     except ValueError as error:
         raise KwsError(str(error)) from error
 
@@ -86,7 +120,6 @@ def build_parts(config: dict[str, Any]) -> Parts:
     """
     clip_ms, sample_rate = config["clip_ms"], config["sample_rate"]
     nominal_samples = round((1000 if clip_ms is None else clip_ms) * sample_rate / 1000)
-    schedule_rate = instantiate(config, "schedule", learning_rate=config["optimizer"]["learning_rate"])
     parts = Parts(
         dataset=instantiate(config, "dataset"),
         task=instantiate(config, "task"),
@@ -94,12 +127,13 @@ def build_parts(config: dict[str, Any]) -> Parts:
         augmentation=build_augmentation(config),
         noise_folders=build_noise_folders(config["noise"]),
         features=instantiate(config, "features"),
-        optimizer=instantiate(config, "optimizer", learning_rate=schedule_rate),
+        schedule=instantiate(config, "schedule"),
         settings=instantiate(config, "trainer"),
         sample_rate=sample_rate,
         clip_samples=None if clip_ms is None else nominal_samples,
         nominal_samples=nominal_samples,
     )
+    instantiate(config, "optimizer")  # whether it takes its arguments; the data will tell how long a schedule lasts
     parts.build_network(config, num_labels=2)  # whether it takes such features; the data will tell the labels
     return parts
 

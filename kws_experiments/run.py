@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-import json
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -12,23 +9,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from filelock import Timeout
 
 from kws_data.atomic import lock_for
-from kws_data.catalog import SILENCE, UNKNOWN
-from kws_data.corpus import Corpus, build_corpus
-from kws_data.datasets import Folder
 from kws_data.errors import KwsError
-from kws_data.splits import SPLITS, TESTING, TRAINING, VALIDATION, ListSplit
+from kws_data.splits import TRAINING, VALIDATION
 from kws_experiments import tensorflow_setup
 from kws_experiments.config import fingerprint
 from kws_experiments.folder import RunFolder, write_text
 from kws_experiments.parts import Parts, build_parts, check_top_level
+from kws_experiments.run_data import (
+    balancing_weights,
+    clip_source,
+    examples_fingerprint,
+    prepare_data,
+    write_data_tables,
+)
 from kws_experiments.saved_model import save_model
+from kws_experiments.start_from import start_from
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
     from kws_data.pipeline import ClipSource
 
@@ -83,13 +87,12 @@ def _run(config: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
     write_data_tables(folder, corpus, examples, labels)
 
     from kws_data.pipeline import told_plainly
+    from kws_experiments.results import draw_figures, evaluate_network
 
     source = clip_source(config, parts, corpus, examples)
-    tensorflow_setup.seed_everything(config["seed"])  # initial weights depend on nothing built before
-    network = parts.build_network(config, len(labels))
     try:
         with told_plainly():
-            history = train_network(folder, config, parts, source, network)
+            network, history = train_network(folder, config, parts, source, labels)
             result = evaluate_network(folder, config, parts, source, network, labels)
             draw_figures(folder, parts, source, history, result, labels)
     finally:
@@ -100,112 +103,45 @@ def _run(config: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
     return result
 
 
-def prepare_data(config: dict[str, Any], parts: Parts) -> tuple[Corpus, pd.DataFrame, list[str]]:
-    """Locate, catalog, split and decode the data, and draw the task's examples from it.
+def build_for_training(
+    config: dict[str, Any], parts: Parts, num_labels: int, *, total_steps: int, steps_per_epoch: int
+) -> tuple[tf.distribute.Strategy, keras.Model, keras.optimizers.Optimizer]:
+    """The network with its initial weights and its optimizer, on the devices that share the work."""
+    from kws_experiments.training_step import device_strategy
 
-    Returns:
-        the corpus, the examples of all splits, and the class names.
-    """
-    corpus = build_corpus(
-        parts.dataset.locate(),
-        parts.split,
-        sample_rate=parts.sample_rate,
-        clip_samples=parts.nominal_samples,
-        data_seed=config["data_seed"],
-        unknown_folders=parts.task.unknown_folders,
-        noise_folders=parts.noise_folders,
-        background_noise_weight=config["noise"]["background_noise_weight"],
-        speaker_pattern=parts.dataset.speaker_pattern,
-    )
-    labels = parts.task.labels(corpus)
-    examples = parts.task.examples(corpus, config["data_seed"])
-    counts = examples["split"].value_counts()
-    words = set(labels) - {SILENCE, UNKNOWN}
-    wanted = examples[examples["word"].isin(words)]
-    for split in (TRAINING, VALIDATION):
-        if not (wanted["split"] == split).any():
-            raise KwsError(
-                f"split: no clip of the task's words is for {split} ({len(corpus.clips)} clips in '{corpus.roots[0]}');"
-                " choose another split= or other percentages"
-            )
-    if isinstance(parts.dataset, Folder) and not isinstance(parts.split, ListSplit):
-        lists = sorted(path.name for path in corpus.roots[0].glob("*_list.txt"))
-        if lists:
-            log.info("%s of the data set are not read; split=lists does", " and ".join(lists))
-    unheard = words - set(wanted.loc[wanted["split"] == TRAINING, "word"])
-    if unheard:
-        log.warning("no training clip of %s: the model can't learn what it never hears", ", ".join(sorted(unheard)))
-    log.info(
-        "data: '%s'; %d classes; examples: %s",
-        corpus.roots[0],
-        len(labels),
-        ", ".join(f"{counts.get(split, 0)} {split}" for split in SPLITS),
-    )
-    return corpus, examples, labels
-
-
-def clip_source(config: dict[str, Any], parts: Parts, corpus: Corpus, examples: pd.DataFrame) -> ClipSource:
-    """What fills the run's batches with samples."""
-    from kws_data.pipeline import ClipSource
-
-    return ClipSource(
-        corpus,
-        examples,
-        clip_samples=parts.clip_samples,
-        silence_samples=parts.nominal_samples,
-        silence_kind=parts.task.silence_kind,
-        data_seed=config["data_seed"],
-        seed=config["seed"],
-    )
-
-
-def examples_fingerprint(examples: pd.DataFrame, labels: list[str]) -> str:
-    """12 hex digits that name exactly these clips (by content) in these splits with these labels."""
-    rows = examples[["split", "label", "path", "offset", "length", "content"]]
-    digest = hashlib.sha256(json.dumps(labels).encode())
-    digest.update(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())
-    return digest.hexdigest()[:12]
-
-
-def write_data_tables(folder: RunFolder, corpus: Corpus, examples: pd.DataFrame, labels: list[str]) -> None:
-    """Write what the run is trained on: counts, and the files set aside with their reasons."""
-    from kws_data.describe import summary
-
-    write_text(folder.labels, "\n".join(labels) + "\n")
-    write_text(folder.data / "catalog_summary.csv", summary(corpus.clips, corpus.sample_rate).to_csv(index=False))
-    counts = examples.assign(label=[labels[label] for label in examples["label"]])
-    table = pd.crosstab(counts["label"], counts["split"]).reindex(index=labels, columns=list(SPLITS), fill_value=0)
-    write_text(folder.data / "label_counts.csv", table.to_csv())
-    aside = corpus.set_aside.assign(root=[str(corpus.roots[source]) for source in corpus.set_aside["source"]])
-    write_text(folder.data / "set_aside.csv", aside[["root", "path", "split", "error"]].to_csv(index=False))
-    if len(aside):
-        twins = int(aside["error"].str.startswith("same audio").sum())
-        log.warning(
-            "%d files are set aside (%d unreadable, %d training clips whose audio is also held out): see %s",
-            len(aside), len(aside) - twins, twins, folder.data / "set_aside.csv",
-        )  # fmt: skip
+    strategy = device_strategy(parts.settings.strategy)
+    tensorflow_setup.seed_everything(config["seed"])  # initial weights depend on nothing built before
+    with strategy.scope():
+        network = parts.build_network(config, num_labels)
+        optimizer = parts.build_optimizer(config, network, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+    return strategy, network, optimizer
 
 
 def train_network(
-    folder: RunFolder, config: dict[str, Any], parts: Parts, source: ClipSource, network: keras.Model
-) -> pd.DataFrame:
-    """Adapt what is adapted on training clips, train, and leave the best weights in `network`."""
-    import keras
-
+    folder: RunFolder, config: dict[str, Any], parts: Parts, source: ClipSource, labels: list[str]
+) -> tuple[keras.Model, pd.DataFrame]:
+    """Build the network, adapt what is adapted on training clips, and train: the best weights, and the history."""
     from kws_data.front_end import FrontEnd
     from kws_data.pipeline import batches, evaluation_batches, host_batches, training_plan
-    from kws_experiments.training import train
+    from kws_experiments.tensorboard_log import TensorBoardLog
+    from kws_experiments.training import Diverged, train
     from kws_models.layers import adapt_normalization, unadapted_normalization
 
-    threads = config["pipeline"]["threads"]
+    settings, threads = parts.settings, config["pipeline"]["threads"]
+    plan = training_plan(source, settings.batch_size, balanced=settings.class_balance == "sampling")
+    total_steps = settings.total_steps(plan.steps_per_epoch)
+    strategy, network, optimizer = build_for_training(
+        config, parts, len(labels), total_steps=total_steps, steps_per_epoch=plan.steps_per_epoch
+    )
     if parts.features.normalise:
         plain = evaluation_batches(source, TRAINING, None, threads=threads)
         parts.features.adapt((batch["inputs"], batch["lengths"]) for batch in plain)
     if unadapted_normalization(network):
         plain = evaluation_batches(source, TRAINING, parts.features, threads=threads)
         adapt_normalization(network, (batch["inputs"] for batch in plain))
-    plan = training_plan(source, parts.settings.batch_size)
-    total_steps = parts.settings.total_steps(plan.steps_per_epoch)
+    if config["start_from"] is not None:
+        started_from = start_from(config["start_from"], network, parts.features, labels, config)
+        folder.write_record(started_from_sha256=started_from)
 
     def stream(step: int) -> Any:
         arguments = {"augmentation": parts.augmentation, "start_step": step, "steps": total_steps, "threads": threads}
@@ -213,116 +149,41 @@ def train_network(
             return host_batches(source, TRAINING, plan, **arguments)
         return batches(source, TRAINING, plan, features=parts.features, **arguments)
 
+    class_weights = np.ones(len(labels))
+    if settings.class_balance == "weights":
+        class_weights = balancing_weights(source.labels[source.ids(TRAINING)], len(labels))
     validation = evaluation_batches(source, VALIDATION, parts.features, threads=threads)
     frames, bins = parts.features.output_shape_for(parts.nominal_samples)
     megabytes = len(source.ids(VALIDATION)) * frames * bins * 4 / 1e6
     on_disk = megabytes > config["pipeline"]["cache_memory_mb"]
-    network.optimizer = parts.optimizer  # Keras's callbacks look for it there
-    callbacks = [keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False)] * parts.settings.tensorboard
     log.info("%s: %d parameters, %d steps", config["model"]["_target_"], network.count_params(), total_steps)
     with tempfile.TemporaryDirectory(dir=folder.path, prefix=".validation-") as scratch:
-        return train(
-            network,
-            parts.optimizer,
-            parts.settings,
-            stream=stream,
-            front_end=FrontEnd(parts.features, parts.augmentation, variable_length=parts.clip_samples is None)
-            if config["pipeline"]["on_device"]
-            else None,
-            validation=validation.cache(f"{scratch}/features") if on_disk else validation.cache(),
-            steps_per_epoch=plan.steps_per_epoch,
-            total_steps=total_steps,
-            files=folder.training,
-            callbacks=callbacks,
-        )
-
-
-def evaluate_network(
-    folder: RunFolder,
-    config: dict[str, Any],
-    parts: Parts,
-    source: ClipSource,
-    network: keras.Model,
-    labels: list[str],
-) -> dict[str, Any]:
-    """Predict the test split (validation where there is none), and write predictions and metrics."""
-    from kws_data.atomic import replace_file
-    from kws_data.pipeline import evaluation_batches
-    from kws_experiments import evaluation
-    from kws_experiments.training import inference, predict
-
-    threads = config["pipeline"]["threads"]
-    split = TESTING if len(source.ids(TESTING)) else VALIDATION
-    if split == VALIDATION:
-        log.warning("the split leaves no clip for testing: the figures below are of the validation clips")
-    stream = evaluation_batches(source, split, parts.features, threads=threads)
-    infer = inference(network, stream)
-    logits, _, ids = predict(infer, stream)
-    predictions = evaluation.predictions_table(source.examples, labels, logits, ids)
-    with replace_file(folder.predictions) as temporary:
-        predictions.to_parquet(temporary, index=False)
-    result = {"split": split, "parameters": network.count_params()} | evaluation.metrics(predictions, labels)
-    result |= {"data_licence": parts.dataset.licence, "data_citation": parts.dataset.citation}
-    result["accuracy_at_snr"] = accuracy_at_snr(config, parts, source, infer)
-    write_text(folder.metrics, json.dumps(result, indent=2) + "\n")
-    return result
-
-
-def accuracy_at_snr(config: dict[str, Any], parts: Parts, source: ClipSource, infer: Any) -> list[dict[str, Any]]:
-    """Accuracy of validation and testing with noise at each of `evaluation.snr_db`, over all clips but silence rows.
-
-    The noise is of the split's own part of the recordings, and the same from run to run.
-    """
-    import numpy as np
-
-    from kws_data.augment.augmentation import Augmentation
-    from kws_data.augment.background_noise import BackgroundNoise
-    from kws_data.pipeline import evaluation_batches
-    from kws_experiments.training import predict
-
-    if config["evaluation"]["snr_db"] and source.corpus.noise.generated:
-        log.warning("evaluation.snr_db is passed over: there are no noise recordings (noise.dirs adds some)")
-        return []
-    rows = []
-    splits = [split for split in (VALIDATION, TESTING) if len(source.context(split).words)]
-    for split, snr_db in itertools.product(splits, config["evaluation"]["snr_db"]):
-        noise = Augmentation({"background_noise": BackgroundNoise(None, 1.0, (snr_db, snr_db))}, clipping="leave")
-        stream = evaluation_batches(
-            source, split, parts.features, augmentation=noise, threads=config["pipeline"]["threads"]
-        )
-        logits, truth, ids = predict(infer, stream)
-        spoken = np.isin(ids, source.context(split).words)
-        rows.append({"split": split, "snr_db": snr_db, "accuracy": float((logits.argmax(1) == truth)[spoken].mean())})
-        log.info("%s at %g dB SNR: %.1f %%", split, snr_db, 100 * rows[-1]["accuracy"])
-    return rows
-
-
-def draw_figures(
-    folder: RunFolder,
-    parts: Parts,
-    source: ClipSource,
-    history: pd.DataFrame,
-    result: dict[str, Any],
-    labels: list[str],
-) -> None:
-    """Training curves, confusion matrix, and the first training batch as the model sees it."""
-    import numpy as np
-
-    from kws_data.pipeline import batches, training_plan
-    from kws_experiments import figures
-    from kws_experiments.training import best_row
-
-    folder.figures.mkdir(exist_ok=True)
-    best = best_row(history.to_dict("records"), parts.settings.monitor)
-    figures.save(figures.training_curves(history, best), folder.figures / "training_curves.png")
-    title = f"{result['split']}: {result['accuracy']:.1%} of {result['clips']} clips"
-    matrix = figures.confusion(np.array(result["confusion_matrix"]), labels, title)
-    figures.save(matrix, folder.figures / "confusion_matrix.png")
-    if result["accuracy_at_snr"]:
-        figures.save(figures.accuracy_against_noise(result), folder.figures / "accuracy_against_noise.png")
-    plan = training_plan(source, batch_size=16)
-    heard = next(iter(batches(source, TRAINING, plan, augmentation=parts.augmentation, steps=1, threads=1)))
-    waveforms = heard["inputs"]
-    titles = [labels[label] for label in heard["labels"].numpy()]
-    picture = figures.clips(waveforms.numpy(), parts.features(waveforms).numpy(), titles, parts.sample_rate)
-    figures.save(picture, folder.figures / "training_batch.png")
+        try:
+            history = train(
+                network,
+                optimizer,
+                settings,
+                schedule=parts.schedule,
+                learning_rate=config["optimizer"]["learning_rate"],
+                stream=stream,
+                front_end=FrontEnd(parts.features, parts.augmentation, variable_length=parts.clip_samples is None)
+                if config["pipeline"]["on_device"]
+                else None,
+                validation=validation.cache(f"{scratch}/features") if on_disk else validation.cache(),
+                labels=labels,
+                class_weights=class_weights.tolist(),
+                strategy=strategy,
+                steps_per_epoch=plan.steps_per_epoch,
+                total_steps=total_steps,
+                files=folder.training,
+                callbacks=[TensorBoardLog(folder.tensorboard, labels)] if settings.tensorboard else [],
+            )
+        except Diverged as error:
+            clips = source.examples.loc[error.ids, ["path", "offset", "word", "speaker"]]
+            write_text(folder.diverged, clips.to_csv(index_label="example"))
+            raise KwsError(
+                f"training diverged: {error}, at learning rate {error.learning_rate:g}; the batch's {len(clips)} clips"
+                f" are in '{folder.diverged}', the last good state is kept; try a lower optimizer.learning_rate, or"
+                " optimizer.global_clipnorm=1"
+            ) from error
+    return network, history

@@ -37,18 +37,26 @@ def save_model(path: Path, features: FeatureLayer, network: keras.Model, clip_sa
         model.save(temporary)
 
 
-def load_model(run: Path) -> keras.Model:
-    """The model of a run's folder, as `save_model` wrote it.
+def load_model(run: Path, file: Path | None = None) -> keras.Model:
+    """The model of a run's folder, as `save_model` wrote it, or one in another `file` of the same run.
 
     Raises:
         KwsError: `run` is no folder of a finished run.
     """
     folder = RunFolder(run)
-    if not folder.model.is_file():
+    file = file or folder.model
+    if not file.is_file():
         raise KwsError(f"'{run}' holds no model.keras: give the folder of a finished run")
     import keras
 
-    config = RunFolder(run).read_config()
+    config = folder.read_config()
     for key in ("features", "model"):  # importing a layer's module makes it known to Keras
         importlib.import_module(config[key]["_target_"].rpartition(".")[0])
-    return keras.models.load_model(folder.model)
+    return keras.models.load_model(file)
+
+
+def network_of(model: keras.Model) -> keras.Model:
+    """The part of a saved model that takes features."""
+    import keras
+
+    return next(layer for layer in model.layers if isinstance(layer, keras.Model))

@@ -1,0 +1,66 @@
+"""What `conf/trainer/` chooses, checked; imports no TensorFlow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kws_data.checks import check_flag, check_number, check_whole
+
+MONITORS = {"val_accuracy": 1, "val_loss": -1}  # and whether more or less is better
+CLASS_BALANCES = ("none", "weights", "sampling")
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+STRATEGIES = ("none", "mirrored")
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """What `conf/trainer/` chooses; the YAML says what each key means."""
+
+    batch_size: int
+    epochs: int | None
+    steps: int | None
+    eval_every: int | None
+    checkpoint_every: int
+    early_stopping: int | None
+    monitor: str
+    restore_best: bool
+    label_smoothing: float
+    class_balance: str
+    ema_momentum: float | None
+    precision: str
+    strategy: str
+    jit_compile: bool | None
+    print_confusion: bool
+    tensorboard: bool
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(
+                "epochs and steps must not both be given or both be null,"
+                f" got {self.epochs} and {self.steps}; trainer.epochs=null trains by steps"
+            )
+        for name in ("batch_size", "epochs", "steps", "eval_every", "checkpoint_every", "early_stopping"):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), 1)
+        for name in ("restore_best", "print_confusion", "tensorboard"):
+            check_flag(name, getattr(self, name))
+        if self.jit_compile is not None:
+            check_flag("jit_compile", self.jit_compile)
+        for name, least, most in (("label_smoothing", 0, 0.99), ("ema_momentum", 0, 0.999999)):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), least, most)
+        for name, choices in (
+            ("monitor", MONITORS),
+            ("class_balance", CLASS_BALANCES),
+            ("precision", PRECISIONS),
+            ("strategy", STRATEGIES),
+        ):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got '{getattr(self, name)}'")
+        if self.strategy == "mirrored" and self.precision == "mixed_float16":
+            # the loss scale follows from one replica's gradients, and Keras keeps a scale per replica
+            raise ValueError("strategy=mirrored goes with precision float32 or mixed_bfloat16, not mixed_float16")
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Steps of the whole training."""
+        return self.steps if self.steps is not None else (self.epochs or 0) * steps_per_epoch
