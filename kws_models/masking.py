@@ -109,6 +109,22 @@ def batch_norm(x: keras.KerasTensor, num_frames: keras.KerasTensor | None, **arg
     return MaskedBatchNormalization(**arguments)(x, num_frames)
 
 
+def average_pool(
+    x: keras.KerasTensor, num_frames: keras.KerasTensor | None, *, pool_size: Sequence[int]
+) -> tuple[keras.KerasTensor, keras.KerasTensor | None]:
+    """Averages over windows side by side, and how many of them hold no padding.
+
+    [batch, frames, bins, channels] → [batch, frames // pool, bins // pool, channels]; what is left over at the ends,
+    less than a window, is dropped.
+    """
+    pool = tuple(pool_size)
+    if num_frames is None:
+        return keras.layers.AveragePooling2D(pool)(x), None
+    # A batch of clips that are all shorter than a window still makes one window, which none of them counts.
+    x = keras.layers.ZeroPadding2D(((0, pool[0] - 1), (0, 0)))(x)
+    return keras.layers.AveragePooling2D(pool)(x), num_frames // pool[0]
+
+
 def global_average_pool(x: keras.KerasTensor, num_frames: keras.KerasTensor | None) -> keras.KerasTensor:
     """[batch, frames, bins, channels] → [batch, channels], over the frames that are not padding."""
     if num_frames is None:

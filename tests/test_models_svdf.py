@@ -1,0 +1,335 @@
+"""SVDF: the example's arithmetic, whole clips and frame by frame; and the network on top of it."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kws_models.svdf import SVDF, LastFrames, low_latency_svdf
+
+
+def features_of(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def layer_of(bins, *arguments, **options):
+    """A built layer, its bias included, off its initial weights."""
+    layer = SVDF(*arguments, **options)
+    layer.build((None, None, bins))
+    for seed, weight in enumerate(layer.weights):
+        weight.assign(features_of(*weight.shape, seed=seed))
+    return layer
+
+
+def streamed(layer, clips):
+    """[batch, frames, units]: the outputs of `step`, one after another."""
+    state = layer.initial_state(len(clips))
+    outputs = []
+    for place in range(clips.shape[1]):
+        output, state = layer.step(clips[:, place], state)
+        outputs.append(np.array(output))
+    return np.stack(outputs, axis=1)
+
+
+def examples_units(window, frequency_kernel, time_kernel, bias, rank):
+    """create_low_latency_svdf_model up to its first_bias, in float64 and its own order.
+
+    window: [batch, memory, bins] → [batch, units].
+    """
+    batch, memory, bins = window.shape
+    filters = frequency_kernel.shape[1]
+    # The frequency filters slide over the flattened fingerprint in steps of one frame.
+    fingerprint = window.reshape(batch, memory * bins).astype(np.float64)
+    activations_time = np.zeros((filters, batch, memory))
+    for frame in range(memory):
+        activations_time[:, :, frame] = (fingerprint[:, frame * bins : (frame + 1) * bins] @ frequency_kernel).T
+    outputs = np.zeros((filters, batch))
+    for number in range(filters):
+        outputs[number] = activations_time[number] @ time_kernel[:, number]
+    units_output = outputs.reshape(filters // rank, rank, batch).sum(axis=1)
+    return units_output.T + bias
+
+
+# --- the layer
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    units=st.integers(1, 5),
+    memory_size=st.integers(1, 7),
+    rank=st.integers(1, 3),
+    frames=st.integers(1, 10),
+    bins=st.integers(1, 6),
+    batch=st.integers(1, 3),
+    activation=st.sampled_from([None, "relu"]),
+    seed=st.integers(0, 1000),
+)
+def test_whole_clips_and_streams_give_the_examples_outputs(
+    units, memory_size, rank, frames, bins, batch, activation, seed
+):
+    clips = features_of(batch, frames, bins, seed=seed)
+    layer = layer_of(bins, units, memory_size, rank=rank, activation=activation)
+    padded = np.concatenate([np.zeros((batch, memory_size - 1, bins)), clips], axis=1)
+    weights = [np.array(weight, np.float64) for weight in layer.weights]
+    expected = np.stack(
+        [
+            examples_units(padded[:, end - memory_size : end], *weights, rank)
+            for end in range(memory_size, memory_size + frames)
+        ],
+        axis=1,
+    )
+    if activation == "relu":
+        expected = np.maximum(expected, 0)
+
+    every_frame = SVDF(units, memory_size, rank=rank, activation=activation, return_sequences=True)
+    every_frame.build(clips.shape)
+    every_frame.set_weights(layer.get_weights())
+    np.testing.assert_allclose(every_frame(clips), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(every_frame(clips, training=True), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(layer(clips), expected[:, -1], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(layer(clips, training=True), expected[:, -1], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(streamed(layer, clips), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_stream_forgets_what_is_older_than_its_memory():
+    layer = layer_of(5, 4, 6, rank=2)
+    clips = features_of(2, 30, 5)
+    np.testing.assert_allclose(streamed(layer, clips)[:, -1], streamed(layer, clips[:, -6:])[:, -1], atol=1e-4)
+
+
+def test_a_step_runs_as_a_graph_and_before_any_call():
+    layer = SVDF(4, 6, rank=2, activation="relu")
+
+    @tf.function(input_signature=[tf.TensorSpec((2, 5)), tf.TensorSpec((2, 6, 8))])
+    def step(frame, state):
+        return layer.step(frame, state)
+
+    clips = features_of(2, 9, 5)
+    state = layer.initial_state(2)
+    assert state.shape == (2, 6, 8)
+    for place in range(clips.shape[1]):
+        output, state = step(clips[:, place], state)
+    np.testing.assert_allclose(output, layer(clips), atol=1e-5)
+    assert [weight.name for weight in layer.weights] == ["frequency_kernel", "time_kernel", "bias"]
+
+
+@pytest.mark.parametrize("return_sequences", [False, True])
+def test_symbolic_shapes_are_the_real_ones(return_sequences):
+    for frames in (12, 3, None):
+        x = keras.Input((frames, 5))
+        y = SVDF(4, 6, return_sequences=return_sequences)(x)
+        assert y.shape == ((None, frames, 4) if return_sequences else (None, 4))
+        outputs = keras.Model(x, y).predict(features_of(2, frames or 8, 5), verbose=0)
+        assert outputs.shape == ((2, frames or 8, 4) if return_sequences else (2, 4))
+
+
+def test_training_has_the_gradients_of_the_filters_themselves():
+    layer = layer_of(5, 4, 6, rank=2, activation="relu")
+    clips = tf.constant(features_of(3, 6, 5))
+    gradients = []
+    for training in (True, False):
+        with tf.GradientTape() as tape:
+            tape.watch(clips)
+            loss = tf.reduce_sum(tf.square(layer(clips, training=training)))
+        gradients.append(tape.gradient(loss, [clips, *[weight.value for weight in layer.trainable_variables]]))
+    for multiplied_out, factored in zip(*gradients, strict=True):
+        np.testing.assert_allclose(multiplied_out, factored, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("training", [True, False])
+def test_mixed_precision_stays_near_float32(policy, training):
+    clips = features_of(2, 20, 10)
+    plain, mixed = SVDF(8, 20, rank=2), SVDF(8, 20, rank=2, dtype=policy)
+    mixed.build(clips.shape)
+    plain.build(clips.shape)
+    weights = [0.01 * features_of(*weight.shape) for weight in plain.weights]
+    plain.set_weights(weights)
+    mixed.set_weights(weights)
+    outputs, step_outputs = mixed(clips, training=training), streamed(mixed, clips)[:, -1]
+    assert outputs.dtype == mixed.compute_dtype
+    assert str(step_outputs.dtype) == mixed.compute_dtype
+    expected = np.array(plain(clips))
+    rounding = {"mixed_float16": 2e-3, "mixed_bfloat16": 2e-2}[policy] * np.abs(expected).max()
+    np.testing.assert_allclose(tf.cast(outputs, tf.float32), expected, atol=rounding)
+    np.testing.assert_allclose(step_outputs.astype(np.float32), expected, atol=rounding)
+
+
+def test_the_two_kernels_start_from_different_numbers():
+    layer = SVDF(3, 5)
+    layer.build((None, None, 5))
+    assert np.abs(layer.frequency_kernel.numpy() - layer.time_kernel.numpy()).min() > 0
+
+
+def test_a_layers_config_makes_the_same_layer():
+    layer = SVDF(4, 6, rank=3, activation="relu", return_sequences=True, time_initializer="he_normal", name="ear")
+    copy = SVDF.from_config(layer.get_config())
+    assert copy.get_config() == layer.get_config()
+    assert (copy.units, copy.memory_size, copy.rank, copy.return_sequences, copy.name) == (4, 6, 3, True, "ear")
+    assert copy.activation is keras.activations.relu
+    assert isinstance(copy.time_initializer, keras.initializers.HeNormal)
+
+
+@pytest.mark.parametrize("parameter", ["units", "memory_size", "rank"])
+def test_a_layer_without_filters_is_refused(parameter):
+    with pytest.raises(ValueError, match=f"^{parameter}: must be at least 1, got 0$"):
+        SVDF(**{"units": 4, "memory_size": 6, parameter: 0})
+
+
+def test_last_frames_ends_each_clip_where_its_padding_begins():
+    x = np.arange(1, 13, dtype=np.float32).reshape(2, 6, 1)
+    windows = np.array(LastFrames(4)(x, np.array([5, 2], np.int32)))
+    np.testing.assert_array_equal(windows[..., 0], [[2, 3, 4, 5], [0, 0, 7, 8]])
+
+
+# --- the network
+
+
+def small(input_shape, num_labels=3, **arguments):
+    return low_latency_svdf(input_shape, num_labels, **{"units": 8, **arguments})
+
+
+def test_the_parameter_count_is_the_examples():
+    # Of its trainable weights, as REFERENCE.md has it; the example's runtime memory is no weight here.
+    model = low_latency_svdf((98, 40), 12)
+    assert model.count_params() == 751_372
+    assert not model.non_trainable_weights
+    assert "751,372" in low_latency_svdf.__doc__
+
+
+def test_logits_are_the_examples():
+    model = small((20, 10))
+    for weight in model.weights:
+        weight.assign(features_of(*weight.shape) * 0.1)
+    frequency_kernel, time_kernel, bias, *linear = [np.array(weight, np.float64) for weight in model.weights]
+    features = features_of(4, 20, 10)
+    x = np.maximum(examples_units(features, frequency_kernel, time_kernel, bias, rank=2), 0)
+    for kernel, bias in zip(linear[::2], linear[1::2], strict=True):
+        x = x @ kernel + bias
+    assert len(linear) == 6
+    np.testing.assert_allclose(model(features), x, rtol=1e-4, atol=1e-4)
+
+
+def test_the_networks_svdf_layer_streams():
+    model = small((20, 10))
+    features = features_of(4, 20, 10)
+    output, state = None, model.get_layer("svdf").initial_state(4)
+    for place in range(20):
+        output, state = model.get_layer("svdf").step(features[:, place], state)
+    for layer in model.layers[model.layers.index(model.get_layer("svdf")) + 1 :]:
+        output = layer(output)
+    np.testing.assert_allclose(output, model(features), atol=1e-5)
+
+
+@pytest.mark.parametrize("input_shape", [(98, 257), (98, 40), (49, 10), (1, 1)])
+@pytest.mark.parametrize("memory_size", [None, 30])
+def test_any_feature_shape_and_memory_will_do(input_shape, memory_size):
+    logits = small(input_shape, memory_size=memory_size)(features_of(2, *input_shape))
+    assert logits.shape == (2, 3)
+    assert np.isfinite(logits).all()
+
+
+def test_the_examples_initialisers_and_dropout():
+    model = low_latency_svdf((98, 40), 12)
+    for weight in model.weights:
+        if weight.name == "bias":
+            assert not np.any(weight)
+        else:
+            assert np.abs(weight).max() <= 0.02  # cut at two deviations
+            assert np.std(weight) == pytest.approx(0.0088, rel=0.1)
+    dropouts = [place for place, layer in enumerate(model.layers) if isinstance(layer, keras.layers.Dropout)]
+    assert [type(model.layers[place - 1]).__name__ for place in dropouts] == ["SVDF", "Dense", "Dense"]
+    assert all(model.layers[place].rate == 0.5 for place in dropouts)
+
+
+@pytest.mark.parametrize("frames", [30, None])
+def test_gradients_reach_all_weights(frames):
+    model = small((frames, 10), units=64, memory_size=30)
+    inputs = features_of(16, 30, 10)
+    if frames is None:
+        inputs = {"features": inputs, "num_frames": np.arange(15, 31, dtype=np.int32)}
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.square(model(inputs, training=True) - 1))
+    gradients = tape.gradient(loss, model.trainable_variables)
+    assert all(np.abs(gradient).max() > 0 for gradient in gradients)
+    # All of every kernel: nothing of the memory is out of reach.
+    assert all(np.abs(gradients[1][row]).max() > 0 for row in range(30))
+
+
+@pytest.mark.parametrize("frames", [30, None])
+def test_a_saved_model_loads_without_custom_objects(frames, tmp_path):
+    model = small((frames, 10), memory_size=20)
+    inputs = features_of(8, 30, 10)
+    if frames is None:
+        inputs = {"features": inputs, "num_frames": np.arange(15, 23, dtype=np.int32)}
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(inputs, np.arange(8) % 3, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded(inputs), model(inputs), atol=1e-6)
+
+
+def test_logits_stay_float32_in_mixed_precision():
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        model = small((49, 10))
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    assert model(features_of(1, 49, 10), training=True).dtype == tf.float32
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"input_shape": (None, 40)}, "memory_size: must be given where clips have no common length.*clip_ms=1000"),
+        ({"input_shape": (98, None)}, "input_shape: the number of bins must be known"),
+        ({"input_shape": (0, 40)}, "input_shape: low_latency_svdf needs at least 1 frames x 1 bins, got 0 x 40$"),
+        ({"input_shape": (98, 0)}, "input_shape: low_latency_svdf needs at least 1 frames x 1 bins, got 98 x 0$"),
+        ({"num_labels": 0}, "num_labels: must be at least 1, got 0$"),
+        ({"rank": 0}, "rank: must be at least 1, got 0$"),
+        ({"units": 0}, "units: must be at least 1, got 0$"),
+        ({"memory_size": 0}, "memory_size: must be at least 1, got 0$"),
+        ({"dropout_rate": 1.0}, "dropout_rate: must be at least 0 and below 1, got 1.0$"),
+    ],
+)
+def test_what_does_not_fit_is_named_in_one_line(arguments, message):
+    with pytest.raises(ValueError, match="^" + message) as error:
+        low_latency_svdf(**{"input_shape": (98, 40), "num_labels": 12, **arguments})
+    assert "\n" not in str(error.value)
+
+
+# --- clips of any length
+
+
+@pytest.fixture(scope="module")
+def any_length_model():
+    model = small((None, 10), memory_size=20)
+    for weight in model.weights:
+        weight.assign(features_of(*weight.shape) * 0.1)
+    return model
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=4),
+    padding=st.integers(0, 7),
+    seed=st.integers(0, 1000),
+)
+def test_logits_do_not_depend_on_the_padding(any_length_model, lengths, padding, seed):
+    clips = [features_of(length, 10, seed=seed + index) for index, length in enumerate(lengths)]
+    # Garbage, not zeros, in the frames that are padding.
+    batch = 100 * features_of(len(clips), max(lengths) + padding, 10, seed=seed + 100)
+    for row, clip in zip(batch, clips, strict=True):
+        row[: len(clip)] = clip
+    together = any_length_model({"features": batch, "num_frames": np.array(lengths, np.int32)})
+    for logits, clip in zip(together, clips, strict=True):
+        fixed = small((len(clip), 10), memory_size=20)
+        fixed.set_weights(any_length_model.get_weights())
+        np.testing.assert_allclose(logits, fixed(clip[None])[0], atol=1e-4)
+
+
+def test_a_clip_without_frames_has_finite_logits(any_length_model):
+    inputs = {"features": features_of(2, 12, 10), "num_frames": np.array([0, 12], np.int32)}
+    assert np.isfinite(any_length_model(inputs)).all()
