@@ -82,14 +82,15 @@ def check_parameters(*, at_least_one: dict[str, int], rates: dict[str, float] | 
     """Check counts and dropout rates of an architecture.
 
     Raises:
-        ValueError: a count below 1 or a rate outside [0, 1); the message starts with the parameter's name.
+        ValueError: a count below 1 or no whole number, or a rate outside [0, 1); the message starts with the parameter's
+            name.
     """
     for name, count in at_least_one.items():
-        if count < 1:
-            raise ValueError(f"{name}: must be at least 1, got {count}")
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"{name}: must be a whole number, at least 1, got {count!r}")
     for name, rate in (rates or {}).items():
-        if not 0 <= rate < 1:
-            raise ValueError(f"{name}: must be at least 0 and below 1, got {rate}")
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
+            raise ValueError(f"{name}: must be a number, at least 0 and below 1, got {rate!r}")
 
 
 def pair(name: str, value: Sequence[int]) -> tuple[int, int]:

@@ -174,7 +174,7 @@ def test_a_layers_config_makes_the_same_layer():
 
 @pytest.mark.parametrize("parameter", ["units", "memory_size", "rank"])
 def test_a_layer_without_filters_is_refused(parameter):
-    with pytest.raises(ValueError, match=f"^{parameter}: must be at least 1, got 0$"):
+    with pytest.raises(ValueError, match=f"^{parameter}: must be a whole number, at least 1, got 0$"):
         SVDF(**{"units": 4, "memory_size": 6, parameter: 0})
 
 
@@ -287,11 +287,11 @@ def test_logits_stay_float32_in_mixed_precision():
         ({"input_shape": (98, None)}, "input_shape: the number of bins must be known"),
         ({"input_shape": (0, 40)}, "input_shape: low_latency_svdf needs at least 1 frames x 1 bins, got 0 x 40$"),
         ({"input_shape": (98, 0)}, "input_shape: low_latency_svdf needs at least 1 frames x 1 bins, got 98 x 0$"),
-        ({"num_labels": 0}, "num_labels: must be at least 1, got 0$"),
-        ({"rank": 0}, "rank: must be at least 1, got 0$"),
-        ({"units": 0}, "units: must be at least 1, got 0$"),
-        ({"memory_size": 0}, "memory_size: must be at least 1, got 0$"),
-        ({"dropout_rate": 1.0}, "dropout_rate: must be at least 0 and below 1, got 1.0$"),
+        ({"num_labels": 0}, "num_labels: must be a whole number, at least 1, got 0$"),
+        ({"rank": 0}, "rank: must be a whole number, at least 1, got 0$"),
+        ({"units": 0}, "units: must be a whole number, at least 1, got 0$"),
+        ({"memory_size": 0}, "memory_size: must be a whole number, at least 1, got 0$"),
+        ({"dropout_rate": 1.0}, "dropout_rate: must be a number, at least 0 and below 1, got 1.0$"),
     ],
 )
 def test_what_does_not_fit_is_named_in_one_line(arguments, message):

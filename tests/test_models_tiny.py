@@ -111,7 +111,7 @@ def test_logits_stay_float32_in_mixed_precision(build):
         ({"input_shape": (98, None)}, "input_shape: the number of bins must be known"),
         ({"input_shape": (0, 40)}, "input_shape: NAME needs at least 1 frames x 1 bins, got 0 x 40$"),
         ({"input_shape": (98, 0)}, "input_shape: NAME needs at least 1 frames x 1 bins, got 98 x 0$"),
-        ({"num_labels": 0}, "num_labels: must be at least 1, got 0$"),
+        ({"num_labels": 0}, "num_labels: must be a whole number, at least 1, got 0$"),
     ],
 )
 @pytest.mark.parametrize("build", FAMILY)
@@ -124,5 +124,5 @@ def test_what_does_not_fit_is_named_in_one_line(build, arguments, message):
 @pytest.mark.parametrize("rate", [-0.1, 1.0])
 @pytest.mark.parametrize("build", [tiny_conv, tiny_embedding_conv])
 def test_a_bad_dropout_rate_is_named_first(build, rate):
-    with pytest.raises(ValueError, match=f"^dropout_rate: must be at least 0 and below 1, got {rate}$"):
+    with pytest.raises(ValueError, match=f"^dropout_rate: must be a number, at least 0 and below 1, got {rate}$"):
         build((98, 40), 12, dropout_rate=rate)
