@@ -272,13 +272,13 @@ def show(rates: pd.DataFrame, options: argparse.Namespace) -> None:
                 soft_wrap=True,
             )
     console.print(
-        f"{available_cpus()} cores ({_processor()}), TensorFlow {tf.__version__}, {options.threads} threads,"
+        f"{available_cpus()} cores ({processor()}), TensorFlow {tf.__version__}, {options.threads} threads,"
         f" batches of {options.batch_size}, median of {len(rates)} rounds",
         soft_wrap=True,
     )
 
 
-def _processor() -> str:
+def processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

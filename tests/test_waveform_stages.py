@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 from scipy import signal, stats
+from threadpoolctl import threadpool_limits
 
 from kws_data.audio import read_pcm
 from kws_data.augment.augmentation import Augmentation
@@ -240,14 +242,14 @@ def test_draws_depend_on_seed_epoch_id_and_name(name: str) -> None:
         assert (other != first).any(axis=1).mean() > (0 if name == "polarity" else 0.8)
 
 
-@pytest.mark.parametrize("name", ["gain", "polarity", "white_noise", "background_noise", "time_mask", "speed"])
+@pytest.mark.parametrize("name", ["gain", "polarity", "white_noise", "background_noise", "time_mask"])
 def test_two_stages_of_a_kind_draw_independently(name: str) -> None:
     batch = tiny(2000, 30)
     chain = Augmentation({"one": STAGES[name](), "two": STAGES[name]()})
     drawn = chain.prepare(batch, Draws(0, 0, batch.ids), context(30))
     pairs = {
         "gain": "factor", "polarity": "sign", "white_noise": "scale", "background_noise": "amount",
-        "time_mask": "start", "speed": "factor",
+        "time_mask": "start",
     }  # fmt: skip
     one, two = (drawn[f"{stage}/{pairs[name]}"] for stage in ("one", "two"))
     assert np.std(one) > 0
@@ -362,7 +364,7 @@ def pitch(row: np.ndarray) -> float:
     return float(spectrum.argmax() * RATE / (8 * len(row)))
 
 
-@pytest.mark.parametrize("factor", [0.5, 0.9, 1.1, 2.0])
+@pytest.mark.parametrize("factor", [0.5, 0.85, 0.9, 1.1, 1.15, 2.0])
 @pytest.mark.parametrize("clip_samples", [RATE, None])
 def test_a_faster_clip_is_higher_and_shorter(factor: float, clip_samples: int | None) -> None:
     batch = batch_of([tone(440)])
@@ -377,19 +379,88 @@ def test_a_faster_clip_is_higher_and_shorter(factor: float, clip_samples: int | 
         assert sounding[0] == pytest.approx(RATE - 1 - sounding[-1], abs=40)
 
 
-def test_speed_interpolates_faithfully() -> None:
-    row = augmented(Speed((1.1, 1.1)), batch_of([tone(1000)]))[0].astype(float)
-    place = (np.arange(1000, 15_000) - (RATE - 1) / 2) * 1.1 + (RATE - 1) / 2
-    place, row = place[1000:-1000], row[2000:14_000]
-    expected = 10_000 / 32768 * np.sin(2 * np.pi * 1000 * place / RATE)
-    assert db(((row - expected) ** 2).mean() / (expected**2).mean()) < -40
+@pytest.mark.parametrize("factor", [0.5, 0.85, 0.9025, 1.1, 1.1575, 2.0])
+def test_speed_keeps_the_band_that_both_rates_have(factor: float) -> None:
+    middle, place = (RATE - 1) / 2, np.arange(5000, 11_000)
+    for frequency in np.array([0.01, 0.1, 0.4, 0.76]) * 8000 / max(1, factor):
+        row = augmented(Speed((factor, factor)), batch_of([tone(frequency)]))[0].astype(float)[place]
+        source = (place - middle) * factor + middle
+        expected = 10_000 / 32768 * np.sin(2 * np.pi * frequency * source / RATE)
+        assert db(((row - expected) ** 2).mean() / (expected**2).mean()) < -57
 
 
-def test_factors_are_uniform() -> None:
-    factors = drawn_by(Speed((0.8, 1.3), 0.5), tiny(samples=10), clip_samples=10)["factor"]
+@pytest.mark.parametrize("factor", [1.1, 1.15, 1.25, 1.5, 2.0])
+def test_what_becomes_too_high_for_the_rate_is_gone(factor: float) -> None:
+    nyquist = RATE / 2
+    for frequency in np.linspace(nyquist / factor, nyquist, 7)[:-1] + 20:
+        row = augmented(Speed((factor, factor)), batch_of([tone(frequency)]))[0].astype(float)
+        assert db((row[5000:11_000] ** 2).mean() / (tone(frequency) / 32768).var()) < -57
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.8, 0.95])
+def test_a_slower_clip_has_no_images_above_its_band(factor: float) -> None:
+    noise = np.random.default_rng(0).normal(0, 3000, RATE).astype(np.int16)
+    row = augmented(Speed((factor, factor)), batch_of([noise]))[0].astype(float)
+    spectrum = np.abs(np.fft.rfft(row * np.hanning(RATE))) ** 2
+    assert db(spectrum[int(8000 * factor) :].max() / spectrum[: int(6000 * factor)].mean()) < -50
+
+
+@pytest.mark.parametrize("stage", [Speed((1, 1)), Speed((0.999, 1.001)), Speed((0.8, 1.2), 0.0)])
+@pytest.mark.parametrize("clip_samples", [RATE, None])
+def test_at_its_own_speed_a_clip_keeps_its_bits(stage: Speed, clip_samples: int | None) -> None:
+    rows = [*MOVING_ROWS[:6], np.full(RATE, -32768, np.int16)]
+    rows = rows if clip_samples else [*rows, MOVING_ROWS[7][:777]]
+    batch = batch_of(rows)
+    before = batch.pcm.copy()
+    assert drawn_by(stage, batch, clip_samples=clip_samples) == {}
+    np.testing.assert_array_equal(batch.pcm, before)
+    assert batch.lengths.tolist() == [len(row) for row in rows]
+
+
+def test_factors_are_uniform_in_small_steps() -> None:
+    batch = tiny(samples=10)
+    stage = Speed((0.8, 1.3), 0.5)
+    factors = stage.factors(batch, Draws(0, 0, batch.ids))
     changed = factors != 1
     assert stats.binomtest(int(changed.sum()), MANY, 0.5).pvalue > 1e-3
     assert stats.kstest(factors[changed], stats.uniform(0.8, 0.5).cdf).pvalue > 1e-3
+    np.testing.assert_allclose(factors * 400, np.rint(factors * 400), atol=1e-9)
+    one, two = (stage.factors(batch, Draws(0, 0, batch.ids).of(name)) for name in ("one", "two"))
+    assert abs(np.corrcoef(one, two)[0, 1]) < 0.08
+
+
+def test_the_bits_do_not_depend_on_threads() -> None:
+    rows = [np.tile(MOVING_ROWS[place], 12) for place in range(4)]  # long enough for BLAS to want threads
+
+    def once(_: int = 0) -> bytes:
+        batch = batch_of(rows)
+        Speed((0.5, 2.0)).prepare(batch, Draws(3, 0, batch.ids), context(None))
+        return batch.pcm.tobytes()
+
+    with threadpool_limits(1):
+        alone = once()
+    with ThreadPoolExecutor(4) as threads:
+        assert set(threads.map(once, range(12))) == {alone}
+
+
+def test_an_overshoot_beyond_full_scale_is_clipped() -> None:
+    square = np.where(np.arange(RATE) // 100 % 2, -32768, 32767)
+    row = augmented(Speed((0.8, 0.8)), batch_of([square]))[0]
+    assert row.max() == np.float32(32767 / 32768)
+    assert row.min() == -1
+    source = np.rint((np.arange(RATE) - 7999.5) * 0.8 + 7999.5).astype(int)
+    plateau = (source % 100 > 5) & (source % 100 < 95)
+    assert (row * square[source] / 32768)[plateau].min() > 0.8  # and none wraps to the other sign
+
+
+def test_a_short_clip_that_a_shift_moved_is_not_cut_at_its_former_end() -> None:
+    batch = batch_of([np.pad(tone(440, 4000), (0, RATE - 4000))] * 30)
+    batch.lengths[:] = 4000
+    rows = augmented({"time_shift": TimeShift(100), "speed": Speed((0.8, 0.8))}, batch)
+    sounding = [np.flatnonzero(np.abs(row) > 1e-3) for row in rows]
+    later = [np.ptp(places) for places in sounding if places[0] > 30]
+    assert len(later) > 5
+    np.testing.assert_allclose(later, 5000, atol=40)
 
 
 def test_a_short_clip_in_its_padding_changes_its_length() -> None:

@@ -56,7 +56,8 @@ class Augmentation:
     def prepare(self, batch: ClipBatch, draws: Draws, context: StageContext) -> dict[str, np.ndarray]:
         """Draw every stage's parameters; stages that move samples do it in `batch`."""
         drawn: dict[str, np.ndarray] = {}
-        # Samples move before the graph runs: a stage in it that changes lengths must find them as they were moved.
+        # Stages on the host come first, as their samples move before the graph runs: mixup, whose parameters are
+        # samples, must find the clips' final lengths.
         for name, stage in sorted(self.waveform.items(), key=lambda item: _in_graph(item[1])):
             values = stage.prepare(batch, draws.of(name), context)
             drawn |= {f"{name}/{parameter}": value for parameter, value in values.items()}
