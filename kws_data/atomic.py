@@ -2,7 +2,8 @@
 
 A writer fills a temporary sibling (the same file system, so that the rename is one step) and renames it into place
 when it is complete and on the disk. A killed writer leaves at most a hidden `.NAME.<16 hex digits>.tmp` beside NAME,
-which the next holder of NAME's lock clears with `remove_leftovers`.
+which the next holder of NAME's lock clears with `remove_leftovers`, or the holder of a whole folder's lock with
+`remove_leftovers_below`.
 """
 
 import errno
@@ -75,6 +76,13 @@ def remove_leftovers(path: Path) -> None:
     for sibling in list(path.parent.iterdir()):
         if sibling.name != path.name and not is_lock(sibling.name) and written_for(sibling.name) == path.name:
             remove(sibling)
+
+
+def remove_leftovers_below(folder: Path) -> None:
+    """Remove what killed writers of anything in `folder` left. Only for the holder of the lock that they all held."""
+    for path in list(folder.rglob(".*.tmp*")):
+        if _LEFTOVER.fullmatch(path.name):
+            remove(path)
 
 
 def written_for(name: str) -> str:

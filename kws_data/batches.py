@@ -11,6 +11,7 @@ from kws_data.draws import Draws, permutation
 
 # Batches whose examples are sorted by length together; more sorts finer, fewer shuffles better.
 BUCKET_BATCHES = 50
+_TIMES = 2**40  # more than there are examples
 
 
 class BatchPlan:
@@ -22,7 +23,7 @@ class BatchPlan:
         seed: the run's seed; None keeps the order as it is.
         lengths: [examples] samples, given where batches shall hold clips of similar length.
         labels: [examples], given where an epoch, of as many clips as there are, shall hold every label equally often:
-            some clips several times (augmented alike), others not.
+            some clips several times, others not.
     """
 
     def __init__(
@@ -50,39 +51,55 @@ class BatchPlan:
 
     def batch_ids(self, step: int) -> np.ndarray:
         """The example ids of the batch at `step`, counted from 0 over all epochs: [batch] int64."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        order, batch_order = self._epoch_order(epoch)
-        start = int(batch_order[place]) * self.batch_size
-        return self.ids[order[start : start + self.batch_size]]
+        return self.ids[self._batch(step)[0]]
 
-    def _compute_order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """(places in `ids`, order of the batches) for one epoch."""
+    def draw_ids(self, step: int) -> np.ndarray:
+        """`batch_ids`, with the second and later times of an example in its epoch told apart: they draw anew."""
+        places, times = self._batch(step)
+        return self.ids[places] + times * _TIMES
+
+    def _batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """(places in `ids`, how often each has been in this epoch before) of the batch at `step`."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        order, times, batch_order = self._epoch_order(epoch)
+        start = int(batch_order[place]) * self.batch_size
+        return order[start : start + self.batch_size], times[start : start + self.batch_size]
+
+    def _compute_order(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(places in `ids`, how often each has been before, order of the batches) for one epoch."""
+        times = np.zeros(len(self.ids), np.int64)
         batches = np.arange(self.steps_per_epoch)
         if self.seed is None:
             order = np.arange(len(self.ids))
             if self.lengths is not None:
                 order = np.argsort(self.lengths, kind="stable")
-            return order, batches
+            return order, times, batches
         order = permutation(self.seed, epoch, len(self.ids))
         if self.labels is not None:
-            order = _balanced(order, self.labels, self.seed, epoch)
+            order, times = _balanced(order, self.labels, self.seed, epoch)
         if self.lengths is None:
-            return order, batches
+            return order, times, batches
         bucket = self.batch_size * BUCKET_BATCHES
         for start in range(0, len(order), bucket):
-            part = order[start : start + bucket]
-            order[start : start + bucket] = part[np.argsort(self.lengths[part], kind="stable")]
+            part = slice(start, start + bucket)
+            by_length = np.argsort(self.lengths[order[part]], kind="stable")
+            order[part], times[part] = order[part][by_length], times[part][by_length]
         keys = Draws(self.seed, epoch, batches).bits("batch order")[:, 0]
-        return order, np.argsort(keys, kind="stable")
+        return order, times, np.argsort(keys, kind="stable")
 
 
-def _balanced(order: np.ndarray, labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """As many places as in `order`, of each label equally many (one more for some, others in each epoch), shuffled."""
+def _balanced(order: np.ndarray, labels: np.ndarray, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    """As many places as in `order`, of each label equally many (one more for some, others in each epoch), shuffled.
+
+    Beside each place how often it stands in the result before.
+    """
     present = np.unique(labels)
     shares = [len(part) for part in np.array_split(order, len(present))]
-    chosen = [
-        np.resize(order[labels[order] == label], shares[(place + epoch) % len(present)])
-        for place, label in enumerate(present)
-    ]
+    chosen, times = [], []
+    for number, label in enumerate(present):
+        places, share = order[labels[order] == label], shares[(number + epoch) % len(present)]
+        chosen.append(np.resize(places, share))
+        times.append(np.arange(share) // len(places))
     keys = Draws(seed, epoch, np.arange(len(order))).bits("balanced order")[:, 0]
-    return np.concatenate(chosen)[np.argsort(keys, kind="stable")]
+    shuffled = np.argsort(keys, kind="stable")
+    return np.concatenate(chosen)[shuffled], np.concatenate(times)[shuffled]

@@ -52,6 +52,7 @@ class ClipSource:
         clip_samples: every clip is padded or cut to this; None keeps lengths and pads to the batch's longest.
         silence_samples: the length of silence rows.
         silence_kind: 'noise' or 'zeros' for validation and testing.
+        silence_level_db: [low, high] of training's silence rows, RMS in dB of full scale; None: volume uniform(0, 1).
         data_seed: seeds what validation and testing hear in silence rows.
         seed: seeds what training hears in them, and every other draw.
     """
@@ -64,6 +65,7 @@ class ClipSource:
         clip_samples: int | None,
         silence_samples: int,
         silence_kind: str,
+        silence_level_db: tuple[float, float] | None = None,
         data_seed: int,
         seed: int,
     ) -> None:
@@ -72,6 +74,7 @@ class ClipSource:
         self.clip_samples = clip_samples
         self.silence_samples = silence_samples
         self.silence_kind = silence_kind
+        self.silence_level_db = silence_level_db
         self.data_seed = data_seed
         self.seed = seed
         # as arrays: pandas' row lookup would take longer than the copying
@@ -89,8 +92,8 @@ class ClipSource:
         """The ids of a split's examples: [examples] int64."""
         return np.flatnonzero(self.examples["split"].to_numpy() == split)
 
-    def gather(self, split: str, ids: np.ndarray, epoch: int) -> ClipBatch:
-        """The clips of `ids`, all of `split`."""
+    def gather(self, split: str, ids: np.ndarray, epoch: int, draw_ids: np.ndarray | None = None) -> ClipBatch:
+        """The clips of `ids`, all of `split`; `draw_ids`, if others, are what training's silence rows draw by."""
         sources, offsets, lengths = self._sources[ids], self._offsets[ids], self.lengths[ids]
         made = sources == NO_SOURCE
         pcm = np.zeros((len(ids), self.clip_samples or int(lengths.max())), np.int16)
@@ -98,7 +101,8 @@ class ClipSource:
             if source != NO_SOURCE:
                 row[:length] = self.corpus.pcm[source][offset : offset + length]
         if made.any():
-            pcm[made, : self.silence_samples] = self._silence(split, ids[made], epoch)
+            drawn_by = ids if draw_ids is None else draw_ids
+            pcm[made, : self.silence_samples] = self._silence(split, ids[made], epoch, drawn_by[made])
         return ClipBatch(pcm, lengths.astype(np.int32), self.labels[ids], ids, self._silent[ids])
 
     def context(self, split: str) -> StageContext:
@@ -117,15 +121,21 @@ class ClipSource:
         """[batch] int64: the examples by their names, which say nothing of how many others there are."""
         return np.array([text_key(path) for path in self.examples["path"].to_numpy()[ids]], np.uint64).view(np.int64)
 
-    def _silence(self, split: str, ids: np.ndarray, epoch: int) -> np.ndarray:
-        """Noise at volume uniform(0, 1), as the original's muted clips: [rows, silence_samples] int16."""
+    def _silence(self, split: str, ids: np.ndarray, epoch: int, draw_ids: np.ndarray) -> np.ndarray:
+        """Noise at volume uniform(0, 1), as the original's muted clips, or at a level: [rows, silence_samples] int16."""
         training = split == TRAINING
         if not training and self.silence_kind == "zeros":
             return np.zeros((len(ids), self.silence_samples), np.int16)
         # what is evaluated on must not change with the number of training examples, as their ids do
-        draws = Draws(self.seed, epoch, ids) if training else Draws(self.data_seed, 0, self._keys(ids))
+        draws = Draws(self.seed, epoch, draw_ids) if training else Draws(self.data_seed, 0, self._keys(ids))
         noise = self.corpus.noise.windows(split, draws, "silence", np.full(len(ids), self.silence_samples))
-        return to_int16(noise * (draws.uniform("silence volume") / INT16_SCALE))
+        volume = draws.uniform("silence volume")
+        if training and self.silence_level_db is not None:
+            low, high = self.silence_level_db
+            rms = np.sqrt(np.mean(np.square(noise, dtype=np.float64), axis=1, keepdims=True))
+            # a window of digital silence stays what it is
+            volume = 10 ** ((low + volume * (high - low)) / 20) * INT16_SCALE / np.maximum(rms, 1.0)
+        return to_int16(noise * (volume / INT16_SCALE))
 
 
 def host_batches(
@@ -159,9 +169,9 @@ def host_batches(
     parts = {**_BASE_PARTS, **augmentation.parameter_shapes()}
 
     def prepare(step: np.ndarray) -> list[np.ndarray]:
-        epoch = plan.epoch_of(int(step))
-        batch = source.gather(split, plan.batch_ids(int(step)), epoch)
-        draws = Draws(source.seed if seed is None else seed, epoch, batch.ids)
+        epoch, draw_ids = plan.epoch_of(int(step)), plan.draw_ids(int(step))
+        batch = source.gather(split, plan.batch_ids(int(step)), epoch, draw_ids)
+        draws = Draws(source.seed if seed is None else seed, epoch, draw_ids)
         values = augmentation.prepare(batch, draws, context)
         ones = np.ones(len(batch.ids), np.float32)
         values |= {

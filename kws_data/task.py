@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from kws_data.catalog import SILENCE, UNKNOWN
-from kws_data.checks import check_flag, check_list, check_number
+from kws_data.checks import check_flag, check_list, check_number, check_range
 from kws_data.corpus import Corpus, UnknownFolder
 from kws_data.draws import text_order
 from kws_data.errors import KwsError
@@ -39,6 +39,8 @@ class Task:
         silence_percentage: silence rows in each split, in percent of its wanted clips, rounded up.
         unknown_percentage: unknown clips likewise.
         silence_kind: 'noise' (as the original) or 'zeros', for validation and testing; training hears noise.
+        silence_level_db: [low, high], the level of training's silence rows, uniform in dB of full scale (RMS); null is
+            the original's volume, uniform(0, 1) of the recordings' own level, which knows no noise louder than theirs.
         unknown_dirs: folders whose clips all join the unknown class; a path, or `{path: …, share: 0.3}` for a folder
             whose clips shall be that part of the class.
     """
@@ -52,6 +54,7 @@ class Task:
         silence_percentage: float = 10.0,
         unknown_percentage: float = 10.0,
         silence_kind: str = "noise",
+        silence_level_db: tuple[float, float] | None = None,
         unknown_dirs: Sequence[Any] = (),
     ) -> None:
         self.words = None if words is None else _checked_words(check_list("words", words))
@@ -61,6 +64,9 @@ class Task:
         self.silence_percentage = check_number("silence_percentage", silence_percentage, 0, 1000)
         self.unknown_percentage = check_number("unknown_percentage", unknown_percentage, 0, 1000)
         self.silence_kind = silence_kind
+        self.silence_level_db = (
+            None if silence_level_db is None else check_range("silence_level_db", silence_level_db, -120, 0)
+        )
         self.unknown_folders = [_unknown_folder(entry) for entry in check_list("unknown_dirs", unknown_dirs)]
         if self.unknown_folders and not unknown:
             raise ValueError("unknown_dirs need the unknown class: set task.unknown=true")

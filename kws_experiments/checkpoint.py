@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -52,14 +53,24 @@ def load(path: Path, variables: Sequence[AnyVariable]) -> Progress:
     return Progress(state["step"], state["history"], state["seconds"])
 
 
-def save_weights(path: Path, model: keras.Model) -> None:
-    """Write a model's weights alone, whole or not at all."""
-    _write(path, model.weights)
+def save_weights(path: Path, weights: Sequence[AnyVariable]) -> None:
+    """Write weights alone, whole or not at all."""
+    _write(path, weights)
 
 
-def load_weights(path: Path, model: keras.Model) -> None:
-    """Set a model's weights as `save_weights` wrote them; raises as `load`."""
-    _read(path, model.weights)
+def load_weights(path: Path, weights: Sequence[AnyVariable]) -> None:
+    """Set weights as `save_weights` wrote them; raises as `load`."""
+    _read(path, weights)
+
+
+def read_arrays(path: Path) -> list[np.ndarray]:
+    """The arrays that `save_weights` wrote, of whatever network.
+
+    Raises:
+        KwsError: the file is damaged, or no such file.
+    """
+    with _told_plainly(path), np.load(path) as saved:
+        return [saved[f"v{place}"] for place in range(len(saved.files))]
 
 
 def _write(path: Path, variables: Sequence[AnyVariable], **extra: np.ndarray) -> None:
@@ -69,15 +80,20 @@ def _write(path: Path, variables: Sequence[AnyVariable], **extra: np.ndarray) ->
 
 
 def _read(path: Path, variables: Sequence[AnyVariable], *extra: str) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path) as saved:
-            arrays = [saved[f"v{place}"] for place in range(len(variables))]
-            rest = {name: saved[name] for name in extra}
-            whole = len(saved.files) == len(arrays) + len(rest)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise KwsError(f"'{path}' is no whole checkpoint of this network; start over with force=true") from error
+    with _told_plainly(path, "; start over with force=true"), np.load(path) as saved:
+        arrays = [saved[f"v{place}"] for place in range(len(variables))]
+        rest = {name: saved[name] for name in extra}
+        whole = len(saved.files) == len(arrays) + len(rest)
     if not whole or any(a.shape != tuple(v.shape) for a, v in zip(arrays, variables, strict=True)):
         raise KwsError(f"'{path}' holds another network's weights; start over with force=true")
     for array, variable in zip(arrays, variables, strict=True):
         variable.assign(array)
     return rest
+
+
+@contextmanager
+def _told_plainly(path: Path, advice: str = "") -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise KwsError(f"'{path}' is no whole checkpoint of such a network{advice}") from error

@@ -23,6 +23,7 @@ _NOT_IDENTITY = (
     ("force",),
     ("pipeline", "threads"),
     ("pipeline", "cache_memory_mb"),
+    ("trainer", "print_confusion"),
     ("trainer", "tensorboard"),
     ("trainer", "checkpoint_every"),
     ("dataset", "licence"),
@@ -131,6 +132,7 @@ def instantiate(config: dict[str, Any], key: str, **arguments: Any) -> Any:
         cause = error.__cause__ or error
         if isinstance(cause, KwsError):
             raise cause from error
-        # By the house rule a constructor's ValueError opens with the parameter's name.
-        separator = "." if isinstance(cause, ValueError) else ": "
-        raise KwsError(f"{key}{separator}{' '.join(str(cause).split())}") from error
+        # By the house rule a constructor's ValueError opens with the parameter's name; Keras's own don't.
+        message = " ".join(str(cause).split())
+        separator = "." if isinstance(cause, ValueError) and message[:1].islower() else ": "
+        raise KwsError(f"{key}{separator}{message}") from error

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import platform
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -13,17 +16,26 @@ from typing import Any
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from kws_data.atomic import replace_file
+from kws_data.atomic import remove, remove_leftovers_below, replace_file
 from kws_data.errors import KwsError
 
 SCHEMA_VERSION = 1
+_SCRATCH = ".scratch-"
 _PACKAGES = ("tensorflow", "tensorflow-io", "keras", "numpy", "pandas", "audiomentations", "hydra-core")
 
 
 @dataclass(frozen=True)
 class TrainingFiles:
-    """Where a training writes: the state to resume from, the best weights so far, the history."""
+    """Where a training writes.
 
+    Attributes:
+        initial: the weights that it began with, and the statistics of its features.
+        state: all there is to resume from; gone when the run is done.
+        best: the best weights so far.
+        history: a row per evaluation.
+    """
+
+    initial: Path
     state: Path
     best: Path
     history: Path
@@ -86,6 +98,11 @@ class RunFolder:
         return self.path / "metrics.json"
 
     @property
+    def evaluations(self) -> Path:
+        """What `kws evaluate` found on other data: a folder for each."""
+        return self.path / "evaluations"
+
+    @property
     def tensorboard(self) -> Path:
         """Event files."""
         return self.path / "tensorboard"
@@ -94,7 +111,24 @@ class RunFolder:
     def training(self) -> TrainingFiles:
         """What the training loop writes."""
         checkpoints = self.path / "checkpoint"
-        return TrainingFiles(checkpoints / "state.npz", checkpoints / "best.npz", self.path / "history.csv")
+        return TrainingFiles(
+            initial=checkpoints / "initial.npz",
+            state=checkpoints / "state.npz",
+            best=checkpoints / "best.npz",
+            history=self.path / "history.csv",
+        )
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder for as long as the context lasts."""
+        with tempfile.TemporaryDirectory(dir=self.path, prefix=_SCRATCH) as name:
+            yield Path(name)
+
+    def clear_leftovers(self) -> None:
+        """Remove what a killed process left half-written; only for the holder of the folder's lock."""
+        remove_leftovers_below(self.path)
+        for scratch in self.path.glob(f"{_SCRATCH}*"):
+            remove(scratch)
 
     def read_record(self) -> dict[str, Any] | None:
         """What `write_record` wrote; None in a new folder.
@@ -148,6 +182,17 @@ class RunFolder:
             return self.labels.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise KwsError(f"'{self.labels}' is missing or damaged: give the folder of a run") from error
+
+    def read_thresholds(self) -> dict[str, float]:
+        """Each keyword's decision threshold.
+
+        Raises:
+            KwsError: there are none.
+        """
+        try:
+            return json.loads(self.thresholds.read_text())["thresholds"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise KwsError(f"'{self.thresholds}' is missing or damaged; start over with force=true") from error
 
     def read_config(self) -> dict[str, Any]:
         """The composed configuration.

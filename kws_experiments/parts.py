@@ -11,7 +11,6 @@ from kws_data.corpus import NoiseFolder
 from kws_data.errors import KwsError
 from kws_data.task import Task
 from kws_experiments.config import instantiate
-from kws_experiments.start_from import check_start_from
 
 if TYPE_CHECKING:
     import keras
@@ -20,6 +19,19 @@ if TYPE_CHECKING:
     from kws_data.features.base import FeatureLayer
     from kws_experiments.schedules import Schedule
     from kws_experiments.settings import TrainerSettings
+
+_OPTIMIZER_RANGES: dict[str, tuple[float, ...]] = {
+    "learning_rate": (0,),
+    "momentum": (0, 1),
+    "beta_1": (0, 0.999999),
+    "beta_2": (0, 0.999999),
+    "rho": (0, 0.999999),
+    "epsilon": (0,),
+    "weight_decay": (0,),
+    "clipnorm": (1e-9,),
+    "clipvalue": (1e-9,),
+    "global_clipnorm": (1e-9,),
+}
 
 
 @dataclass(frozen=True)
@@ -68,18 +80,33 @@ class Parts:
         """
         import keras
 
-        learning_rate = config["optimizer"]["learning_rate"]
+        numbers: dict[str, Any] = optimizer_numbers(config["optimizer"])
         try:
-            rates = self.schedule.rates(learning_rate, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+            numbers["learning_rate"] = self.schedule.rates(
+                numbers["learning_rate"], total_steps=total_steps, steps_per_epoch=steps_per_epoch
+            )
         except ValueError as error:
             raise KwsError(f"schedule.{error}") from error
-        optimizer = instantiate(config, "optimizer", learning_rate=rates)
+        optimizer = instantiate(config, "optimizer", **numbers)
         if optimizer.weight_decay:
             spared = [variable for variable in network.trainable_variables if len(variable.shape) <= 1]
             optimizer.exclude_from_weight_decay(var_list=spared)
         if self.settings.precision == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         return optimizer
+
+
+def optimizer_numbers(optimizer: dict[str, Any]) -> dict[str, float]:
+    """The optimizer's numbers as floats: Keras refuses some that are whole, and checks others only in training.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    given = {key: optimizer[key] for key in _OPTIMIZER_RANGES if optimizer.get(key) is not None}
+    given["learning_rate"] = optimizer.get("learning_rate")
+    return {
+        key: float(check_number(f"optimizer.{key}", value, *_OPTIMIZER_RANGES[key])) for key, value in given.items()
+    }
 
 
 def check_top_level(config: dict[str, Any]) -> None:
@@ -106,8 +133,7 @@ def check_top_level(config: dict[str, Any]) -> None:
         for kind in ("waveform", "features"):
             if not isinstance(config["augment"].get(kind) or {}, dict):
                 raise ValueError(f"augment.{kind} must hold stages by name, got {config['augment'][kind]!r}")
-        check_number("optimizer.learning_rate", config["optimizer"].get("learning_rate"), 0)
-        check_start_from(config["start_from"])
+        optimizer_numbers(config["optimizer"])
     except ValueError as error:
         raise KwsError(str(error)) from error
 
@@ -133,8 +159,9 @@ def build_parts(config: dict[str, Any]) -> Parts:
         clip_samples=None if clip_ms is None else nominal_samples,
         nominal_samples=nominal_samples,
     )
-    instantiate(config, "optimizer")  # whether it takes its arguments; the data will tell how long a schedule lasts
-    parts.build_network(config, num_labels=2)  # whether it takes such features; the data will tell the labels
+    # only whether they take what they are given: the data will tell how long a schedule lasts, and the labels
+    instantiate(config, "optimizer", **optimizer_numbers(config["optimizer"]))
+    parts.build_network(config, num_labels=2)
     return parts
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +27,7 @@ from kws_experiments.run_data import (
     write_data_tables,
 )
 from kws_experiments.saved_model import save_model
-from kws_experiments.start_from import start_from
+from kws_experiments.start_from import find_origin
 
 if TYPE_CHECKING:
     import keras
@@ -71,9 +70,13 @@ def _run(config: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
     path = folder.path
     record = folder.read_record()
     if record is not None and record["status"] == "done":
+        folder.training.state.unlink(missing_ok=True)
         log.info("this configuration is trained already; if the data changed since, force=true starts over: %s", path)
         return folder.read_metrics()
+    folder.clear_leftovers()
     check_top_level(config)
+    if config["start_from"] is not None and not folder.training.initial.is_file():
+        find_origin(config["start_from"])  # before any data is read
     threads = config["threads"]
     tensorflow_setup.start(deterministic=config["deterministic"], seed=config["seed"], **threads)
     parts = build_parts(config)
@@ -120,12 +123,12 @@ def build_for_training(
 def train_network(
     folder: RunFolder, config: dict[str, Any], parts: Parts, source: ClipSource, labels: list[str]
 ) -> tuple[keras.Model, pd.DataFrame]:
-    """Build the network, adapt what is adapted on training clips, and train: the best weights, and the history."""
+    """Build the network, set its initial weights, and train: the best weights, and the history."""
     from kws_data.front_end import FrontEnd
     from kws_data.pipeline import batches, evaluation_batches, host_batches, training_plan
+    from kws_experiments.initial_weights import set_initial_weights
     from kws_experiments.tensorboard_log import TensorBoardLog
     from kws_experiments.training import Diverged, train
-    from kws_models.layers import adapt_normalization, unadapted_normalization
 
     settings, threads = parts.settings, config["pipeline"]["threads"]
     plan = training_plan(source, settings.batch_size, balanced=settings.class_balance == "sampling")
@@ -133,15 +136,7 @@ def train_network(
     strategy, network, optimizer = build_for_training(
         config, parts, len(labels), total_steps=total_steps, steps_per_epoch=plan.steps_per_epoch
     )
-    if parts.features.normalise:
-        plain = evaluation_batches(source, TRAINING, None, threads=threads)
-        parts.features.adapt((batch["inputs"], batch["lengths"]) for batch in plain)
-    if unadapted_normalization(network):
-        plain = evaluation_batches(source, TRAINING, parts.features, threads=threads)
-        adapt_normalization(network, (batch["inputs"] for batch in plain))
-    if config["start_from"] is not None:
-        started_from = start_from(config["start_from"], network, parts.features, labels, config)
-        folder.write_record(started_from_sha256=started_from)
+    set_initial_weights(folder, config, parts, source, network, labels)
 
     def stream(step: int) -> Any:
         arguments = {"augmentation": parts.augmentation, "start_step": step, "steps": total_steps, "threads": threads}
@@ -156,8 +151,10 @@ def train_network(
     frames, bins = parts.features.output_shape_for(parts.nominal_samples)
     megabytes = len(source.ids(VALIDATION)) * frames * bins * 4 / 1e6
     on_disk = megabytes > config["pipeline"]["cache_memory_mb"]
+    if settings.strategy == "mirrored" and strategy.num_replicas_in_sync == 1:
+        log.info("trainer.strategy=mirrored: there is one device, which trains as with trainer.strategy=none")
     log.info("%s: %d parameters, %d steps", config["model"]["_target_"], network.count_params(), total_steps)
-    with tempfile.TemporaryDirectory(dir=folder.path, prefix=".validation-") as scratch:
+    with folder.scratch() as scratch:
         try:
             history = train(
                 network,
@@ -169,7 +166,7 @@ def train_network(
                 front_end=FrontEnd(parts.features, parts.augmentation, variable_length=parts.clip_samples is None)
                 if config["pipeline"]["on_device"]
                 else None,
-                validation=validation.cache(f"{scratch}/features") if on_disk else validation.cache(),
+                validation=validation.cache(str(scratch / "features")) if on_disk else validation.cache(),
                 labels=labels,
                 class_weights=class_weights.tolist(),
                 strategy=strategy,
@@ -181,9 +178,10 @@ def train_network(
         except Diverged as error:
             clips = source.examples.loc[error.ids, ["path", "offset", "word", "speaker"]]
             write_text(folder.diverged, clips.to_csv(index_label="example"))
+            kept = "the checkpoint from before is kept" if folder.training.state.is_file() else "no checkpoint was due"
             raise KwsError(
                 f"training diverged: {error}, at learning rate {error.learning_rate:g}; the batch's {len(clips)} clips"
-                f" are in '{folder.diverged}', the last good state is kept; try a lower optimizer.learning_rate, or"
+                f" are in '{folder.diverged}', and {kept}; try a lower optimizer.learning_rate, or"
                 " optimizer.global_clipnorm=1"
             ) from error
     return network, history

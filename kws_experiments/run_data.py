@@ -78,6 +78,7 @@ def clip_source(config: dict[str, Any], parts: Parts, corpus: Corpus, examples: 
         clip_samples=parts.clip_samples,
         silence_samples=parts.nominal_samples,
         silence_kind=parts.task.silence_kind,
+        silence_level_db=parts.task.silence_level_db,
         data_seed=config["data_seed"],
         seed=config["seed"],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,22 +38,25 @@ def save_model(path: Path, features: FeatureLayer, network: keras.Model, clip_sa
         model.save(temporary)
 
 
-def load_model(run: Path, file: Path | None = None) -> keras.Model:
-    """The model of a run's folder, as `save_model` wrote it, or one in another `file` of the same run.
+def load_model(run: Path) -> keras.Model:
+    """The model of a run's folder, as `save_model` wrote it.
 
     Raises:
-        KwsError: `run` is no folder of a finished run.
+        KwsError: `run` is no folder of a finished run, or its model is damaged.
     """
     folder = RunFolder(run)
-    file = file or folder.model
-    if not file.is_file():
+    if not folder.model.is_file():
         raise KwsError(f"'{run}' holds no model.keras: give the folder of a finished run")
     import keras
 
     config = folder.read_config()
-    for key in ("features", "model"):  # importing a layer's module makes it known to Keras
-        importlib.import_module(config[key]["_target_"].rpartition(".")[0])
-    return keras.models.load_model(file)
+    try:
+        for key in ("features", "model"):  # importing a layer's module makes it known to Keras
+            importlib.import_module(config[key]["_target_"].rpartition(".")[0])
+        return keras.models.load_model(folder.model)
+    except (OSError, ValueError, TypeError, KeyError, EOFError, ImportError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())
+        raise KwsError(f"'{folder.model}' can't be loaded: {reason[:200] or type(error).__name__}") from error
 
 
 def network_of(model: keras.Model) -> keras.Model:

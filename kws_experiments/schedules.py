@@ -21,7 +21,7 @@ class Schedule(ABC):
         """What a Keras optimizer takes for its learning rate.
 
         Args:
-            learning_rate: the optimizer's own.
+            learning_rate: the optimizer's own; a float, whose type Keras's schedules give everything.
             total_steps: of the whole training.
             steps_per_epoch: for durations in epochs.
         """
@@ -56,7 +56,7 @@ class Piecewise(Schedule):
         if not steps or len(steps) != len(rates):
             raise ValueError(f"steps and rates must be lists of one length, got {list(steps)} and {list(rates)}")
         self._lengths = [check_whole("steps", length, 1) for length in steps]
-        self._rates = [check_number("rates", rate, 0) for rate in rates]
+        self._rates = [float(check_number("rates", rate, 0)) for rate in rates]
         self._unit = _checked_unit(unit)
 
     def rates(
@@ -74,7 +74,7 @@ class Piecewise(Schedule):
         if not ends:
             return self._rates[0]
         # Keras changes the rate after a boundary's step; its count starts at 0, ours of phases at the first step
-        return keras.optimizers.schedules.PiecewiseConstantDecay([end - 1 for end in ends], list(self._rates))
+        return keras.optimizers.schedules.PiecewiseConstantDecay([end - 1 for end in ends], self._rates)
 
 
 class Cosine(Schedule):

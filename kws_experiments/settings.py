@@ -39,27 +39,31 @@ class TrainerSettings:
                 "epochs and steps must not both be given or both be null,"
                 f" got {self.epochs} and {self.steps}; trainer.epochs=null trains by steps"
             )
-        for name in ("batch_size", "epochs", "steps", "eval_every", "checkpoint_every", "early_stopping"):
+        for name in ("batch_size", "checkpoint_every"):
+            check_whole(name, getattr(self, name), 1)
+        for name in ("epochs", "steps", "eval_every", "early_stopping"):
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name), 1)
         for name in ("restore_best", "print_confusion", "tensorboard"):
             check_flag(name, getattr(self, name))
         if self.jit_compile is not None:
             check_flag("jit_compile", self.jit_compile)
-        for name, least, most in (("label_smoothing", 0, 0.99), ("ema_momentum", 0, 0.999999)):
-            if getattr(self, name) is not None:
-                check_number(name, getattr(self, name), least, most)
+        check_number("label_smoothing", self.label_smoothing, 0, 0.99)
+        if self.ema_momentum is not None:
+            check_number("ema_momentum", self.ema_momentum, 0, 0.999999)
         for name, choices in (
             ("monitor", MONITORS),
             ("class_balance", CLASS_BALANCES),
             ("precision", PRECISIONS),
             ("strategy", STRATEGIES),
         ):
-            if getattr(self, name) not in choices:
+            if getattr(self, name) not in tuple(choices):
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got '{getattr(self, name)}'")
         if self.strategy == "mirrored" and self.precision == "mixed_float16":
             # the loss scale follows from one replica's gradients, and Keras keeps a scale per replica
             raise ValueError("strategy=mirrored goes with precision float32 or mixed_bfloat16, not mixed_float16")
+        if self.strategy == "mirrored" and self.jit_compile:
+            raise ValueError("strategy=mirrored goes with jit_compile null or false: XLA compiles for one device")
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Steps of the whole training."""

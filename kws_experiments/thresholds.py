@@ -23,9 +23,10 @@ def keyword_thresholds(
     thresholds = {}
     for index, label in keyword_columns(labels):
         others = np.sort(scores[truth != index, index])[::-1]
-        allowed = int(np.floor(false_accept_rate * len(others)))
-        # just above the first score that is one too many
-        thresholds[label] = float(np.nextafter(others[allowed], np.inf)) if allowed < len(others) else 0.0
+        allowed = sum(count / len(others) <= false_accept_rate for count in range(1, len(others) + 1))
+        # Just above the first score that is one too many, as the scores' own type can tell it.
+        above = np.nextafter(others, others.dtype.type(np.inf))
+        thresholds[label] = float(above[allowed]) if allowed < len(others) else 0.0
     return thresholds
 
 

@@ -36,7 +36,7 @@ Evaluated = Callable[[dict[str, Any], np.ndarray], None]  # called with the hist
 
 
 class Diverged(Exception):
-    """The loss or its gradients were not finite.
+    """The loss, its gradients or the weights were not finite.
 
     Attributes:
         step: steps done before.
@@ -45,7 +45,7 @@ class Diverged(Exception):
     """
 
     def __init__(self, step: int, learning_rate: float, ids: np.ndarray) -> None:
-        super().__init__(f"the loss or its gradients are not finite in step {step + 1}")
+        super().__init__(f"the loss, its gradients or the weights are not finite in step {step + 1}")
         self.step, self.learning_rate, self.ids = step, learning_rate, ids
 
 
@@ -91,7 +91,7 @@ def train(
         the history: a row per evaluation.
 
     Raises:
-        Diverged: the loss or the gradients are no longer finite; the last checkpoint is from before.
+        Diverged: the loss, the gradients or the weights are no longer finite; the last checkpoint is from before.
         KeyboardInterrupt: after the state was saved; the same call goes on from there.
     """
     with strategy.scope():
@@ -114,28 +114,34 @@ def train(
         progress.seconds = time.monotonic() - started
         checkpoint.save(files.state, state_variables, progress)
 
+    def check(finite: bool, batch: dict[str, Any], steps_before: int) -> None:
+        if not finite:
+            raise Diverged(steps_before, step.learning_rate, batch["ids"].numpy())
+
     averaged = step.average.in_place if step.average else nullcontext
     infer = inference(model, validation)
     with _Interrupts() as interrupts, _ProgressBar(progress.step, total_steps) as bar:
         for batch in batches:
-            if interrupts.pending or _should_stop(progress.history, settings):
+            if _should_stop(progress.history, settings):
                 break
-            if not step(batch):
-                rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
-                raise Diverged(progress.step, rate, batch["ids"].numpy())
+            check(step(batch), batch, progress.step)
             progress.step += 1
             bar.advance()
             evaluated = progress.step % eval_every == 0 or progress.step == total_steps
+            stopping = interrupts.pending
+            saving = evaluated or stopping or progress.step % settings.checkpoint_every == 0
+            if saving:  # finite gradients can still make too large a step
+                check(_finite(state_variables), batch, progress.step - 1)
             if evaluated:
                 with averaged():
                     row, confusion = evaluate(infer, validation, len(labels))
                     row = {"step": progress.step, "epoch": progress.step / steps_per_epoch} | step.take() | row
-                    row["learning_rate"] = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+                    row["learning_rate"] = step.learning_rate
                     row["seconds"] = round(time.monotonic() - started, 3)
                     progress.history.append(row)
                     _log_row(row, confusion if settings.print_confusion else None)
                     if best_row(progress.history, settings.monitor) == len(progress.history) - 1:
-                        checkpoint.save_weights(files.best, model)
+                        checkpoint.save_weights(files.best, model.weights)
                 with replace_file(files.history) as temporary:
                     pd.DataFrame(progress.history).to_csv(temporary, index=False)
                 for callback in callbacks:
@@ -143,13 +149,14 @@ def train(
                 next_rate = schedule.rate_after(progress.history, learning_rate)
                 if next_rate is not None:
                     optimizer.learning_rate = next_rate
-            if evaluated or progress.step % settings.checkpoint_every == 0:
+            if saving:
                 save()
-        if interrupts.pending and progress.step < total_steps:
-            save()
+            if stopping:
+                break
+        if interrupts.pending:  # all is saved: by this step, or by the last evaluation, with which training ends
             raise KeyboardInterrupt
     if settings.restore_best:
-        checkpoint.load_weights(files.best, model)
+        checkpoint.load_weights(files.best, model.weights)
     elif step.average:
         step.average.put()
     return pd.DataFrame(progress.history)
@@ -227,10 +234,18 @@ class _ProgressBar:
 
 
 def best_row(history: list[dict[str, Any]], monitor: str) -> int:
-    """The place of the best evaluation; of equally accurate ones the one with the lower loss, then the first."""
+    """The place of the best evaluation; of equally accurate ones the one with the lower loss, then the first.
+
+    A loss that is not a number (half precision may overflow in an early evaluation) counts as infinite.
+    """
     sign = MONITORS[monitor]
-    keys = [(sign * row[monitor], -row["val_loss"]) for row in history]
+    values = [row | {"val_loss": np.nan_to_num(row["val_loss"], nan=np.inf, posinf=np.inf)} for row in history]
+    keys = [(sign * row[monitor], -row["val_loss"]) for row in values]
     return max(range(len(keys)), key=keys.__getitem__)
+
+
+def _finite(variables: Sequence[Any]) -> bool:
+    return all(np.isfinite(np.asarray(variable)).all() for variable in variables)
 
 
 def _should_stop(history: list[dict[str, Any]], settings: TrainerSettings) -> bool:
@@ -243,5 +258,9 @@ def _log_row(row: dict[str, Any], confusion: np.ndarray | None) -> None:
     log.info(
         "epoch %5.1f  step %6d  loss %.4f  accuracy %5.1f %%  validation: loss %.4f  accuracy %5.1f %%%s",
         row["epoch"], row["step"], row["loss"], 100 * row["accuracy"], row["val_loss"], 100 * row["val_accuracy"],
-        "" if confusion is None else f"\n{np.array2string(confusion, threshold=sys.maxsize, max_line_width=1000)}",
+        "" if confusion is None else f"\nconfusion matrix (rows: labels, columns: predictions):\n{_printed(confusion)}",
     )  # fmt: skip
+
+
+def _printed(matrix: np.ndarray) -> str:
+    return np.array2string(matrix, threshold=sys.maxsize, max_line_width=sys.maxsize)

@@ -300,6 +300,10 @@ def test_every_feature_stage_can_be_added_to_a_mix(name: str, mix: str) -> None:
     ("light", ["time_shift", "gain", "background_noise"]),
     ("strong", ["mixup", "time_shift", "speed", "reverb", "gain", "background_noise", "white_noise", "spec_augment"]),
     ("bc_resnet", ["time_shift", "background_noise", "spec_augment"]),
+    ("small_data", ["mixup", "time_shift", "speed", "gain", "background_noise", "spec_augment"]),
+    ("ablation/shift", ["time_shift"]),
+    ("ablation/noise", ["time_shift", "background_noise"]),
+    ("ablation/spec_augment", ["time_shift", "background_noise", "spec_augment"]),
     ("matchboxnet", ["time_shift", "white_noise", "spec_augment", "spec_cutout"]),
 ])  # fmt: skip
 def test_every_mix_holds_its_stages_in_order(mix: str, stages: list[str]) -> None:
@@ -308,7 +312,8 @@ def test_every_mix_holds_its_stages_in_order(mix: str, stages: list[str]) -> Non
 
 
 def test_no_mix_is_missing_from_the_test_above() -> None:
-    assert choices("augment") == ["bc_resnet", "light", "matchboxnet", "none", "original", "strong"]
+    assert choices("augment") == ["bc_resnet", "light", "matchboxnet", "none", "original", "small_data", "strong"]
+    assert choices("augment/ablation") == ["noise", "shift", "spec_augment"]
 
 
 @pytest.mark.parametrize(

@@ -85,3 +85,54 @@ def test_an_empty_split_has_no_steps() -> None:
 def test_a_wrong_batch_size_is_refused_by_name(batch_size: int) -> None:
     with pytest.raises(ValueError, match=r"^batch_size"):
         BatchPlan(np.arange(3), batch_size, seed=0)
+
+
+labels_of = st.lists(st.sampled_from([0, 0, 0, 0, 0, 0, 1, 2, 5]), min_size=1, max_size=80)
+
+
+@given(labels_of, st.integers(1, 30), st.booleans())
+def test_balanced_epochs_hold_every_label_equally_often(labels: list[int], batch_size: int, bucketed: bool) -> None:
+    ids, of = np.arange(100, 100 + len(labels)), dict(enumerate(labels, 100))
+    lengths = ids % 7 if bucketed else None
+    plan = BatchPlan(ids, batch_size, seed=2, lengths=lengths, labels=np.array(labels))
+    totals = dict.fromkeys(of, 0)
+    for number in range(len(set(labels))):
+        batches = epoch(plan, number)
+        assert [len(batch) for batch in batches].count(batch_size) >= len(batches) - 1
+        drawn = np.concatenate(batches)
+        assert len(drawn) == len(ids)
+        counts = [sum(of[i] == label for i in drawn) for label in set(labels)]
+        assert max(counts) - min(counts) <= 1
+        for i in drawn:
+            totals[i] += 1
+        # within a label, too, no example comes twice before all have come
+        for label in set(labels):
+            times = [list(drawn).count(i) for i in ids if of[i] == label]
+            assert max(times) - min(times) <= 1
+    per_label = {label: sum(totals[i] for i in ids if of[i] == label) for label in set(labels)}
+    assert len(set(per_label.values())) == 1  # after as many epochs as there are labels
+
+
+def test_balanced_epochs_are_shuffled_and_choose_anew() -> None:
+    labels = np.repeat([0, 1], [900, 100])
+    plan = BatchPlan(np.arange(1000), 100, seed=0, labels=labels)
+    epochs = [np.concatenate(epoch(plan, number)) for number in (0, 1)]
+    for drawn in epochs:
+        assert abs(np.corrcoef(labels[drawn], np.arange(1000))[0, 1]) < 0.15
+    chosen = [set(drawn[labels[drawn] == 0]) for drawn in epochs]
+    assert 0.45 < len(chosen[0] & chosen[1]) / 500 < 0.66  # 500 of 900 at random: 5 of 9
+    again = BatchPlan(np.arange(1000), 100, seed=0, labels=labels)
+    assert [batch.tolist() for batch in epoch(again, 1)] == [batch.tolist() for batch in epoch(plan, 1)]
+
+
+@pytest.mark.parametrize("bucketed", [False, True])
+def test_an_example_that_comes_again_draws_anew(bucketed: bool) -> None:
+    ids, labels = np.arange(40), np.repeat([0, 1], [35, 5])
+    plan = BatchPlan(ids, 7, seed=0, labels=labels, lengths=ids % 3 if bucketed else None)
+    steps = range(3 * plan.steps_per_epoch, 4 * plan.steps_per_epoch)
+    drawn = np.concatenate([plan.draw_ids(step) for step in steps])
+    held = np.concatenate([plan.batch_ids(step) for step in steps])
+    assert len(set(held)) == 25
+    assert len(set(drawn)) == 40
+    np.testing.assert_array_equal(np.isin(drawn, ids).sum(), 25)  # the first time draws as without balance
+    np.testing.assert_array_equal(drawn % 2**40, held)

@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks import pipeline as pipeline_benchmark
 from benchmarks import scan as scan_benchmark
+from benchmarks import training as training_benchmark
 from kws_data.catalog import scan, usable
 from kws_experiments.config import compose
 
@@ -124,3 +125,69 @@ def test_audiomentations_workers_print_rates_and_ratios() -> None:
     cells = [[cell.strip() for cell in row] for row in rows]
     assert [row[:2] for row in cells] == [[mix, n] for mix in ("light", "typical") for n in ("by itself", "0", "1")]
     assert all(float(row[2].replace(",", "")) > 0 and float(row[3]) > 0 for row in cells)
+
+
+def test_training_prints_rates_and_ratios_to_keras_and_torch() -> None:
+    result = run(
+        "training", "--models=single_fc,ds_cnn_s", "--batch=4", "--threads=1", "--repeats=2", "--seconds=0.01",
+        "features=mfcc_hello_edge",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    lines = [line.strip("│").split("│") for line in result.stdout.splitlines() if line[:1] == "│"]
+    rows = {name.strip(): [cell.strip() for cell in cells] for name, *cells in lines}
+    assert list(rows) == ["single_fc", "ds_cnn_s"]
+    has_torch = training_benchmark.has_torch()
+    for name, (rate, of_keras, of_torch, *inference) in rows.items():
+        without = ["–"] if name == "single_fc" or not has_torch else []
+        assert [cell for cell in (of_torch, inference[2]) if cell == "–"] == 2 * without
+        assert min(float(cell.replace(",", "")) for cell in (rate, of_keras, *inference[:2])) > 0
+    reached = rf"{NUMBER} times {{}}'s rate \({NUMBER} to {NUMBER} over the rounds\); target: {{}} or more"
+    assert re.search(rf"ds_cnn_s: training at {reached.format('Keras', '1.8')}", result.stdout)
+    assert bool(re.search(rf"ds_cnn_s: training at {reached.format('PyTorch', '1')}", result.stdout)) == has_torch
+    assert re.search(
+        rf"\d+ cores .* TensorFlow 2\.\d+\.\d+, (no PyTorch|PyTorch {NUMBER}\S*), 1 threads, batches of 4, median of 2",
+        result.stdout,
+    )
+
+
+def test_training_says_in_one_line_what_cannot_be() -> None:
+    result = run("training", "--models=luck")
+    assert result.returncode == 2
+    assert "--models: must be all or some of " in result.stderr
+    assert result.stderr.endswith(", got 'luck'\n")
+    result = run("training", "--models=cnn4", "features=mfcc_hello_edge")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("error: model.input_shape: cnn4 needs at least 46 frames")
+
+
+@pytest.mark.parametrize("model", ["ds_cnn_s", "bc_resnet_1"])
+def test_keras_layers_trace_without_the_fused_op(model: str) -> None:
+    import tensorflow as tf
+
+    from kws_experiments.model_table import choose
+
+    choice = choose(model)
+
+    def fused_ops() -> int:
+        network = choice.build()
+        step = tf.function(lambda features: network(features, training=True))
+        graph = step.get_concrete_function(tf.TensorSpec((2, *choice.shape()))).graph
+        return sum(op.type.startswith("FusedBatchNorm") for op in graph.get_operations())
+
+    assert fused_ops() > 0
+    with training_benchmark.keras_layers():
+        assert fused_ops() == 0
+    assert fused_ops() > 0
+
+
+@pytest.mark.parametrize("model", training_benchmark.TORCH_MODELS)
+def test_the_networks_in_torch_are_as_large_as_ours(model: str) -> None:
+    torch = pytest.importorskip("torch")
+    from benchmarks.torch_models import MODELS
+    from kws_experiments.model_table import choose
+
+    choice = choose(model)
+    network = MODELS[model](choice.num_labels())
+    ours = sum(variable.shape.num_elements() for variable in choice.build().trainable_variables)
+    assert sum(parameter.numel() for parameter in network.parameters()) == ours
+    assert network(torch.zeros(2, *choice.shape())).shape == (2, choice.num_labels())

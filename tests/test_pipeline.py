@@ -227,6 +227,28 @@ def test_silence_in_training_is_noise_at_uniform_volumes_and_new_in_every_epoch(
     assert (np.concatenate([batch["labels"] for batch in batches]) == 0).sum() == 6000
 
 
+def test_silence_in_training_at_levels_that_the_recordings_have_not() -> None:
+    quiet = NoiseBank([np.random.default_rng(0).normal(0, 50, 60_000).astype(np.int16)])  # -56 dB
+    source = made_up(
+        [np.zeros(800)], quiet, silence=2000, clip_samples=800, silence_samples=800, silence_level_db=(-80.0, -20.0)
+    )
+    level_db = 20 * np.log10(np.sqrt(np.mean(joined(stream(source))[1:] ** 2, axis=1)))
+    # below -70 dB rounding to 16 bits adds to the level
+    assert stats.kstest((level_db[level_db > -70] + 70) / 50, "uniform").pvalue > 1e-3
+    assert level_db.min() > -81
+    assert (level_db < -70).mean() == pytest.approx(1 / 6, abs=0.04)
+
+
+def test_silence_at_a_level_stays_finite_where_the_recording_has_no_sound() -> None:
+    recording = np.zeros(60_000, np.int16)
+    recording[-10:] = 1000
+    source = made_up(
+        [np.zeros(800)], NoiseBank([recording]), silence=50, clip_samples=800, silence_samples=800,
+        silence_level_db=(-20.0, -20.0),
+    )  # fmt: skip
+    assert not joined(stream(source))[1:].any()
+
+
 @pytest.mark.parametrize("split", [VALIDATION, TESTING])
 def test_silence_in_evaluation_depends_on_the_data_seed_alone(split: str) -> None:
     bank = NoiseBank([np.arange(1, 30_001).astype(np.int16)])
@@ -247,6 +269,7 @@ def test_silence_in_evaluation_depends_on_the_data_seed_alone(split: str) -> Non
     clear = volume > 0.2
     place = first[3:][clear].mean(axis=1) * 32768 / volume[clear]
     assert abs(stats.spearmanr(volume[clear], place).statistic) < 0.2
+    np.testing.assert_array_equal(first, heard(silence_level_db=(-20.0, -20.0)))
     zeros = heard(silence_kind="zeros")
     assert not zeros.any()
     assert zeros.shape == first.shape

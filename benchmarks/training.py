@@ -1,0 +1,306 @@
+"""Training and inference clips/s of every model, as ratios to Keras's own layers and to PyTorch, in one run.
+
+    python -m benchmarks.training [--models ds_cnn_s,conv] [--batch 100] [--threads N] [--repeats 5] [features=…]
+
+Each model of `conf/model/` is built for the features and task of its source, as `kws models` does (or those that
+overrides choose), and trained by the step that `train.py` runs with `trainer=default optimizer=adam`, on one batch of
+random features that lies ready in memory. Inference is the graph that evaluates. Beside it:
+
+- *Keras*: the same network and step on Keras's own batch normalisation in place of ours;
+- *PyTorch*, if it is installed: DS-CNN-S and BC-ResNet-1 of `benchmarks/torch_models.py`, of the same parameters, on as
+  many threads, with fused Adam, and in each round by the faster of two memory orders, contiguous and channels-last.
+
+The variants of a model take turns, round after round, so that another program's load falls on all alike; the table
+holds medians over the rounds, of clips/s and of the ratios within a round. A first round, to warm up, is not counted.
+PyTorch's threads wait for each other by spinning, so that on a busy machine it falls behind without deserving it:
+measure on a quiet one, or set OMP_WAIT_POLICY=passive.
+
+Targets: DS-CNN-S trains at no less than 1.8 times the rate of Keras's layers, and both networks faster than PyTorch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import importlib.metadata
+import importlib.util
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from benchmarks.pipeline import processor
+from kws_data.errors import KwsError
+from kws_data.parallel import available_cpus
+from kws_experiments import model_table, tensorflow_setup
+from kws_experiments.config import instantiate
+
+OURS, KERAS, TORCH = "ours", "Keras", "PyTorch"
+TRAINING, INFERENCE = "training", "inference"
+TARGETS = {("ds_cnn_s", KERAS): 1.8, ("ds_cnn_s", TORCH): 1.0, ("bc_resnet_1", TORCH): 1.0}
+TORCH_MODELS = [model for model, baseline in TARGETS if baseline == TORCH]
+
+Rate = Callable[[], float]  # runs a variant for a while: clips/s
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    tensorflow_setup.quiet()
+    try:
+        rates = measure(options)
+    except KwsError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped")
+    show(rates, options)
+
+
+def measure(options: argparse.Namespace) -> pd.DataFrame:
+    """Clips/s: a row per model, round and variant, with a column for training and one for inference."""
+    overrides = [*options.overrides, f"threads.intra_op={options.threads}"]
+    choices = [model_table.choose(name, overrides) for name in options.models]
+    config = choices[0].config
+    tensorflow_setup.start(deterministic=config["deterministic"], seed=config["seed"], **config["threads"])
+    import keras
+
+    rows = []
+    with tqdm(total=len(choices) * (options.repeats + 1), unit="round", disable=None) as bar:
+        for choice in choices:
+            variants = build_variants(choice, options)
+            for round_number in range(options.repeats + 1):
+                bar.set_description(choice.model)
+                for variant, (training, inference) in variants.items():
+                    row = {"model": choice.model, "round": round_number, "variant": variant}
+                    row |= {TRAINING: training(), INFERENCE: inference()}
+                    if round_number:  # the first warms up: graphs are traced
+                        rows.append(row)
+                bar.update()
+            del variants, training, inference
+            keras.backend.clear_session()
+            gc.collect()
+    return pd.DataFrame(rows)
+
+
+def build_variants(choice: model_table.Choice, options: argparse.Namespace) -> dict[str, tuple[Rate, Rate]]:
+    """The rates of training and inference of the model in each variant there is."""
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(options.batch, *choice.shape())).astype(np.float32)
+    labels = generator.integers(0, choice.num_labels(), options.batch).astype(np.int32)
+    variants = {OURS: _ours(choice, features, labels, options), KERAS: _keras(choice, features, labels, options)}
+    if choice.model in TORCH_MODELS and has_torch():
+        variants[TORCH] = _torch(choice, features, labels, options)
+    return variants
+
+
+def _ours(
+    choice: model_table.Choice, features: np.ndarray, labels: np.ndarray, options: argparse.Namespace
+) -> tuple[Rate, Rate]:
+    """The project's step and inference, traced once here."""
+    import tensorflow as tf
+
+    from kws_experiments.training_step import TrainingStep, device_strategy
+
+    config = choice.config
+    model = choice.build()
+    optimizer = instantiate(config, "optimizer")
+    optimizer.build(model.trainable_variables)
+    settings = instantiate(config, "trainer")
+    batch = {
+        "inputs": tf.constant(features),
+        "labels": tf.constant(labels),
+        "second_labels": tf.constant(labels),
+        "label_weights": tf.ones(len(labels)),
+    }
+    spec = {name: tf.TensorSpec((None, *value.shape[1:]), value.dtype) for name, value in batch.items()}
+    step = TrainingStep(
+        model, optimizer, settings,
+        spec=spec, front_end=None, class_weights=[1.0] * choice.num_labels(), strategy=device_strategy("none"),
+    )  # fmt: skip
+    infer = tf.function(lambda inputs: model(inputs, training=False), input_signature=[spec["inputs"]])
+    step(batch)
+    infer(batch["inputs"])
+    return Timed(lambda: step(batch), options), Timed(lambda: infer(batch["inputs"]).numpy(), options)
+
+
+def _keras(
+    choice: model_table.Choice, features: np.ndarray, labels: np.ndarray, options: argparse.Namespace
+) -> tuple[Rate, Rate]:
+    with keras_layers():
+        return _ours(choice, features, labels, options)
+
+
+@contextlib.contextmanager
+def keras_layers() -> Iterator[None]:
+    """What is traced inside runs on Keras's own layers, where ours take their place."""
+    import keras
+
+    from kws_models import layers
+
+    with mock.patch.object(layers.BatchNormalization, "call", keras.layers.BatchNormalization.call):
+        yield
+
+
+def has_torch() -> bool:
+    """Whether PyTorch is installed."""
+    return importlib.util.find_spec("torch") is not None
+
+
+def _torch(
+    choice: model_table.Choice, features: np.ndarray, labels: np.ndarray, options: argparse.Namespace
+) -> tuple[Rate, Rate]:
+    import torch
+
+    from benchmarks import torch_models
+
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    parameters = sum(math.prod(variable.shape) for variable in choice.build().trainable_variables)
+    networks = []
+    for channels_last in (False, True):
+        network = torch_models.MODELS[choice.model](choice.num_labels())
+        if (own := sum(parameter.numel() for parameter in network.parameters())) != parameters:
+            raise KwsError(f"{choice.model}: {own} parameters in PyTorch, {parameters} in Keras")
+        networks.append(
+            torch_models.Network(
+                network,
+                torch.from_numpy(features),
+                torch.from_numpy(labels).long(),
+                learning_rate=choice.config["optimizer"]["learning_rate"],
+                channels_last=channels_last,
+            )
+        )
+    return Fastest([Timed(network.train, options) for network in networks]), Fastest(
+        [Timed(network.infer, options) for network in networks]
+    )
+
+
+@dataclass
+class Timed:
+    """The rate of a function that handles one batch."""
+
+    run: Callable[[], Any]
+    options: argparse.Namespace
+    calls: int = 0  # per measurement, chosen by the first for about `--seconds`
+
+    def __call__(self) -> float:
+        """Clips/s."""
+        if not self.calls:
+            self.run()
+            self.calls = math.ceil(self.options.seconds / self._seconds(1))
+        return self.options.batch * self.calls / self._seconds(self.calls)
+
+    def _seconds(self, calls: int) -> float:
+        start = time.perf_counter()
+        for _ in range(calls):
+            self.run()
+        return time.perf_counter() - start
+
+
+@dataclass
+class Fastest:
+    """The rate of the fastest of several ways to do the same."""
+
+    ways: list[Timed]
+
+    def __call__(self) -> float:
+        """Clips/s."""
+        return max(way() for way in self.ways)
+
+
+def show(rates: pd.DataFrame, options: argparse.Namespace) -> None:
+    """Print the medians, the ratios, the targets and the machine."""
+    import tensorflow as tf
+
+    ratios = ratios_to(rates)
+    table = Table("model", title="Training and inference", title_justify="left")
+    for heading in (
+        f"{TRAINING}: clips/s",
+        "of Keras",
+        "of PyTorch",
+        f"{INFERENCE}: clips/s",
+        "of Keras",
+        "of PyTorch",
+    ):
+        table.add_column(heading, justify="right")
+    for model in options.models:
+        cells = []
+        for what in (TRAINING, INFERENCE):
+            ours = rates[(rates["model"] == model) & (rates["variant"] == OURS)][what]
+            cells.append(f"{ours.median():,.0f}")
+            for baseline in (KERAS, TORCH):
+                ratio = ratios.get((model, baseline))
+                cells.append("–" if ratio is None else f"{ratio[what].median():.2f}")
+        table.add_row(model, *cells)
+    console = Console()
+    console.print(table)
+    for (model, baseline), target in TARGETS.items():
+        if (model, baseline) in ratios:
+            ratio = ratios[model, baseline][TRAINING]
+            console.print(
+                f"{model}: training at {ratio.median():.2f} times {baseline}'s rate ({ratio.min():.2f} to"
+                f" {ratio.max():.2f} over the rounds); target: {target:g} or more",
+                soft_wrap=True,
+            )
+    torch = "no PyTorch"
+    if has_torch():
+        torch = f"PyTorch {importlib.metadata.version('torch')}"
+    console.print(
+        f"{available_cpus()} cores ({processor()}), TensorFlow {tf.__version__}, {torch}, {options.threads} threads,"
+        f" batches of {options.batch}, median of {options.repeats} rounds",
+        soft_wrap=True,
+    )
+
+
+def ratios_to(rates: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
+    """By model and baseline: our rates of training and inference as ratios to its, a row per round."""
+    ratios = {}
+    for (model, variant), group in rates.groupby(["model", "variant"]):
+        if variant != OURS:
+            ours = rates[(rates["model"] == model) & (rates["variant"] == OURS)].set_index("round")
+            theirs = group.set_index("round")
+            ratios[str(model), str(variant)] = ours[[TRAINING, INFERENCE]] / theirs[[TRAINING, INFERENCE]]
+    return ratios
+
+
+def _parser() -> argparse.ArgumentParser:
+    def positive(text: str) -> int:
+        if (value := int(text)) < 1:
+            raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+        return value
+
+    def positive_seconds(text: str) -> float:
+        if not (value := float(text)) > 0:
+            raise argparse.ArgumentTypeError(f"must be above 0, got {value}")
+        return value
+
+    def models(text: str) -> list[str]:
+        known = model_table.names()
+        chosen = known if text == "all" else text.split(",")
+        if unknown := [name for name in chosen if name not in known]:
+            raise argparse.ArgumentTypeError(f"must be all or some of {', '.join(known)}, got '{unknown[0]}'")
+        return chosen
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "overrides", nargs="*", help="as train.py takes them, instead of the source's: features=… task=…"
+    )
+    parser.add_argument("--models", type=models, default="all", help="comma-separated names of conf/model/ (all)")
+    parser.add_argument("--batch", type=positive, default=100, help="clips (100)")
+    parser.add_argument("--threads", type=positive, default=available_cpus(), help="of every variant (all cores)")
+    parser.add_argument("--repeats", type=positive, default=5, help="rounds (5)")
+    parser.add_argument("--seconds", type=positive_seconds, default=0.5, help="of each measurement, about (0.5)")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

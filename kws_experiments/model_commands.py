@@ -1,0 +1,93 @@
+"""`kws models`: what the models cost, beside what their papers report."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kws_data.errors import KwsError
+
+if TYPE_CHECKING:
+    from kws_experiments.model_table import Row
+
+log = logging.getLogger(__name__)
+
+
+def models(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME|OVERRIDE]...",
+            help="names of models (default: all), and overrides as train.py takes them: features=… task=…",
+        ),
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="print Markdown")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="print CSV with plain numbers")] = False,
+    update: Annotated[Path | None, typer.Option(help="put the Markdown between the markers of this file")] = None,
+    config_dir: Annotated[Path | None, typer.Option(help="a folder of your own configs, as train.py takes it")] = None,
+) -> None:
+    """List the models: parameters, multiply-adds for one clip, size, and what their sources report.
+
+    Each is built for the features and the task of its source unless you choose others. `parameters`: all values;
+    `trained`: without running statistics; `folded`: the weights at inference, batch normalisation folded into the
+    layer before; `float32` and `int8`: these in 4 bytes, or in 1 (biases in 4), without a file's structure, kB of 1,000
+    bytes. Multiply-adds are those of convolutions and matrix products, and of other weights that don't fold.
+    """
+    from kws_experiments import model_table
+
+    if markdown + csv + (update is not None) > 1:
+        raise KwsError("--markdown, --csv, --update: choose one")
+    overrides = [argument for argument in arguments or [] if "=" in argument]
+    chosen = [argument for argument in arguments or [] if "=" not in argument]
+    known = model_table.names(config_dir)
+    if unknown := [name for name in chosen if name not in known]:
+        raise KwsError(f"no model '{unknown[0]}'; there are {', '.join(known)}")
+    rows = _rows(chosen or known, overrides, config_dir)
+    if markdown:
+        print(model_table.as_markdown(rows))
+    elif csv:
+        print(model_table.as_csv(rows), end="")
+    elif update is not None:
+        model_table.update(update, rows)
+        print(update)
+    else:
+        _print(rows)
+    for row in rows:
+        if row.error:
+            log.warning("%s: %s", row.model, row.error)
+
+
+def _rows(names: list[str], overrides: list[str], config_dir: Path | None) -> list[Row]:
+    from tqdm import tqdm
+
+    from kws_experiments.model_table import choose, count
+
+    choices = [choose(name, overrides, config_dir) for name in names]  # all, before TensorFlow takes its seconds
+    import tensorflow as tf
+
+    with contextlib.suppress(RuntimeError):  # that TensorFlow has started already
+        tf.config.set_visible_devices([], "GPU")  # where recurrent layers would hide in cuDNN's ops
+    with tqdm(choices, unit="model", disable=None, leave=False) as bar:
+        rows = []
+        for choice in bar:
+            bar.set_description(choice.model)
+            rows.append(count(choice))
+    return rows
+
+
+def _print(rows: list[Row]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from kws_experiments.model_table import HEADINGS, NUMERIC, cells
+
+    table = Table()
+    for heading in HEADINGS:
+        table.add_column(heading, justify="right" if heading in NUMERIC else "left")
+    for row in rows:
+        table.add_row(*cells(row))
+    Console().print(table)

@@ -1,0 +1,202 @@
+"""The table of models (`kws models`): what each costs, beside what its source reports."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kws_data.atomic import replace_file
+from kws_data.errors import KwsError
+from kws_experiments.config import CONF, compose, instantiate
+from kws_experiments.published import PUBLISHED, Published
+
+if TYPE_CHECKING:
+    import keras
+
+    from kws_models.cost import Cost
+
+BEGIN, END = "<!-- kws models -->", "<!-- /kws models -->"
+DASH = "–"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A model with features and a task: those of its source, unless others are chosen."""
+
+    model: str
+    features: str
+    config: dict[str, Any]
+
+    @property
+    def published(self) -> Published:
+        """The source's figures; a model that isn't listed has none."""
+        return PUBLISHED.get(self.model, Published())
+
+    def shape(self) -> tuple[int, int]:
+        """(frames, bins) of one clip: of `clip_ms`, or of a second where clips keep their lengths."""
+        clip_ms = 1000 if self.config["clip_ms"] is None else self.config["clip_ms"]
+        features = instantiate(self.config, "features")
+        return features.output_shape_for(round(clip_ms * self.config["sample_rate"] / 1000))
+
+    def num_labels(self) -> int:
+        """How many logits the task needs.
+
+        Raises:
+            KwsError: the data set would have to say.
+        """
+        task = instantiate(self.config, "task")
+        if task.words is None:
+            raise KwsError("task.words: null takes the words of the data set, and there is none here; list them")
+        return task.silence + task.unknown + len(task.words)
+
+    def build(self) -> keras.Model:
+        """The network.
+
+        Raises:
+            KwsError: it can't take such features.
+        """
+        frames, bins = self.shape()
+        input_shape = (None if self.config["clip_ms"] is None else frames, bins)
+        return instantiate(self.config, "model", input_shape=input_shape, num_labels=self.num_labels())
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model's counts.
+
+    Attributes:
+        shape: (frames, bins) of one clip.
+        parameters: all values of the network, the running statistics of batch normalisation among them.
+        trained: those that training's gradients change.
+        cost: at inference, batch normalisation folded (see `kws_models.cost`).
+        error: why there are no counts.
+    """
+
+    model: str
+    features: str
+    shape: tuple[int, int]
+    labels: int
+    published: Published
+    parameters: int | None = None
+    trained: int | None = None
+    cost: Cost | None = None
+    error: str = ""
+
+
+def names(config_dir: Path | None = None) -> list[str]:
+    """The models that there are, the user's own last.
+
+    Raises:
+        KwsError: no such folder.
+    """
+    own = None if config_dir is None else config_dir.expanduser()
+    if own is not None and not own.is_dir():
+        raise KwsError(f"--config-dir: no folder '{config_dir}'")
+    folders = [CONF, *([own] if own else [])]
+    return list(dict.fromkeys(path.stem for folder in folders for path in sorted((folder / "model").glob("*.yaml"))))
+
+
+def choose(model: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> Choice:
+    """A model of `names`.
+
+    Raises:
+        KwsError: an override names something that isn't there.
+    """
+    published = PUBLISHED.get(model, Published())
+    chosen = {key: value for key, _, value in (override.partition("=") for override in overrides)}
+    sources = [] if "features" in chosen else [f"features={published.features}", *published.settings]
+    if "task" not in chosen:
+        sources.append(f"task={published.task}")
+    config = compose([f"model={model}", *sources, *overrides], config_dir)
+    return Choice(model, chosen.get("features", published.features), config)
+
+
+def count(choice: Choice) -> Row:
+    """Build the model and count. Where it doesn't take such features, or can't be counted, the row says why.
+
+    Raises:
+        KwsError: the features or the task are not right.
+    """
+    import tensorflow as tf
+
+    from kws_models.cost import inference_cost
+
+    frames, bins = choice.shape()
+    row = Row(choice.model, choice.features, (frames, bins), choice.num_labels(), choice.published)
+    features: Any = tf.TensorSpec((1, frames, bins))
+    if choice.config["clip_ms"] is None:
+        features = {"features": features, "num_frames": tf.TensorSpec((1,), tf.int32)}
+    try:
+        model = choice.build()
+        cost = inference_cost(model, features)
+    except (KwsError, ValueError) as error:
+        return replace(row, error=str(error))
+    trained = sum(int(math.prod(variable.shape)) for variable in model.trainable_variables)
+    return replace(row, parameters=model.count_params(), trained=trained, cost=cost)
+
+
+HEADINGS = (
+    "model", "features", "labels", "parameters", "trained", "folded", "multiply-adds", "float32", "int8",
+    "published parameters", "published accuracy",
+)  # fmt: skip
+NUMERIC = HEADINGS[2:-1]
+
+
+def cells(row: Row) -> list[str]:
+    """The row under `HEADINGS`, for people."""
+    counts = [DASH] * 6
+    if row.cost is not None:
+        counts = [
+            *(f"{number:,}" for number in (row.parameters, row.trained, row.cost.weights)),
+            f"{row.cost.multiply_adds / 1e6:,.2f} M",
+            *(f"{size / 1000:,.1f} kB" for size in (row.cost.float32_bytes, row.cost.int8_bytes)),
+        ]
+    published = row.published.parameters or DASH
+    if row.published.counted in ("trained", "folded"):
+        published += f" {row.published.counted}"
+    features = f"{row.features} {row.shape[0]} × {row.shape[1]}"
+    return [row.model, features, str(row.labels), *counts, published, row.published.accuracy or DASH]
+
+
+def as_markdown(rows: Sequence[Row]) -> str:
+    """A table for the README."""
+    rule = ["---:" if heading in NUMERIC else "---" for heading in HEADINGS]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (HEADINGS, rule, *map(cells, rows)))
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """The same with plain numbers: sizes in bytes, and an empty field for what is not known."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([
+        "model", "features", "frames", "bins", "labels", "parameters", "trained", "folded", "multiply_adds",
+        "float32_bytes", "int8_bytes", "published_parameters", "published_counted", "published_accuracy",
+    ])  # fmt: skip
+    for row in rows:
+        cost, published = row.cost, row.published
+        at_inference = [cost.weights, cost.multiply_adds, cost.float32_bytes, cost.int8_bytes] if cost else [None] * 4
+        writer.writerow([
+            row.model, row.features, *row.shape, row.labels, row.parameters, row.trained, *at_inference,
+            published.parameters, published.counted, published.accuracy,
+        ])  # fmt: skip
+    return text.getvalue()
+
+
+def update(path: Path, rows: Sequence[Row]) -> None:
+    """Put the Markdown table between the markers of a file.
+
+    Raises:
+        KwsError: there are no such markers.
+    """
+    text = path.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise KwsError(f"--update: '{path}' has no lines '{BEGIN}' and '{END}'")
+    with replace_file(path) as temporary:
+        temporary.write_text(f"{before}{begin}\n{as_markdown(rows)}\n{end}{after}", encoding="utf-8")

@@ -1,0 +1,460 @@
+"""One step of training against the same arithmetic in NumPy, and on two devices against one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kws_experiments.config import compose
+from kws_experiments.parts import build_parts
+from kws_experiments.run_data import balancing_weights
+from kws_experiments.settings import TrainerSettings
+from kws_experiments.training_step import ReplicaState, TrainingStep, WeightAverage, clip_losses, device_strategy
+from kws_models.layers import BatchNormalization
+from tests.conftest import ROOT
+
+SHAPE, LABELS = (6, 4), 3
+
+
+def settings(**changes: Any) -> TrainerSettings:
+    trainer = compose([])["trainer"]
+    del trainer["_target_"]
+    return TrainerSettings(**{**trainer, "tensorboard": False, **changes})
+
+
+def batch(size: int, seed: int = 0, *, mixed: bool = False) -> dict[str, tf.Tensor]:
+    """A batch as the pipeline yields it; the labels can be told from the inputs."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, LABELS, size).astype(np.int32)
+    second = generator.integers(0, LABELS, size).astype(np.int32) if mixed else labels
+    weights = generator.uniform(0.5, 1, size) if mixed else np.ones(size)
+    inputs = generator.normal(0, 0.3, (size, *SHAPE)) + labels[:, None, None]
+    return {
+        "inputs": tf.constant(inputs, tf.float32),
+        "labels": tf.constant(labels),
+        "second_labels": tf.constant(second),
+        "label_weights": tf.constant(weights, tf.float32),
+        "ids": tf.range(size, dtype=tf.int64),
+        "lengths": tf.ones(size, tf.int32),
+    }
+
+
+SPEC = {name: tf.TensorSpec([None, *value.shape[1:]], value.dtype) for name, value in batch(1).items()}
+
+
+def linear(l2: float = 0.0, *, seed: int = 0) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    regularizer = keras.regularizers.L2(l2) if l2 else None
+    dense = keras.layers.Dense(LABELS, kernel_regularizer=regularizer, dtype="float32")
+    return keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten(), dense])
+
+
+def training_step(
+    model: keras.Model, optimizer: Any, class_weights: Sequence[float] = (1,) * LABELS, **changes: Any
+) -> TrainingStep:
+    optimizer.build(model.trainable_variables)
+    return TrainingStep(
+        model, optimizer, settings(**changes),
+        spec=SPEC, front_end=None, class_weights=class_weights, strategy=device_strategy("none"),
+    )  # fmt: skip
+
+
+def numpy_losses(
+    logits: np.ndarray, batch: dict[str, tf.Tensor], smoothing: float, class_weights: np.ndarray
+) -> np.ndarray:
+    """Cross-entropy with targets written out: one-hot, mixed, smoothed; each label's part times its class weight."""
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    total = np.zeros(len(logits))
+    first = batch["label_weights"].numpy()
+    for labels, part in ((batch["labels"].numpy(), first), (batch["second_labels"].numpy(), 1 - first)):
+        target = (1 - smoothing) * np.eye(LABELS)[labels] + smoothing / LABELS
+        total += part * class_weights[labels] * -(target * log_p).sum(1)
+    return total
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("class_weights", [[1, 1, 1], [0.2, 3, 1]])
+def test_losses_are_the_cross_entropies(smoothing: float, mixed: bool, class_weights: list[float]) -> None:
+    some, logits = batch(50, mixed=mixed), np.random.default_rng(1).normal(0, 3, (50, LABELS))
+
+    losses = clip_losses(tf.constant(logits, tf.float32), some, smoothing, tf.constant(class_weights, tf.float32))
+
+    np.testing.assert_allclose(losses, numpy_losses(logits, some, smoothing, np.array(class_weights)), rtol=1e-4)
+
+
+def test_label_smoothing_is_keras_own() -> None:
+    some, logits = batch(20), tf.constant(np.random.default_rng(1).normal(0, 3, (20, LABELS)), tf.float32)
+
+    ours = clip_losses(logits, some, 0.1, tf.ones(LABELS))
+
+    theirs = keras.losses.categorical_crossentropy(
+        tf.one_hot(some["labels"], LABELS), logits, from_logits=True, label_smoothing=0.1
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+def test_balancing_weights_let_every_class_weigh_the_same() -> None:
+    labels = np.array([0] * 60 + [1] * 30 + [3] * 10)
+
+    weights = balancing_weights(labels, 5)
+
+    totals = np.bincount(labels, weights[labels], minlength=5)
+    np.testing.assert_allclose(totals, [100 / 3, 100 / 3, 0, 100 / 3, 0])
+    assert weights[2] == weights[4] == 1
+    assert weights[labels].mean() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_step_is_gradient_descent_on_the_mean_loss_and_the_penalty(compiled: bool) -> None:
+    model, some = linear(l2=0.01), batch(7)
+    kernel, bias = (np.asarray(weight, np.float64) for weight in model.trainable_variables)
+    step = training_step(model, keras.optimizers.SGD(0.5), [1, 2, 3], label_smoothing=0.1, jit_compile=compiled)
+
+    assert step(some)
+
+    x = some["inputs"].numpy().reshape(7, -1).astype(np.float64)
+    logits = x @ kernel + bias
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    labels = some["labels"].numpy()
+    weights = np.array([1, 2, 3])[labels][:, None]
+    slope = weights * (p - 0.9 * np.eye(LABELS)[labels] - 0.1 / LABELS) / 7
+    np.testing.assert_allclose(model.trainable_variables[0], kernel - 0.5 * (x.T @ slope + 0.02 * kernel), atol=1e-5)
+    np.testing.assert_allclose(model.trainable_variables[1], bias - 0.5 * slope.sum(0), atol=1e-5)
+    taken = step.take()
+    want = numpy_losses(logits, some, 0.1, np.array([1, 2, 3])).mean() + 0.01 * (kernel**2).sum()
+    assert taken["loss"] == pytest.approx(want, rel=1e-4)
+    assert taken["accuracy"] == pytest.approx((logits.argmax(1) == labels).mean())
+    assert step.learning_rate == 0.5
+
+
+def test_totals_are_of_all_clips_since_they_were_taken() -> None:
+    model = linear()
+    step = training_step(model, keras.optimizers.SGD(0.0))
+    parts = [batch(size, seed) for seed, size in enumerate((5, 2, 9))]
+    for part in parts:
+        step(part)
+
+    logits = [model(part["inputs"]).numpy() for part in parts]
+    losses = [numpy_losses(one, part, 0.0, np.ones(LABELS)) for one, part in zip(logits, parts, strict=True)]
+    assert step.take()["loss"] == pytest.approx(np.concatenate(losses).mean(), rel=1e-5)
+    step(parts[1])
+    assert step.take()["loss"] == pytest.approx(losses[1].mean(), rel=1e-5)
+
+
+def test_the_average_is_the_moving_one() -> None:
+    model = linear()
+    step = training_step(model, keras.optimizers.SGD(0.5), ema_momentum=0.6)
+    assert step.average is not None
+    want = [np.asarray(weight, np.float64) for weight in model.trainable_variables]
+    for number in range(12):
+        step(batch(8, number))
+        momentum = min(0.6, (1 + number) / (10 + number))
+        want = [
+            momentum * average + (1 - momentum) * np.asarray(weight)
+            for average, weight in zip(want, model.trainable_variables, strict=True)
+        ]
+    for average, value in zip(step.average.variables, want, strict=True):
+        np.testing.assert_allclose(average, value, rtol=1e-4, atol=1e-6)
+
+    trained = [np.array(weight) for weight in model.trainable_variables]
+    with step.average.in_place():
+        np.testing.assert_array_equal(model.trainable_variables[0], step.average.variables[0])
+    for weight, value in zip(model.trainable_variables, trained, strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
+def test_a_momentum_of_none_at_all_keeps_the_weights_themselves() -> None:
+    model = linear()
+    average = WeightAverage(model, 0.0)
+    model.trainable_variables[0].assign_add(np.ones(model.trainable_variables[0].shape))
+
+    average.update(tf.constant(100))
+
+    np.testing.assert_allclose(average.variables[0], model.trainable_variables[0], atol=1e-6)
+
+
+def parts_and_network(*overrides: str, labels: int = LABELS) -> tuple[Any, dict[str, Any], keras.Model]:
+    config = compose(["dataset=folder", "dataset.path=/nowhere", "features=log_mel_20ms", "model.filters=4",
+                      "model.num_blocks=1", *overrides])  # fmt: skip
+    parts = build_parts(config)
+    keras.utils.set_random_seed(0)
+    return parts, config, parts.build_network(config, labels)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "adadelta"])
+def test_weight_decay_spares_norms_and_biases(optimizer: str) -> None:
+    parts, config, network = parts_and_network(
+        f"optimizer={optimizer}", "optimizer.weight_decay=0.5", "optimizer.learning_rate=0.1"
+    )
+    built = parts.build_optimizer(config, network, total_steps=10, steps_per_epoch=5)
+    built.build(network.trainable_variables)
+    for weight in network.trainable_variables:
+        weight.assign(np.full(weight.shape, 2.0))
+
+    built.apply([tf.zeros(weight.shape) for weight in network.trainable_variables], network.trainable_variables)
+
+    ranks = set()
+    for weight in network.trainable_variables:
+        ranks.add(len(weight.shape))
+        want = 2.0 if len(weight.shape) <= 1 else 2.0 * (1 - 0.1 * 0.5)
+        np.testing.assert_allclose(weight, want, rtol=1e-6, err_msg=weight.path)
+    assert 1 in ranks
+    assert max(ranks) == 4
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adadelta"])
+def test_whole_numbers_do_for_learning_rates_and_momenta(optimizer: str) -> None:
+    overrides = [f"optimizer={optimizer}", "optimizer.learning_rate=1"]
+    overrides += ["optimizer.momentum=0"] if optimizer == "sgd" else []
+    for schedule in ("constant", "cosine", "exponential", "plateau"):
+        parts, config, network = parts_and_network(*overrides, f"schedule={schedule}")
+
+        built = parts.build_optimizer(config, network, total_steps=1000, steps_per_epoch=10)
+
+        assert 0 < float(built.learning_rate) <= 1
+
+
+def test_gradients_are_scaled_down_to_the_norm_asked_for() -> None:
+    before = linear()
+    moved = {}
+    for clip in (None, 0.01):
+        model = linear()
+        assert training_step(model, keras.optimizers.SGD(1.0, global_clipnorm=clip))(batch(8))
+        changes = [np.asarray(a) - b for a, b in zip(model.weights, before.weights, strict=True)]
+        moved[clip] = np.concatenate([change.ravel() for change in changes])
+    assert np.linalg.norm(moved[None]) > 0.1
+    assert np.linalg.norm(moved[0.01]) == pytest.approx(0.01, rel=1e-3)
+    np.testing.assert_allclose(moved[0.01] / 0.01, moved[None] / np.linalg.norm(moved[None]), atol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_mixed_precision_learns_in_float32_weights(precision: str, compiled: bool) -> None:
+    parts, config, network = parts_and_network(f"trainer.precision={precision}", "optimizer.learning_rate=0.03")
+    assert network.compute_dtype == precision.removeprefix("mixed_")
+    assert {weight.dtype for weight in network.weights} == {"float32"}
+    assert keras.config.dtype_policy().name == "float32"  # only the network is built so
+    optimizer = parts.build_optimizer(config, network, total_steps=30, steps_per_epoch=5)
+    assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer) == (precision == "mixed_float16")
+    optimizer.learning_rate = 0.02  # as a plateau does
+    assert float(optimizer.learning_rate) == pytest.approx(0.02)
+    optimizer.build(network.trainable_variables)
+    generator = np.random.default_rng(0)
+    labels = np.arange(24, dtype=np.int32) % LABELS
+    data = {
+        "inputs": tf.constant(generator.normal(0, 0.5, (24, 49, 40)) + labels[:, None, None], tf.float32),
+        "labels": tf.constant(labels), "second_labels": tf.constant(labels), "label_weights": tf.ones(24),
+    }  # fmt: skip
+    step = TrainingStep(
+        network, optimizer, settings(jit_compile=compiled),
+        spec={name: tf.TensorSpec([None, *value.shape[1:]], value.dtype) for name, value in data.items()},
+        front_end=None, class_weights=[1] * LABELS, strategy=device_strategy("none"),
+    )  # fmt: skip
+
+    losses = []
+    for _ in range(30):
+        assert step(data)
+        losses.append(step.take()["loss"])
+
+    assert losses[-1] < 0.7 * losses[0]
+    assert step.learning_rate == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_what_is_not_finite_is_told(value: float, compiled: bool) -> None:
+    some = batch(4)
+    some["inputs"] = tf.tensor_scatter_nd_update(some["inputs"], [[2, 3, 1]], [value])
+
+    assert not training_step(linear(), keras.optimizers.SGD(0.1), jit_compile=compiled)(some)
+
+
+class Trap(keras.layers.Layer):
+    """Its outputs are its inputs; its gradients are not finite."""
+
+    def call(self, x: Any) -> Any:
+        return x + tf.sqrt(tf.abs(x) * 0.0)  # 0 forwards, and a slope of infinity times 0 backwards
+
+
+def trapped() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Flatten(), keras.layers.Dense(LABELS), Trap()]
+    return keras.Sequential([keras.Input(SHAPE), *layers])
+
+
+def test_gradients_alone_can_be_what_is_not_finite() -> None:
+    step = training_step(trapped(), keras.optimizers.SGD(0.1))
+
+    assert not step(batch(4))
+    assert np.isfinite(step.take()["loss"])
+
+
+def test_half_precision_skips_what_overflows_and_stops_when_nothing_else_comes() -> None:
+    model = trapped()
+    before = np.array(model.weights[0])
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
+    step = training_step(model, optimizer, ema_momentum=0.9)
+
+    finite = [step(batch(4, number)) for number in range(16)]
+
+    assert finite == [True] * 15 + [False]
+    np.testing.assert_array_equal(model.weights[0], before)
+    assert step.average is not None
+    np.testing.assert_allclose(step.average.variables[0], before, rtol=1e-6)
+    assert int(optimizer.iterations) == 0
+
+
+def test_one_device_needs_no_mirrors() -> None:
+    assert device_strategy("mirrored").num_replicas_in_sync == 1
+    assert not isinstance(device_strategy("mirrored"), tf.distribute.MirroredStrategy)
+
+
+DRIVER = """
+import json, sys
+import numpy as np
+from kws_experiments import tensorflow_setup
+tensorflow_setup.start(intra_op=1, inter_op=1, deterministic=True, seed=0)
+import keras
+import tensorflow as tf
+devices = int(sys.argv[1])
+cpu, = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
+from tests import test_training_step as test
+json.dump(test.mirrored_results(devices), open(sys.argv[2], "w"))
+"""
+
+SIZES = [8, 5, 4, 1, 3, 8, 8, 8]  # 1: fewer clips than devices
+
+
+def mirrored_results(devices: int) -> dict[str, Any]:
+    """What several small trainings come to, on so many devices."""
+    strategy = device_strategy("mirrored")
+    assert strategy.num_replicas_in_sync == devices
+    results: dict[str, Any] = {}
+    for name in ("plain", "norms", "dropout"):
+        keras.utils.set_random_seed(0)
+        with strategy.scope():
+            first = [BatchNormalization(momentum=0.5)] if name == "norms" else []
+            second = {"plain": [], "norms": [keras.layers.BatchNormalization()], "dropout": [keras.layers.Dropout(0.5)]}
+            head = keras.layers.Dense(LABELS, kernel_regularizer=keras.regularizers.L2(0.01))
+            convolution = keras.layers.Conv1D(4, 3, use_bias=False)
+            layers = [*first, convolution, *second[name], keras.layers.Flatten(), head]
+            model = keras.Sequential([keras.Input(SHAPE), *layers])
+            optimizer = keras.optimizers.SGD(0.2, momentum=0.9, weight_decay=0.01, global_clipnorm=0.3)
+            optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if len(v.shape) <= 1])
+            optimizer.build(model.trainable_variables)
+        step = TrainingStep(
+            model, optimizer, settings(strategy="mirrored", ema_momentum=0.8, label_smoothing=0.1),
+            spec=SPEC, front_end=None, class_weights=[1, 2, 0.5], strategy=strategy,
+        )  # fmt: skip
+        assert step.average is not None
+        losses = []
+        for number, size in enumerate(SIZES * 3):
+            assert step(batch(size, number, mixed=name == "plain"))
+            losses.append(step.take()["loss"])
+        variables = [*model.variables, *optimizer.variables]
+        copies = [strategy.experimental_local_results(variable.value) for variable in variables]
+        trained = [np.asarray(weight).tolist() for weight in model.weights]
+        with step.average.in_place():
+            averages = [np.asarray(weight).tolist() for weight in model.weights]
+        put_back = trained == [np.asarray(weight).tolist() for weight in model.weights]
+        for _ in range(50):
+            assert step(batch(8, 99))
+            losses.append(step.take()["loss"])
+        results[name] = {
+            "losses": losses,
+            "weights": trained,
+            "averages": averages,
+            "put_back": put_back,
+            "alike": all(np.array_equal(one[0], other) for one in copies for other in one),
+        }
+    results["masks"] = dropout_masks(strategy)
+    return results
+
+
+def dropout_masks(strategy: tf.distribute.Strategy) -> list[Any]:
+    """What each device's dropout leaves of ones, twice: [device, call, value]."""
+    with strategy.scope():
+        model = keras.Sequential([keras.Input((64,)), keras.layers.Dropout(0.5, seed=1)])
+    state = ReplicaState(model, strategy)
+
+    @tf.function
+    def dropped() -> tf.Tensor:
+        with state.kept_alike(tf.constant(1.0)):
+            return model(tf.ones((1, 64)), training=True)[0]
+
+    calls = [strategy.experimental_local_results(strategy.run(dropped)) for _ in range(2)]
+    return [[call[device].numpy().tolist() for call in calls] for device in range(strategy.num_replicas_in_sync)]
+
+
+@pytest.fixture(scope="module")
+def mirrored(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
+    """`mirrored_results` on one and on two virtual devices, which a process has to set up before TensorFlow starts."""
+    results = {}
+    for devices in (1, 2):
+        out = tmp_path_factory.mktemp("mirrored") / "results.json"
+        done = subprocess.run(
+            [sys.executable, "-c", DRIVER, str(devices), str(out)], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == "", "TensorFlow is to be quiet about its devices"
+        results[devices] = json.loads(Path(out).read_text())
+    return results
+
+
+@pytest.mark.slow
+def test_two_devices_compute_what_one_does(mirrored: dict[int, dict[str, Any]]) -> None:
+    one, two = mirrored[1]["plain"], mirrored[2]["plain"]
+
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-4)
+    for key in ("weights", "averages"):
+        for ours, theirs in zip(two[key], one[key], strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+    assert two["averages"] != two["weights"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["plain", "norms", "dropout"])
+def test_devices_stay_alike_and_learn(mirrored: dict[int, dict[str, Any]], name: str) -> None:
+    result = mirrored[2][name]
+
+    assert result["alike"]
+    assert result["put_back"]
+    assert np.isfinite(result["losses"]).all()
+    same_batch = result["losses"][3 * len(SIZES) :]
+    assert np.mean(same_batch[-5:]) < 0.7 * np.mean(same_batch[:5])
+
+
+@pytest.mark.slow
+def test_devices_draw_dropout_of_their_own(mirrored: dict[int, dict[str, Any]]) -> None:
+    (alone,), (first, second) = mirrored[1]["masks"], mirrored[2]["masks"]
+
+    assert first == alone
+    masks = [*first, *second]
+    assert all(12 < np.count_nonzero(mask) < 52 for mask in masks)
+    assert len({tuple(mask) for mask in masks}) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
+def test_statistics_of_norms_are_of_all_devices_clips(mirrored: dict[int, dict[str, Any]], devices: int) -> None:
+    _, _, mean, variance, *_ = mirrored[devices]["norms"]["weights"]
+
+    want_mean, want_variance = np.zeros(SHAPE[1]), np.ones(SHAPE[1])
+    for number, size in enumerate(SIZES * 3):
+        inputs = batch(size, number)["inputs"].numpy().astype(np.float64)
+        shards = [inputs[device::devices] for device in range(devices) if device < size]
+        want_mean = 0.5 * want_mean + 0.5 * np.mean([shard.mean((0, 1)) for shard in shards], 0)
+        want_variance = 0.5 * want_variance + 0.5 * np.mean([shard.var((0, 1)) for shard in shards], 0)
+    np.testing.assert_allclose(mean, want_mean, rtol=1e-4)
+    np.testing.assert_allclose(variance, want_variance, rtol=1e-4)
