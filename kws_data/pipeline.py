@@ -122,7 +122,7 @@ class ClipSource:
         return np.array([text_key(path) for path in self.examples["path"].to_numpy()[ids]], np.uint64).view(np.int64)
 
     def _silence(self, split: str, ids: np.ndarray, epoch: int, draw_ids: np.ndarray) -> np.ndarray:
-        """Noise at volume uniform(0, 1), as the original's muted clips, or at a level: [rows, silence_samples] int16."""
+        """Noise at volume uniform(0, 1), as the original's, or at a level: [rows, silence_samples] int16."""
         training = split == TRAINING
         if not training and self.silence_kind == "zeros":
             return np.zeros((len(ids), self.silence_samples), np.int16)

@@ -82,8 +82,8 @@ def check_parameters(*, at_least_one: dict[str, int], rates: dict[str, float] | 
     """Check counts and dropout rates of an architecture.
 
     Raises:
-        ValueError: a count below 1 or no whole number, or a rate outside [0, 1); the message starts with the parameter's
-            name.
+        ValueError: a count below 1 or no whole number, or a rate outside [0, 1); the message starts with the
+            parameter's name.
     """
     for name, count in at_least_one.items():
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
