@@ -134,6 +134,7 @@ def check_top_level(config: dict[str, Any]) -> None:
             if not isinstance(config["augment"].get(kind) or {}, dict):
                 raise ValueError(f"augment.{kind} must hold stages by name, got {config['augment'][kind]!r}")
         optimizer_numbers(config["optimizer"])
+        check_flag("optimizer.nesterov", config["optimizer"].get("nesterov", False))
     except ValueError as error:
         raise KwsError(str(error)) from error
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import tensorflow as tf
+from matplotlib import pyplot as plt
 
-_PIXELS_PER_CELL = 16
+from kws_experiments import figures
 
 
 class TensorBoardLog:
@@ -29,17 +29,19 @@ class TensorBoardLog:
         with self._validation.as_default(step=row["step"]):
             for name in ("loss", "accuracy"):
                 tf.summary.scalar(name, row[f"val_{name}"])
-            tf.summary.image("confusion (rows: label, columns: predicted)", confusion_image(confusion)[None])
+            tf.summary.image("confusion matrix", confusion_image(confusion, self._labels)[None])
             tf.summary.text("confusion", markdown_table(confusion, self._labels))
         for writer in (self._training, self._validation):
             writer.flush()
 
 
-def confusion_image(confusion: np.ndarray) -> np.ndarray:
-    """[labels × 16, labels × 16, 3] uint8: darker where more of a label's clips went; quick, and so without text."""
-    fractions = confusion / np.maximum(1, confusion.sum(axis=1, keepdims=True))
-    cells = np.kron(fractions, np.ones((_PIXELS_PER_CELL, _PIXELS_PER_CELL)))
-    return (matplotlib.colormaps["Blues"](cells)[..., :3] * 255).astype(np.uint8)
+def confusion_image(confusion: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    """The picture of the matrix, as the run's folder has it at the end: [height, width, 3] uint8."""
+    figure = figures.confusion(confusion, labels, "validation")
+    figure.canvas.draw()
+    pixels = np.array(figure.canvas.buffer_rgba())[..., :3]
+    plt.close(figure)
+    return pixels
 
 
 def markdown_table(confusion: np.ndarray, labels: Sequence[str]) -> str:

@@ -46,7 +46,12 @@ MakeFolder = Callable[..., Path]
 
 @pytest.fixture
 def make_folder(tmp_path: Path) -> MakeFolder:
-    """A function that makes a data set: each word a tone, each speaker a level, white noise as background."""
+    """A function that makes a data set below the test's own folder."""
+    return folder_maker(tmp_path)
+
+
+def folder_maker(parent: Path) -> MakeFolder:
+    """A function that makes a data set below `parent`: each word a tone, each speaker a level, noise as background."""
 
     def make(
         name: str = "clips",
@@ -56,7 +61,7 @@ def make_folder(tmp_path: Path) -> MakeFolder:
         noise: bool = True,
         seconds: float = 1.0,
     ) -> Path:
-        root = tmp_path / name
+        root = parent / name
         for place, word in enumerate(words):
             (root / word).mkdir(parents=True)
             for speaker in range(speakers):

@@ -32,7 +32,10 @@ def test_every_config_composes_and_builds(group: str, choice: str) -> None:
     assert parts.feature_shape()[0] >= 1
 
 
-@pytest.mark.parametrize("group", ["dataset", "task", "split", "augment", "features", "model", "trainer", "experiment"])
+@pytest.mark.parametrize(
+    "group",
+    ["dataset", "task", "split", "augment", "features", "model", "optimizer", "schedule", "trainer", "experiment"],
+)
 def test_readme_names_every_choice(group: str) -> None:
     row = re.search(rf"^\| .*`{group}`.* \| (.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert row is not None
@@ -80,6 +83,51 @@ def check_and_build(config: dict[str, Any]) -> None:
         (["task.unknown_dirs=[{path: a, share: 0.5}]", "task.unknown_percentage=0"], "task.unknown_dirs: shares"),
         (["noise.dirs=[{path: a, wight: 2}]"], "noise.dirs must list paths"),
         (["evaluation.snr_db=5"], "evaluation.snr_db must be a list"),
+        (["evaluation.false_accept_rate=2"], "evaluation.false_accept_rate must be a number from 0 to 1"),
+        (["schedule=piecewise", "schedule.unit=hours"], "schedule.unit must be 'steps' or 'epochs'"),
+        (["schedule=piecewise", "schedule.steps=[0,1]"], "schedule.steps must be a whole number at least 1"),
+        (["schedule=piecewise", "schedule.rates=[a,b]"], "schedule.rates must be a number at least 0"),
+        (["schedule=cosine", "schedule.warmup=-1"], "schedule.warmup must be a number at least 0"),
+        (["schedule=cosine", "schedule.final=2"], "schedule.final must be a number from 0 to 1"),
+        (["schedule=exponential", "schedule.factor=0"], "schedule.factor must be a number"),
+        (["schedule=exponential", "schedule.every=null"], "schedule.every must be a number"),
+        (["schedule=exponential", "schedule.staircase=1"], "schedule.staircase must be true or false"),
+        (["schedule=plateau", "schedule.factor=2"], "schedule.factor must be a number"),
+        (["schedule=plateau", "schedule.patience=0"], "schedule.patience must be a whole number at least 1"),
+        (["schedule=plateau", "schedule.min_rate=x"], "schedule.min_rate must be a number at least 0"),
+        (["schedule=plateau", "schedule.monitor=loss"], "schedule.monitor must be one of val_accuracy, val_loss"),
+        (["schedule=plateau", "schedule.min_change=-1"], "schedule.min_change must be a number at least 0"),
+        (["optimizer.learning_rate=null"], "optimizer.learning_rate must be a number at least 0, got None"),
+        (["optimizer.learning_rate=fast"], "optimizer.learning_rate must be a number at least 0, got 'fast'"),
+        (["optimizer.weight_decay=-1"], "optimizer.weight_decay must be a number at least 0"),
+        (["optimizer.weight_decay=some"], "optimizer.weight_decay must be a number at least 0"),
+        (["optimizer.global_clipnorm=0"], "optimizer.global_clipnorm must be a number"),
+        (["optimizer.global_clipnorm=1", "+optimizer.clipnorm=1"], "optimizer: Only one of `clipnorm`"),
+        (["optimizer.beta_1=1"], "optimizer.beta_1 must be a number from 0"),
+        (["optimizer=sgd", "optimizer.momentum=2"], "optimizer.momentum must be a number from 0 to 1"),
+        (["optimizer=sgd", "optimizer.nesterov=perhaps"], "optimizer.nesterov must be true or false"),
+        (["optimizer=adamw", "optimizer.weight_decay=null"], "optimizer: "),
+        (["+optimizer.momentun=1"], "optimizer: "),
+        (["trainer.batch_size=null"], "trainer.batch_size must be a whole number at least 1"),
+        (["trainer.checkpoint_every=null"], "trainer.checkpoint_every must be a whole number at least 1"),
+        (["trainer.checkpoint_every=0"], "trainer.checkpoint_every must be a whole number at least 1"),
+        (["trainer.eval_every=0"], "trainer.eval_every must be a whole number at least 1"),
+        (["trainer.epochs=null"], "trainer.epochs and steps"),
+        (["trainer.label_smoothing=1"], "trainer.label_smoothing must be a number from 0 to 0.99"),
+        (["trainer.label_smoothing=null"], "trainer.label_smoothing must be a number"),
+        (["trainer.class_balance=null"], "trainer.class_balance must be one of none, weights, sampling"),
+        (["trainer.class_balance=[weights]"], "trainer.class_balance must be one of"),
+        (["trainer.monitor=[val_loss]"], "trainer.monitor must be one of"),
+        (["trainer.ema_momentum=1"], "trainer.ema_momentum must be a number from 0"),
+        (["trainer.precision=half"], "trainer.precision must be one of float32, mixed_float16, mixed_bfloat16"),
+        (["trainer.strategy=all"], "trainer.strategy must be one of none, mirrored"),
+        (
+            ["trainer.strategy=mirrored", "trainer.precision=mixed_float16"],
+            "trainer.strategy=mirrored goes with precision",
+        ),
+        (["trainer.strategy=mirrored", "trainer.jit_compile=true"], "trainer.strategy=mirrored goes with jit_compile"),
+        (["trainer.jit_compile=maybe"], "trainer.jit_compile must be true or false"),
+        (["trainer.print_confusion=3"], "trainer.print_confusion must be true or false"),
     ],
 )
 def test_wrong_values_are_refused_before_any_data_is_read(overrides: list[str], message: str) -> None:
@@ -94,6 +142,10 @@ def test_fingerprint_names_what_is_trained() -> None:
     plain = fingerprint(compose([]))
 
     assert fingerprint(compose(["name=other", "force=true", "pipeline.threads=7"])) == plain
+    told = ["trainer.print_confusion=false", "trainer.tensorboard=false", "trainer.checkpoint_every=7"]
+    assert fingerprint(compose(told)) == plain
+    for trained in ("trainer.ema_momentum=0.9", "trainer.strategy=mirrored", "trainer.jit_compile=true"):
+        assert fingerprint(compose([trained])) != plain
     workers = "augment.waveform.audiomentations.num_workers"
     one, two = (fingerprint(compose(["+augment/waveform=audiomentations", f"{workers}={n}"])) for n in (1, 2))
     assert one == two != plain

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.conftest import ROOT, MakeFolder
+from tests.conftest import ROOT, MakeFolder, folder_maker
 from tests.test_run import SMALL, only_run, start, train
 
 pytestmark = pytest.mark.slow
@@ -98,7 +98,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def killed_at(moment: str, folder: Path, *overrides: str) -> None:
     """Train in `folder` until the process kills itself at the moment, 'NAME:COUNT' (COUNT times it passes by)."""
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER, moment, *overrides], cwd=folder, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", DRIVER, moment, *overrides], cwd=folder, capture_output=True, text=True, timeout=500
     )
     assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
 
@@ -123,43 +123,56 @@ def assert_same_results(ours: Path, theirs: Path) -> None:
     assert json.loads((ours / "run.json").read_text())["status"] == "done"
 
 
-def test_killed_at_chosen_moments(make_folder: MakeFolder, tmp_path: Path) -> None:
-    command = ["dataset=folder", f"dataset.path={make_folder()}", *STATEFUL, "trainer.steps=45"]
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    whole.mkdir()
-    broken.mkdir()
-    train(whole, *command)
-    rates = pd.read_csv(only_run(whole) / "history.csv")["learning_rate"]
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
+    """(the command, the folder of its run)."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    command = ["dataset=folder", f"dataset.path={folder_maker(folder)()}", *STATEFUL, "trainer.steps=45"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KWS_DATA", str(folder / "cache"))
+        train(folder, *command)
+    rates = pd.read_csv(only_run(folder) / "history.csv")["learning_rate"]
     assert rates.nunique() > 1, "the plateau is to matter"
+    return command, only_run(folder)
 
-    steps = []
-    for moment, left in {
-        "initial.npz:0": ".initial.npz.",
-        "step:1": ".scratch-",  # before the first checkpoint
-        "step:5": ".scratch-",
-        "state.npz:2": ".state.npz.",
-        "best.npz:0": ".best.npz.",
-        "best_written:1": ".scratch-",  # the best weights are newer than the state, the history is not
-        "state_due:1": ".scratch-",  # nor is the history older
-        "step:4": ".scratch-",
-        "trained:0": "",
-        "done:0": "",
-    }.items():
-        killed_at(moment, broken, *command)
-        run = only_run(broken)
+
+@pytest.mark.parametrize(
+    "moments",
+    [
+        # what each leaves behind, and the step to go on from
+        {
+            "initial.npz:0": (".initial.npz.", None),
+            "step:1": (".scratch-", None),
+            "step:7": (".scratch-", 7),
+            "state.npz:1": (".state.npz.", 9),
+        },
+        {
+            "best.npz:0": (".best.npz.", 6),
+            "best_written:0": (".scratch-", 6),  # the best weights are newer than the state; the history isn't
+            "state_due:2": (".scratch-", 9),
+        },
+        {"state_due:4": (".scratch-", 9), "trained:0": ("", 45), "done:0": ("", 45)},
+    ],
+    ids=["while it writes", "while it evaluates", "at the end"],
+)
+def test_killed_at_chosen_moments(
+    unbroken: tuple[list[str], Path], tmp_path: Path, moments: dict[str, tuple[str, int | None]]
+) -> None:
+    command, whole = unbroken
+
+    for moment, (left, step) in moments.items():
+        killed_at(moment, tmp_path, *command)
+        run = only_run(tmp_path)
         assert not left or any(left in name for name in leftovers(run)), f"{moment}: {leftovers(run)}"
         state = run / "checkpoint" / "state.npz"
-        if state.exists():
+        assert state.exists() == (step is not None)
+        if step is not None:
             with np.load(state) as saved:
-                steps.append(json.loads(str(saved["state"]))["step"])
-    assert steps == sorted(steps)
-    assert steps[0] == 3
-    assert steps[-1] == 45
-    assert len(set(steps)) >= 4
-    output = train(broken, *command)
+                assert json.loads(str(saved["state"]))["step"] == step, moment
+    output = train(tmp_path, *command)
 
-    assert "trained already" in output
-    assert_same_results(only_run(broken), only_run(whole))
+    assert ("trained already" in output) == ("done:0" in moments)
+    assert_same_results(only_run(tmp_path), whole)
 
 
 def test_killed_at_any_moment(make_folder: MakeFolder, tmp_path: Path) -> None:
