@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from matplotlib import pyplot as plt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from kws_experiments import figures
 
@@ -38,8 +39,9 @@ class TensorBoardLog:
 def confusion_image(confusion: np.ndarray, labels: Sequence[str]) -> np.ndarray:
     """The picture of the matrix, as the run's folder has it at the end: [height, width, 3] uint8."""
     figure = figures.confusion(confusion, labels, "validation")
-    figure.canvas.draw()
-    pixels = np.array(figure.canvas.buffer_rgba())[..., :3]
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.array(canvas.buffer_rgba())[..., :3]
     plt.close(figure)
     return pixels
 
