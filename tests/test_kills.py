@@ -177,7 +177,6 @@ def test_killed_at_chosen_moments(
 
 def test_killed_at_any_moment(make_folder: MakeFolder, tmp_path: Path) -> None:
     command = ["dataset=folder", f"dataset.path={make_folder()}", *STATEFUL, "trainer.steps=600"]
-    command += ["augment.waveform.mixup.frequency=0.3", "optimizer.momentum=0.5"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
     broken.mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -286,6 +287,66 @@ def test_audiomentations_in_workers_train_as_in_this_process(make_folder: MakeFo
 
     one, two = (next(tmp_path.glob(f"runs/workers{workers}/*/predictions.parquet")) for workers in (0, 2))
     assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_diverging_run_says_so_and_keeps_its_last_good_state(make_folder: MakeFolder, tmp_path: Path) -> None:
+    command = ["dataset=folder", f"dataset.path={make_folder()}", *SMALL, "task.words=[yes,no]", "trainer.epochs=20"]
+    command += ["optimizer=sgd", "optimizer.learning_rate=1e15", "trainer.checkpoint_every=1"]
+
+    for _ in range(2):  # started again it comes to the same end
+        output = train(tmp_path, *command, status=1)
+
+        run = only_run(tmp_path)
+        told = output.strip().splitlines()[-1]
+        assert "Traceback" not in output
+        found = re.search(
+            r"training diverged: .* in step (\d+), at learning rate 1e\+15; the batch's (\d+) clips", told
+        )
+        assert found is not None, told
+        assert f"{run.name}/diverged.csv', and the checkpoint from before is kept" in told
+        clips = pd.read_csv(run / "diverged.csv")
+        assert len(clips) == int(found[2])
+        assert set(clips["word"]) <= {"_silence_", "yes", "no", "bed"}
+        with np.load(run / "checkpoint" / "state.npz") as saved:
+            assert json.loads(str(saved["state"]))["step"] == int(found[1]) - 1
+            assert all(np.isfinite(saved[name]).all() for name in saved.files if name != "state")
+        assert json.loads((run / "run.json").read_text())["status"] == "training"
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_all_at_once_in_half_precision_on_real_clips(real_data: Path, tmp_path: Path, precision: str) -> None:
+    strategy = "mirrored" if precision == "mixed_bfloat16" else "none"  # there is one device, which is no mistake
+    output = train(
+        tmp_path, "dataset=folder", f"dataset.path={real_data}", "split=lists", *SMALL, "task.words=[yes,no,up]",
+        "trainer.batch_size=64", "trainer.epochs=2", f"trainer.precision={precision}", f"trainer.strategy={strategy}",
+        "optimizer=adamw", "optimizer.global_clipnorm=1", "schedule=cosine", "schedule.warmup=1",
+        "trainer.label_smoothing=0.1", "trainer.ema_momentum=0.9", "augment=light", "task.unknown_percentage=30",
+        f"trainer.class_balance={'weights' if strategy == 'none' else 'sampling'}", "trainer.tensorboard=true",
+        "trainer.eval_every=10", "evaluation.false_accept_rate=0.1",
+    )  # fmt: skip
+
+    run = only_run(tmp_path)
+    assert ("there is one device" in output) == (strategy == "mirrored")
+    assert "confusion matrix (rows: labels, columns: predictions):\n[[" in output
+    assert list((run / "tensorboard").rglob("events*"))
+    kept = json.loads((run / "thresholds.json").read_text())
+    assert list(kept["thresholds"]) == ["yes", "no", "up"]
+    metrics = json.loads((run / "metrics.json").read_text())
+    predictions = pd.read_parquet(run / "predictions.parquet")
+    for word, threshold in kept["thresholds"].items():
+        heard = predictions[f"score_{word}"] >= threshold
+        told = metrics["at_thresholds"][word]
+        assert told["false_accept_rate"] == pytest.approx(heard[predictions["label"] != word].mean())
+        assert told["false_reject_rate"] == pytest.approx((~heard[predictions["label"] == word]).mean())
+    rates = pd.read_csv(run / "history.csv")["learning_rate"]
+    assert rates.iloc[0] < rates.max() > rates.iloc[-1]
+    model = load_model(run)  # a network in half precision between a front end and logits in whole
+    clip = predictions[predictions["word"] == "yes"].iloc[0]
+    samples, _ = soundfile.read(real_data / clip["clip"], dtype="float32")
+    logits = model.predict(np.pad(samples, (0, SAMPLE_RATE - len(samples)))[None], verbose=0)[0]
+    assert logits.dtype == np.float32
+    scores = np.exp(logits) / np.exp(logits).sum()
+    np.testing.assert_allclose(scores, clip[[f"score_{label}" for label in metrics["labels"]]].astype(float), atol=0.01)
 
 
 def test_mistakes_on_the_command_line_are_one_line(tmp_path: Path) -> None:
