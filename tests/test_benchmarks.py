@@ -35,6 +35,7 @@ def table(output: str) -> dict[str, list[float]]:
     return {name: [float(cell.replace(",", "")) for cell in cells] for name, *cells in rows}
 
 
+@pytest.mark.slow
 def test_pipeline_prints_rates_and_ratios_of_all_stages(make_folder: MakeFolder) -> None:
     result = run(
         "pipeline", "--data", str(make_folder()), "--augmentations=spec_cutout,speed,bc_resnet,original",
@@ -127,6 +128,7 @@ def test_audiomentations_workers_print_rates_and_ratios() -> None:
     assert all(float(row[2].replace(",", "")) > 0 and float(row[3]) > 0 for row in cells)
 
 
+@pytest.mark.slow
 def test_training_prints_rates_and_ratios_to_keras_and_torch() -> None:
     result = run(
         "training", "--models=single_fc,ds_cnn_s", "--batch=4", "--threads=1", "--repeats=2", "--seconds=0.01",
@@ -160,6 +162,7 @@ def test_training_says_in_one_line_what_cannot_be() -> None:
     assert result.stderr.splitlines()[-1].startswith("error: model.input_shape: cnn4 needs at least 46 frames")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["ds_cnn_s", "bc_resnet_1"])
 def test_keras_layers_trace_without_the_fused_op(model: str) -> None:
     import tensorflow as tf

@@ -183,7 +183,7 @@ def any_length_model():
     return model
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 50), min_size=1, max_size=4),
     padding=st.integers(0, 7),
