@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,20 +14,20 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-class FeatureStage:
+class FeatureStage(ABC):
     """One augmentation of features: as a WaveformStage, it draws on the host and applies in the graph."""
 
+    @abstractmethod
     def prepare(self, draws: Draws) -> dict[str, np.ndarray]:
         """Arrays with the batch as first axis, as `parameter_shapes` declares them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def parameter_shapes(self) -> Shapes:
         """Name → (dtype, shape after the batch axis) of what `prepare` returns."""
-        raise NotImplementedError
 
+    @abstractmethod
     def apply(self, features: tf.Tensor, num_frames: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
         """[batch, frames, bins] float32 → the same; `num_frames` [batch] int32 is what is not padding."""
-        raise NotImplementedError
 
 
 def check_counts(**counts: int) -> None:

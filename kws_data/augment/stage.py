@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -67,20 +68,20 @@ class StageContext:
         return batch.lengths if self.clip_samples is None else np.full(len(batch.pcm), self.clip_samples)
 
 
-class WaveformStage:
+class WaveformStage(ABC):
     """One augmentation: `prepare` draws its parameters (NumPy), `apply` uses them (in the graph, on the batch).
 
     Drawing is apart from applying so that what is random depends on `Draws` alone, wherever and however often the graph
     runs. What only moves samples about is cheapest on the int16 batch: such a stage does it in `prepare`.
     """
 
+    @abstractmethod
     def prepare(self, batch: ClipBatch, draws: Draws, context: StageContext) -> dict[str, np.ndarray]:
         """Draw one value per clip for each parameter; may change `batch.pcm` in place.
 
         Returns:
             arrays with the batch as first axis, as `parameter_shapes` declares them.
         """
-        raise NotImplementedError
 
     def parameter_shapes(self) -> Shapes:
         """Name → (dtype, shape after the batch axis) of what `prepare` returns; SAMPLES is the batch's width."""
@@ -91,5 +92,5 @@ class WaveformStage:
         del parameters
         return waveform
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most stages have nothing to let go of
         """Let go of what outlives a batch, such as worker processes; nothing for most stages."""

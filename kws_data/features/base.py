@@ -1,6 +1,7 @@
 """The base of all feature layers: framing arithmetic, checks, chunked computation and normalisation."""
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,7 +17,7 @@ _CHUNK_VALUES = 400_000
 _MIN_VARIANCE = 1e-12
 
 
-class FeatureLayer(keras.layers.Layer):
+class FeatureLayer(keras.layers.Layer, ABC):
     """From waveforms to features: ``[batch, samples]`` float32 in [-1, 1] to ``[batch, frames, bins]`` float32.
 
     Stateless and deterministic; every clip is computed by itself, whatever stands beside it in the batch. Frames lie
@@ -44,13 +45,13 @@ class FeatureLayer(keras.layers.Layer):
         self.normalise = bool(normalise)
 
     @property
+    @abstractmethod
     def num_bins(self) -> int:
         """Features per frame."""
-        raise NotImplementedError
 
+    @abstractmethod
     def extract(self, waveform: tf.Tensor) -> tf.Tensor:
         """Features before normalisation, of ``[clips, samples]`` with at least one window of samples."""
-        raise NotImplementedError
 
     def num_frames(self, num_samples: Any) -> Any:
         """Frames of clips of ``num_samples`` (an int, a NumPy array or an integer tensor): at least one."""
