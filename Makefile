@@ -22,6 +22,6 @@ $(VENV)/installed: pyproject.toml requirements.lock
 	touch $@
 
 lock: ## pin anew what pyproject.toml admits; needs uv
-	uv pip compile -q --universal --python-version 3.11 --extra speech --extra dev --no-annotate --no-emit-index-url \
+	uv pip compile -q --universal --python-version 3.11 --extra speech --extra microphone --extra dev --no-annotate --no-emit-index-url \
 		--custom-compile-command "make lock" pyproject.toml -o requirements.lock
 	sed -i.bak 's/ ;.*//' requirements.lock && rm requirements.lock.bak # the markers say the same in every line
