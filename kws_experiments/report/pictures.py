@@ -1,0 +1,90 @@
+"""Matplotlib's figures as a page takes them: SVG whose colours follow the page's theme, and PNG for Markdown."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
+
+# Matplotlib's colours → the variables of report.css
+_THEME = {
+    "#000000": "--ink",
+    "#808080": "--plot-grey",
+    "#999999": "--plot-grey",
+    "#b0b0b0": "--plot-grid",
+    "#cccccc": "--plot-grid",
+    "#1f77b4": "--plot-blue",
+    "#ff7f0e": "--plot-orange",
+    "#2ca02c": "--plot-green",
+    "#d62728": "--plot-red",
+    "#9467bd": "--plot-purple",
+}
+_STYLE = {"legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": "medium"}
+_PNG_DPI = 120
+# In pixels per point of the figure's own size: small enough for a phone, and not blown up on a wide screen
+_LEAST_SCALE, _MOST_SCALE = 0.8, 1.5
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure, drawn.
+
+    Attributes:
+        name: of its file, without a suffix.
+        title: what it shows, for those who can't see it, too.
+        caption: what to know when reading it; may be empty.
+        svg: to stand in a page.
+        png: to stand beside a text.
+    """
+
+    name: str
+    title: str
+    caption: str
+    svg: Markup
+    png: bytes
+
+
+def draw(name: str, title: str, figure: Callable[[], Figure], caption: str = "") -> Picture:
+    """Call `figure` under the reports' style, and keep what it drew in both formats."""
+    with plt.rc_context(_STYLE):
+        drawn = figure()
+        png = io.BytesIO()
+        drawn.savefig(png, format="png", dpi=_PNG_DPI)
+        svg = as_svg(drawn, name, title)
+    plt.close(drawn)
+    return Picture(name, title, caption, svg, png.getvalue())
+
+
+def as_svg(figure: Figure, name: str, title: str) -> Markup:
+    """An `<svg>` element; `name` opens its ids, since those of a page must differ."""
+    text = io.StringIO()
+    with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        # without a date and a creator, so that the same figures give the same bytes
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"#[0-9a-f]{6}\b", lambda match: _themed(match[0]), svg)
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'href="#', f'href="#{name}-', svg)
+    svg = re.sub(r"url\(#", f"url(#{name}-", svg)
+    svg = re.sub(r"font: ([^;\"]*?)'[^;\"]*", r"font: \1sans-serif", svg)
+    width, height = (72 * inches for inches in figure.get_size_inches())
+    opening = (
+        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(title)}" fill="var(--ink)"'
+        f' style="min-width: {_LEAST_SCALE * width:.0f}px; max-width: {_MOST_SCALE * width:.0f}px"'
+        ' xmlns:xlink="http://www.w3.org/1999/xlink">'
+    )
+    return Markup(re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1))
+
+
+def _themed(colour: str) -> str:
+    return f"var({_THEME[colour]})" if colour in _THEME else colour
