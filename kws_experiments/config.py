@@ -50,6 +50,15 @@ def compose(overrides: list[str], config_dir: Path | None = None) -> dict[str, A
     Raises:
         KwsError: an override names something that isn't there; the message is Hydra's first line.
     """
+    return resolved(compose_unresolved(overrides, config_dir))
+
+
+def compose_unresolved(overrides: list[str], config_dir: Path | None = None, *, with_hydra: bool = False) -> DictConfig:
+    """What `compose` resolves; with Hydra's own part where that is asked for.
+
+    Raises:
+        KwsError: as of `compose`.
+    """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
@@ -59,7 +68,7 @@ def compose(overrides: list[str], config_dir: Path | None = None) -> dict[str, A
         overrides = [*overrides, f"hydra.searchpath=['file://{config_dir.expanduser().resolve()}']"]
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return resolved(hydra_compose("train", overrides))
+            return hydra_compose("train", overrides, return_hydra_config=with_hydra)
     except HydraException as error:
         raise KwsError(" ".join(str(error).split())) from error
 
@@ -70,14 +79,18 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         KwsError: a mandatory key is missing, or an interpolation fails.
     """
-    own = OmegaConf.create({str(key): node for key, node in cfg._content.items() if key != "hydra"})  # type: ignore[union-attr]
     try:
-        container = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+        container = OmegaConf.to_container(without_hydra(cfg), resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = error.full_key or ""
         raise KwsError(f"{key}: {str(error).splitlines()[0]}; give it as {key}=…") from error
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+def without_hydra(cfg: DictConfig) -> DictConfig:
+    """The project's own part of what Hydra composed."""
+    return OmegaConf.create({str(key): node for key, node in cfg._content.items() if key != "hydra"})  # type: ignore[union-attr]
 
 
 def fingerprint(config: dict[str, Any]) -> str:

@@ -1,3 +1,175 @@
-"""Pictures of what an evaluation found: where labels go, curves of detection, calibration, speakers, levels."""
+"""Pictures of what an evaluation found: where labels go, detection, calibration, speakers and levels."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+from scipy.special import ndtri
+
+NAMED_CURVES = 4  # of all keywords, those with the highest equal error rate; the others are grey
+_DET_TICKS = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8)
+_DET_LIMITS = (0.0005, 0.9)
+_COLOURS = ("tab:red", "tab:orange", "tab:blue", "tab:purple")
+
+
+def alluvial(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
+    """Each label's clips (left) flow to what they were taken for (right); what flows astray is coloured.
+
+    Args:
+        matrix: [labels, labels], clips by label (rows) and prediction (columns).
+        labels: class names.
+        title: of the figure.
+    """
+    height = max(4.5, 0.3 * len(labels) + 1)
+    figure, axis = plt.subplots(figsize=(5.4, height), layout="constrained")
+    clips = matrix.sum()
+    gap = 0.35 * clips / max(1, len(labels))
+    left, right = (_stacked(matrix.sum(axis=side), gap) for side in (1, 0))
+    leaving, arriving = left.copy(), right.copy()
+    for row, column in np.ndindex(matrix.shape):
+        count = matrix[row, column]
+        if count:
+            _ribbon(axis, leaving[row], arriving[column], count, wrong=row != column)
+            leaving[row] += count
+            arriving[column] += count
+    for tops, sums, x, anchor in ((left, matrix.sum(axis=1), 0.0, "right"), (right, matrix.sum(axis=0), 1.0, "left")):
+        for top, count, name in zip(tops, sums, labels, strict=True):
+            axis.plot([x, x], [top, top + count], color="black", linewidth=2, solid_capstyle="butt")
+            axis.annotate(
+                name, (x, top + count / 2), (-5 if anchor == "right" else 5, 0), textcoords="offset points",
+                ha=anchor, va="center", fontsize=9,
+            )  # fmt: skip
+    total = clips + gap * (len(labels) - 1)
+    axis.set(xlim=(-0.02, 1.02), ylim=(total, -0.02 * total), title=title)
+    axis.set_axis_off()
+    return figure
+
+
+def _stacked(sizes: np.ndarray, gap: float) -> np.ndarray:
+    """The upper ends of bars of these sizes, one below the other."""
+    return np.concatenate([[0.0], np.cumsum(sizes[:-1] + gap)])
+
+
+def _ribbon(axis: Axes, start: float, end: float, width: float, *, wrong: bool) -> None:
+    """From (0, start) to (1, end), so wide all the way, level at both ends."""
+    points = [(0, start), (0.5, start), (0.5, end), (1, end), (1, end + width), (0.5, end + width)]
+    points += [(0.5, start + width), (0, start + width), (0, start)]
+    codes = [Path.MOVETO, *[Path.CURVE4] * 3, Path.LINETO, *[Path.CURVE4] * 3, Path.CLOSEPOLY]
+    colour, alpha = ("tab:red", 0.6) if wrong else ("0.6", 0.3)
+    axis.add_patch(PathPatch(Path(points, codes), facecolor=colour, alpha=alpha, linewidth=0, zorder=2 if wrong else 1))
+
+
+def roc(curves: pd.DataFrame, worst: Sequence[str]) -> Figure:
+    """True positives against false accepts, each keyword against all other clips.
+
+    Args:
+        curves: `keyword`, `false_accept_rate`, `true_positive_rate`; a row per point.
+        worst: the keywords, those with the highest equal error rate first.
+    """
+    figure, axis = plt.subplots(figsize=(5.4, 4.6), layout="constrained")
+    for keyword, rows, look in _curves(curves, worst):
+        axis.plot(rows["false_accept_rate"], rows["true_positive_rate"], **look, label=keyword)
+    axis.plot([0, 1], [0, 1], color="0.6", linestyle=":", linewidth=1)
+    axis.set(xlabel="false accept rate", ylabel="true positive rate", title="ROC", xlim=(-0.01, 1), ylim=(0, 1.01))
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower right")
+    return figure
+
+
+def det(curves: pd.DataFrame, worst: Sequence[str]) -> Figure:
+    """False rejects against false accepts, on axes of normal deviates, which spread out the low rates.
+
+    Args are as of `roc`, with `false_reject_rate`.
+    """
+    figure, axis = plt.subplots(figsize=(5.4, 4.6), layout="constrained")
+    for keyword, rows, look in _curves(curves, worst):
+        rates = (ndtri(rows[name].clip(_DET_LIMITS[0], 0.999)) for name in ("false_accept_rate", "false_reject_rate"))
+        axis.plot(*rates, **look, label=keyword)
+    limits = ndtri(_DET_LIMITS)
+    axis.plot(limits, limits, color="0.6", linestyle=":", linewidth=1)
+    axis.set(xlabel="false accept rate", ylabel="false reject rate", title="DET", xlim=limits, ylim=limits)
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_major_locator(FixedLocator(ndtri(_DET_TICKS)))
+        side.set_major_formatter(FixedFormatter([f"{100 * tick:g} %" for tick in _DET_TICKS]))
+        side.set_minor_locator(NullLocator())
+    axis.grid(alpha=0.3)
+    axis.legend(loc="upper right")
+    return figure
+
+
+def _curves(curves: pd.DataFrame, worst: Sequence[str]):  # type: ignore[no-untyped-def]
+    """(name for the legend or None, rows, how to draw them) of each keyword, the worst last, on top of the others."""
+    others = len(worst) > NAMED_CURVES
+    for place in range(len(worst))[::-1]:
+        rows = curves[curves["keyword"] == worst[place]]
+        if place < NAMED_CURVES:
+            yield worst[place], rows, {"color": _COLOURS[place], "linewidth": 1.4}
+        else:
+            name = "other keywords" if others and place == NAMED_CURVES else None
+            yield name, rows, {"color": "0.6", "linewidth": 0.8}
+
+
+def reliability(bins: pd.DataFrame) -> Figure:
+    """How often the model is right when it is so sure, above how many clips there are.
+
+    Args:
+        bins: `low`, `high`, `clips`, `confidence`, `accuracy`; those without clips are NaN.
+    """
+    figure, (above, below) = plt.subplots(
+        2, 1, figsize=(5.4, 5.4), layout="constrained", sharex=True, height_ratios=[3, 1]
+    )
+    filled = bins[bins["clips"] > 0]
+    widths = filled["high"] - filled["low"]
+    above.bar(filled["low"], filled["accuracy"], widths, align="edge", color="tab:blue", alpha=0.55, label="accuracy")
+    above.plot(filled["confidence"], filled["accuracy"], ".", color="tab:blue")
+    above.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="as sure as right")
+    above.set(ylabel="accuracy", ylim=(0, 1), title="Reliability")
+    above.legend(loc="upper left")
+    below.bar(filled["low"], filled["clips"], widths, align="edge", color="0.6")
+    below.set(xlabel="confidence (the highest score)", ylabel="clips", xlim=(0, 1))
+    return figure
+
+
+def speakers(table: pd.DataFrame) -> Figure:
+    """Speakers from the worst to the best, each a dot as large as their number of clips.
+
+    Args:
+        table: `clips` and `accuracy`; a row per speaker.
+    """
+    ranked = table.sort_values(["accuracy", "clips"], ascending=[True, False], ignore_index=True)
+    figure, axis = plt.subplots(figsize=(5.4, 3.6), layout="constrained")
+    sizes = 8 + 60 * ranked["clips"] / ranked["clips"].max()
+    axis.scatter(ranked.index + 1, 100 * ranked["accuracy"], s=sizes, color="tab:blue", alpha=0.5, linewidths=0)
+    axis.set(xlabel=f"{len(ranked)} speakers, the worst first", ylabel="accuracy (%)", title="Accuracy by speaker")
+    axis.set_ylim(-4, 104)
+    axis.grid(alpha=0.3, axis="y")
+    return figure
+
+
+def levels(table: pd.DataFrame) -> Figure:
+    """Accuracy by the level of the clips, with 95 % intervals and the numbers of clips.
+
+    Args:
+        table: `low_db`, `high_db`, `clips`, `accuracy`, `accuracy_low`, `accuracy_high`.
+    """
+    figure, axis = plt.subplots(figsize=(5.4, 3.6), layout="constrained")
+    middle = (table["low_db"] + table["high_db"]) / 2
+    low, high = (100 * (table["accuracy"] - table[f"accuracy_{end}"]).abs() for end in ("low", "high"))
+    axis.errorbar(middle, 100 * table["accuracy"], yerr=[low, high], fmt="o-", color="tab:blue", capsize=3)
+    for x, clips in zip(middle, table["clips"], strict=True):
+        axis.annotate(f"{clips}", (x, 0.02), xycoords=("data", "axes fraction"), ha="center", fontsize=8)
+    axis.set(xlabel="level (dB of full scale)", ylabel="accuracy (%)", title="Accuracy by level", ylim=(-8, 104))
+    axis.set_xticks([*table["low_db"], table["high_db"].iloc[-1]])
+    axis.grid(alpha=0.3, axis="y")
+    return figure

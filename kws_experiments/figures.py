@@ -12,11 +12,14 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay
 
 from kws_data.atomic import replace_file
 from kws_data.splits import SPLITS
+
+_BLUES = LinearSegmentedColormap.from_list("blues", [(0.11, 0.37, 0.66, 0.0), (0.11, 0.37, 0.66, 1.0)])
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -28,27 +31,31 @@ def save(figure: Figure, path: Path) -> None:
 
 def training_curves(history: pd.DataFrame, best: int) -> Figure:
     """Loss and accuracy by step, the best evaluation marked."""
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    figure, axes = plt.subplots(2, 1, figsize=(5.4, 6), layout="constrained", sharex=True)
     for axis, name, scale, title in ((axes[0], "loss", 1, "Loss"), (axes[1], "accuracy", 100, "Accuracy (%)")):
         axis.plot(history["step"], scale * history[name], ".-", label="training (augmented)")
         axis.plot(history["step"], scale * history[f"val_{name}"], ".-", label="validation")
         axis.axvline(history["step"].iloc[best], color="0.6", linestyle=":", label="best evaluation")
-        axis.set(xlabel="step", title=title)
+        axis.set_title(title)
         axis.grid(alpha=0.3)
     axes[0].legend()
+    axes[1].set_xlabel("step")
     return figure
 
 
 def confusion(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
     """Clips by label (rows) and prediction (columns), coloured by the fraction of the row."""
-    size = max(6.0, 0.42 * len(labels) + 2)
+    size = max(5.0, 0.36 * len(labels) + 1.3)
     figure, axis = plt.subplots(figsize=(size, size), layout="constrained")
     fractions = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
     display = ConfusionMatrixDisplay(fractions, display_labels=list(labels))
-    display.plot(ax=axis, include_values=False, cmap="Blues", colorbar=False, xticks_rotation="vertical")
+    # No clips: no colour, whatever the page is like. The colours' limits are those of fractions.
+    look = {"interpolation": "none", "vmin": 0, "vmax": 1}
+    display.plot(ax=axis, include_values=False, cmap=_BLUES, colorbar=False, xticks_rotation="vertical", im_kw=look)
+    axis.spines[:].set_visible(True)
     for (row, column), count in np.ndenumerate(matrix):
         if count:
-            colour = "white" if fractions[row, column] > 0.5 else "black"
+            colour = "white" if fractions[row, column] > 0.65 else "black"
             axis.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
     axis.set(xlabel="predicted", ylabel="label", title=title)
     return figure
@@ -83,7 +90,9 @@ def clips(
         wave.tick_params(labelsize=6)
         # an MFCC's first coefficient is far from all others: without these limits it would take up the whole scale
         low, high = np.percentile(features[place], (3, 97))
-        image.imshow(features[place].T, origin="lower", aspect="auto", cmap="viridis", vmin=low, vmax=high)
+        image.imshow(
+            features[place].T, origin="lower", aspect="auto", cmap="viridis", vmin=low, vmax=high, interpolation="none"
+        )
         image.set_axis_on()
         image.tick_params(labelsize=6)
     return figure
@@ -111,7 +120,7 @@ def dataset(catalog: pd.DataFrame) -> Figure:
 def accuracy_against_noise(result: dict[str, Any]) -> Figure:
     """Accuracy at each signal-to-noise ratio of `metrics.json`, with the clean one of the test split."""
     table = pd.DataFrame(result["accuracy_at_snr"]).sort_values("snr_db")
-    figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+    figure, axis = plt.subplots(figsize=(5.4, 3.6), layout="constrained")
     for split, rows in table.groupby("split", sort=False):
         axis.plot(rows["snr_db"], 100 * rows["accuracy"], "o-", label=f"{split}, with noise")
     axis.axhline(100 * result["accuracy"], color="0.6", linestyle=":", label=f"{result['split']}, as recorded")

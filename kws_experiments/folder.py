@@ -98,6 +98,21 @@ class RunFolder:
         return self.path / "metrics.json"
 
     @property
+    def worst_clips(self) -> Path:
+        """Samples and features of the clips most confidently wrong, as `worst_clips.keep` wrote them."""
+        return self.path / "worst_clips.npz"
+
+    @property
+    def cost(self) -> Path:
+        """What the model costs: parameters, multiply-adds, sizes, latency; as JSON."""
+        return self.path / "cost.json"
+
+    @property
+    def report(self) -> Path:
+        """Everything about the run on one page; `report.md` beside it says the same."""
+        return self.path / "report.html"
+
+    @property
     def evaluations(self) -> Path:
         """What `kws evaluate` found on other data: a folder for each."""
         return self.path / "evaluations"

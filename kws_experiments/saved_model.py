@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from kws_data.features.base import FeatureLayer
 
 
-def save_model(path: Path, features: FeatureLayer, network: keras.Model, clip_samples: int | None) -> None:
+def save_model(path: Path, features: FeatureLayer, network: keras.Model, clip_samples: int | None) -> keras.Model:
     """Write one Keras file that takes waveforms [batch, samples] float32 in [-1, 1].
 
     Where clips keep their lengths it takes a dict of `waveform` and `lengths` ([batch] int32, samples).
+
+    Returns:
+        the model that was written.
     """
     import keras
 
@@ -36,6 +39,7 @@ def save_model(path: Path, features: FeatureLayer, network: keras.Model, clip_sa
         model = keras.Model(waveform, network(features(waveform)))
     with replace_file(path) as temporary:
         model.save(temporary)
+    return model
 
 
 def load_model(run: Path) -> keras.Model:

@@ -1,0 +1,105 @@
+"""What a run's model costs: parameters, multiply-adds, size, and how long one clip takes on this machine."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import platform
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kws_data.parallel import available_cpus
+from kws_experiments.folder import RunFolder, write_text
+from kws_experiments.parts import Parts
+
+if TYPE_CHECKING:
+    import keras
+
+log = logging.getLogger(__name__)
+
+LATENCY_CALLS, WARM_UP_CALLS = 100, 10
+
+
+def write_cost(
+    folder: RunFolder, config: dict[str, Any], parts: Parts, network: keras.Model, model: keras.Model
+) -> None:
+    """Write `cost.json`, measured in this process with the threads it trained with.
+
+    Args:
+        folder: the run's, with the saved model.
+        config: resolved.
+        parts: the run's.
+        network: features → logits.
+        model: waveform → logits, as saved.
+    """
+    trained = sum(int(math.prod(variable.shape)) for variable in network.trainable_variables)
+    cost = {
+        "parameters": network.count_params(),
+        "trained": trained,
+        "features": list(parts.features.output_shape_for(parts.nominal_samples)),
+        "clip_samples": parts.nominal_samples,
+        **counted(parts, network),
+        "model_file_bytes": folder.model.stat().st_size,
+        "latency_ms": latency_ms(model, parts),
+        "threads": config["threads"],
+        "machine": machine(),
+    }
+    write_text(folder.cost, json.dumps(cost, indent=2) + "\n")
+
+
+def counted(parts: Parts, network: keras.Model) -> dict[str, Any]:
+    """Multiply-adds and weights at inference (see `kws_models.cost`); None, and a warning, where they can't be told."""
+    import tensorflow as tf
+
+    from kws_models.cost import inference_cost
+
+    frames, bins = parts.features.output_shape_for(parts.nominal_samples)
+    inputs: Any = tf.TensorSpec((1, frames, bins))
+    if parts.clip_samples is None:
+        inputs = {"features": inputs, "num_frames": tf.TensorSpec((1,), tf.int32)}
+    names = ("folded", "multiply_adds", "float32_bytes", "int8_bytes")
+    try:
+        cost = inference_cost(network, inputs)
+    except ValueError as error:
+        log.warning("the model's multiply-adds can't be counted: %s", " ".join(str(error).split()))
+        return dict.fromkeys(names)
+    counts = (cost.weights, cost.multiply_adds, cost.float32_bytes, cost.int8_bytes)
+    return dict(zip(names, counts, strict=True))
+
+
+def latency_ms(model: keras.Model, parts: Parts) -> dict[str, float | int]:
+    """Milliseconds from one clip's samples to its logits: the `median`, `low` and `high` (10 and 90 %) of `calls`.
+
+    One call after another on a batch of one, after a few to warm up. The process has trained and holds its memory, and
+    others may share the machine: compare medians of one machine only.
+    """
+    import tensorflow as tf
+
+    infer = tf.function(lambda inputs: model(inputs, training=False))
+    generator = np.random.default_rng(0)
+    waveform = tf.constant(generator.normal(0, 0.1, (1, parts.nominal_samples)).astype(np.float32))
+    inputs: Any = waveform
+    if parts.clip_samples is None:
+        inputs = {"waveform": waveform, "lengths": tf.constant([parts.nominal_samples], tf.int32)}
+    times = []
+    for _ in range(WARM_UP_CALLS + LATENCY_CALLS):
+        start = time.perf_counter()
+        infer(inputs).numpy()
+        times.append(1000 * (time.perf_counter() - start))
+    low, median, high = (round(float(value), 4) for value in np.quantile(times[WARM_UP_CALLS:], (0.1, 0.5, 0.9)))
+    return {"median": median, "low": low, "high": high, "calls": LATENCY_CALLS}
+
+
+def machine() -> dict[str, str | int]:
+    """What the latency was measured on: `processor`, `cpus` that this process may use, `system`."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = []
+    if cpuinfo.is_file():
+        lines = (line.partition(":") for line in cpuinfo.read_text(errors="replace").splitlines())
+        names = [value.strip() for key, _, value in lines if key.strip() == "model name"]
+    processor = names[0] if names else platform.processor() or platform.machine()
+    return {"processor": processor, "cpus": available_cpus(), "system": f"{platform.system()} {platform.machine()}"}
