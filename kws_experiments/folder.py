@@ -19,7 +19,7 @@ from yaml import YAMLError
 from kws_data.atomic import remove, remove_leftovers_below, replace_file
 from kws_data.errors import KwsError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: evaluations hold detection, calibration, breakdowns and their tables
 _SCRATCH = ".scratch-"
 _PACKAGES = ("tensorflow", "tensorflow-io", "keras", "numpy", "pandas", "audiomentations", "hydra-core")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 from typing import TYPE_CHECKING, Any
@@ -11,16 +10,18 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
-from kws_data.atomic import replace_file
 from kws_data.splits import TESTING, TRAINING, VALIDATION
-from kws_experiments import evaluation
+from kws_experiments.evaluation import evaluate, with_interval
+from kws_experiments.evaluation_files import EvaluationFiles
 from kws_experiments.folder import RunFolder, write_text
 from kws_experiments.parts import Parts
-from kws_experiments.thresholds import keyword_thresholds, rates_at_thresholds
+from kws_experiments.predicting import Predictor
+from kws_experiments.thresholds import keyword_thresholds
 
 if TYPE_CHECKING:
     import keras
 
+    from kws_data.corpus import Corpus
     from kws_data.pipeline import ClipSource
 
 log = logging.getLogger(__name__)
@@ -34,70 +35,46 @@ def evaluate_network(
     network: keras.Model,
     labels: list[str],
 ) -> dict[str, Any]:
-    """Predict the test split (validation where there is none), and write predictions and metrics."""
-    from kws_data.pipeline import evaluation_batches
-    from kws_experiments.training import inference, predict
-
-    threads = config["pipeline"]["threads"]
+    """Predict the test split (validation where there is none), and write thresholds, figures and tables."""
     split = TESTING if len(source.ids(TESTING)) else VALIDATION
     if split == VALIDATION:
         log.warning("the split leaves no clip for testing: the figures below are of the validation clips")
-    stream = evaluation_batches(source, split, parts.features, threads=threads)
-    infer = inference(network, stream)
-    logits, truth, ids = predict(infer, stream)
-    predictions = evaluation.predictions_table(source.examples, labels, logits, ids)
-    with replace_file(folder.predictions) as temporary:
-        predictions.to_parquet(temporary, index=False)
-    result = {"split": split, "parameters": network.count_params()} | evaluation.metrics(predictions, labels)
-    result |= {"data_licence": parts.dataset.licence, "data_citation": parts.dataset.citation}
-    thresholds = find_thresholds(folder, config, parts, source, infer, labels)
-    result["at_thresholds"] = rates_at_thresholds(softmax(logits, axis=1), truth, labels, thresholds)
-    result["accuracy_at_snr"] = accuracy_at_snr(config, parts, source, infer)
-    write_text(folder.metrics, json.dumps(result, indent=2) + "\n")
+    predictor = Predictor(source, parts.features, network, labels, config["pipeline"]["threads"])
+    thresholds = find_thresholds(folder, predictor, config["evaluation"]["false_accept_rate"])
+    figures, tables = evaluate(predictor.predictions(split), labels, thresholds)
+    noise = predictor.in_noise((VALIDATION, TESTING), config["evaluation"]["snr_db"])
+    result = {
+        "split": split,
+        "parameters": network.count_params(),
+        **figures,
+        "accuracy_at_snr": with_interval(noise),
+        **told_of_data(source.corpus, parts.dataset.licence, parts.dataset.citation),
+    }
+    EvaluationFiles(folder.path).write(result, {**tables, "noise": noise})
     return result
 
 
-def find_thresholds(
-    folder: RunFolder, config: dict[str, Any], parts: Parts, source: ClipSource, infer: Any, labels: list[str]
-) -> dict[str, float]:
-    """Each keyword's threshold for `evaluation.false_accept_rate` on validation; written beside the model."""
-    from kws_data.pipeline import evaluation_batches
-    from kws_experiments.training import predict
+def told_of_data(corpus: Corpus, licence: str | None, citation: str | None) -> dict[str, Any]:
+    """What the figures are of, for `metrics.json`: where the clips' audio lies, files set aside, licence."""
+    folders = corpus.clips[["folder", "source"]].drop_duplicates()
+    roots = {folder: str(corpus.roots[source]) for folder, source in folders.itertuples(index=False)}
+    return {
+        "audio": {"sample_rate": corpus.sample_rate, "roots": roots},
+        "set_aside": len(corpus.set_aside),
+        "data_licence": licence,
+        "data_citation": citation,
+    }
 
-    stream = evaluation_batches(source, VALIDATION, parts.features, threads=config["pipeline"]["threads"])
-    logits, truth, _ = predict(infer, stream)
-    rate = config["evaluation"]["false_accept_rate"]
-    thresholds = keyword_thresholds(softmax(logits, axis=1), truth, labels, rate)
-    content = {"score": "softmax", "split": VALIDATION, "false_accept_rate": rate, "thresholds": thresholds}
+
+def find_thresholds(folder: RunFolder, predictor: Predictor, false_accept_rate: float) -> dict[str, float]:
+    """Each keyword's threshold for a false accept rate on validation; written beside the model."""
+    logits, truth, _ = predictor.logits(VALIDATION)
+    thresholds = keyword_thresholds(softmax(logits, axis=1), truth, predictor.labels, false_accept_rate)
+    content = {
+        "score": "softmax", "split": VALIDATION, "false_accept_rate": false_accept_rate, "thresholds": thresholds,
+    }  # fmt: skip
     write_text(folder.thresholds, json.dumps(content, indent=2) + "\n")
     return thresholds
-
-
-def accuracy_at_snr(config: dict[str, Any], parts: Parts, source: ClipSource, infer: Any) -> list[dict[str, Any]]:
-    """Accuracy of validation and testing with noise at each of `evaluation.snr_db`, over all clips but silence rows.
-
-    The noise is of the split's own part of the recordings, and the same from run to run.
-    """
-    from kws_data.augment.augmentation import Augmentation
-    from kws_data.augment.background_noise import BackgroundNoise
-    from kws_data.pipeline import evaluation_batches
-    from kws_experiments.training import predict
-
-    if config["evaluation"]["snr_db"] and source.corpus.noise.generated:
-        log.warning("evaluation.snr_db is passed over: there are no noise recordings (noise.dirs adds some)")
-        return []
-    rows = []
-    splits = [split for split in (VALIDATION, TESTING) if len(source.context(split).words)]
-    for split, snr_db in itertools.product(splits, config["evaluation"]["snr_db"]):
-        noise = Augmentation({"background_noise": BackgroundNoise(None, 1.0, (snr_db, snr_db))}, clipping="leave")
-        stream = evaluation_batches(
-            source, split, parts.features, augmentation=noise, threads=config["pipeline"]["threads"]
-        )
-        logits, truth, ids = predict(infer, stream)
-        spoken = np.isin(ids, source.context(split).words)
-        rows.append({"split": split, "snr_db": snr_db, "accuracy": float((logits.argmax(1) == truth)[spoken].mean())})
-        log.info("%s at %g dB SNR: %.1f %%", split, snr_db, 100 * rows[-1]["accuracy"])
-    return rows
 
 
 def draw_figures(

@@ -2,19 +2,52 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from kws_data.errors import KwsError
+
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="the folder of a finished run")],
-    dataset: Annotated[Path, typer.Option(help="a folder of word folders; _silence_ and _unknown_ are such too")],
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="a folder of word folders (_silence_ and _unknown_ are such too), or test_set_v0.01 or test_set_v0.02"
+            " once downloaded; without it the run's own data"
+        ),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="of the run's own data: testing (the default), validation or training")
+    ] = None,
+    noise_snr: Annotated[
+        str | None, typer.Option(help="signal-to-noise ratios in dB to test at too, such as 20,10,5,0,-5")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="where to write; by default RUN/evaluations/…")] = None,
 ) -> None:
-    """Evaluate a run on all clips of another folder; words that the run doesn't know count as unknown."""
+    """Evaluate a run: on its own test clips again, or on all of another folder, where other words count as unknown."""
     from kws_experiments import summary
     from kws_experiments.evaluate_run import evaluate_run
 
-    result, out = evaluate_run(run, dataset)
-    summary.show(result, out)
+    result, folder = evaluate_run(run, dataset, split=split, snrs_db=ratios(noise_snr), out=out)
+    summary.show(result, folder)
+
+
+def ratios(text: str | None) -> list[float]:
+    """'20,10,-5' as numbers.
+
+    Raises:
+        KwsError: one of them is none, or out of range.
+    """
+    numbers = []
+    for part in text.split(",") if text else []:
+        try:
+            numbers.append(float(part))
+        except ValueError:
+            numbers.append(math.nan)
+        if not -60 <= numbers[-1] <= 100:
+            raise KwsError(f"--noise-snr: '{part.strip()}' is no ratio from -60 to 100 dB; write 20,10,5,0,-5")
+    return numbers

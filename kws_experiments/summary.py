@@ -8,14 +8,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+_PAIRS = 5
+
 
 def show(result: dict[str, Any], folder: Path) -> None:
-    """Print accuracy with its 95 % interval, the worst pairs, unknown folders if any, and the folder."""
+    """Print the worst pairs, unknown folders and noise if any, accuracy with its 95 % interval, and the folder."""
     console = Console()
-    low, high = result["accuracy_95"]
     if result["worst_pairs"]:
         table = Table("label", "taken for", "clips", title="Most frequent confusions", title_justify="left")
-        for pair in result["worst_pairs"]:
+        for pair in result["worst_pairs"][:_PAIRS]:
             table.add_row(pair["label"], pair["predicted"], f"{pair['clips']} of {pair['of']}")
         console.print(table)
     if result["unknown_folders"]:
@@ -24,11 +25,31 @@ def show(result: dict[str, Any], folder: Path) -> None:
             taken = f"{values['taken_for_keyword']} ({values['rate']:.1%})"
             table.add_row(name, str(values["clips"]), taken, values["most_often"] or "–")
         console.print(table)
-    console.print(
-        f"{result['split']} accuracy [bold]{result['accuracy']:.1%}[/bold] "
-        f"(95 % interval {low:.1%} to {high:.1%}; {result['clips']} clips)"
-    )
+    if result["accuracy_at_snr"]:
+        told = [f"{row['split']} {row['accuracy']:.1%} at {row['snr_db']:g} dB" for row in result["accuracy_at_snr"]]
+        console.print(f"in noise: {', '.join(told)}", soft_wrap=True)
+    _show_scores(console, result)
     for name in ("data_licence", "data_citation"):
         if result.get(name):
             console.print(f"{name.replace('_', ' ')}: {result[name]}", soft_wrap=True, highlight=False)
     console.print(str(folder), soft_wrap=True, highlight=False)
+
+
+def _show_scores(console: Console, result: dict[str, Any]) -> None:
+    """Accuracy with its intervals, and one line of what else tells how good the model is."""
+    low, high = result["accuracy_95"]
+    speakers = ""
+    if by_speaker := result["accuracy_95_by_speaker"]:
+        speakers = f"; over {result['speakers']} speakers {by_speaker[0]:.1%} to {by_speaker[1]:.1%}"
+    others = [
+        f"macro F1 {result['macro_f1']:.1%}",
+        f"expected calibration error {result['calibration']['expected_calibration_error']:.1%}",
+    ]
+    if (equal := result["detection"]["mean_equal_error_rate"]) is not None:
+        others.append(f"equal error rate of the keywords {equal:.1%}")
+    console.print(
+        f"{result['split']} accuracy [bold]{result['accuracy']:.1%}[/bold] "
+        f"(95 % interval {low:.1%} to {high:.1%}{speakers}; {result['clips']} clips)",
+        soft_wrap=True,
+    )
+    console.print("; ".join(others), soft_wrap=True)

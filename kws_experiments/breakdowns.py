@@ -1,0 +1,66 @@
+"""Where a model fails: by speaker, by the level of the clip, and the clips of which it was surest, and wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from kws_data.catalog import SILENCE
+from kws_experiments.intervals import wilson_each
+
+LEVEL_STEP_DB = 5
+LEVEL_RANGE_DB = (-60, 0)  # what lies outside shares the first or last step
+MOST_WRONG = 100
+_COUNTS = {"clips": np.int64, "correct": np.int64, "accuracy": np.float64}
+
+
+def by_speaker(predictions: pd.DataFrame) -> pd.DataFrame:
+    """A row per speaker, the worst first (of equals the one with more clips): `speaker`, and as `_accuracies`.
+
+    Rows without a speaker (generated silence) are left out.
+    """
+    spoken = predictions[predictions["speaker"] != ""]
+    table = _accuracies(spoken, spoken["speaker"].rename("speaker"))
+    return table.sort_values(["accuracy", "clips", "speaker"], ascending=[True, False, True], ignore_index=True)
+
+
+def by_level(predictions: pd.DataFrame) -> pd.DataFrame:
+    """A row per step of 5 dB in which there are clips: `low_db`, `high_db` (not in it), and as `_accuracies`.
+
+    Clips of the silence class are left out: their level is part of what they are. So are clips of zeros, without any.
+    """
+    spoken = predictions[(predictions["label"] != SILENCE) & predictions["level_db"].notna()]
+    low, high = LEVEL_RANGE_DB
+    step = np.floor(spoken["level_db"].clip(low, high - LEVEL_STEP_DB) / LEVEL_STEP_DB).astype(np.int64)
+    table = _accuracies(spoken, (step * LEVEL_STEP_DB).rename("low_db"))
+    table.insert(1, "high_db", table["low_db"] + LEVEL_STEP_DB)
+    return table
+
+
+def confidently_wrong(predictions: pd.DataFrame, most: int = MOST_WRONG) -> pd.DataFrame:
+    """The wrong clips, those first whose wrong label's score is highest, at most `most`.
+
+    Returns:
+        what the predictions say of the clip and its place, with `confidence` (the predicted label's score) and
+        `label_score` (the right one's) in place of all scores.
+    """
+    wrong = predictions[predictions["label"] != predictions["predicted"]]
+    scores = wrong.filter(regex="^score_")
+    columns = pd.Index(scores.columns.str.removeprefix("score_"))
+    rows, values = np.arange(len(wrong)), scores.to_numpy()
+    table = wrong.drop(columns=scores.columns).assign(
+        confidence=values[rows, columns.get_indexer(wrong["predicted"])],
+        label_score=values[rows, columns.get_indexer(wrong["label"])],
+    )
+    order = table.sort_values(["confidence", "label_score", "clip", "offset"], ascending=[False, True, True, True])
+    return order.head(most).reset_index(drop=True)
+
+
+def _accuracies(predictions: pd.DataFrame, group: pd.Series) -> pd.DataFrame:
+    """By group: `clips`, `correct`, `accuracy`, and its 95 % interval (Wilson) as `accuracy_low`, `accuracy_high`."""
+    right = (predictions["label"] == predictions["predicted"]).astype(np.int64)
+    table = right.groupby(group).agg(clips="size", correct="sum").reset_index()
+    table["accuracy"] = table["correct"] / table["clips"]
+    table = table.astype(_COUNTS)
+    intervals = wilson_each(table["correct"].to_numpy(), table["clips"].to_numpy())
+    return table.assign(accuracy_low=intervals[:, 0], accuracy_high=intervals[:, 1])

@@ -1,0 +1,167 @@
+"""Each keyword as a detector: it is heard where its score (softmax) reaches a threshold.
+
+A keyword's own clips are the positives, all other clips the negatives, silence and unknown words among them. Here a
+rate is a fraction of clips; false accepts per hour need a stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtri
+from sklearn.metrics import auc
+
+from kws_experiments.thresholds import keyword_columns
+
+MOST_POINTS = 200  # of a curve in the table
+FALSE_ACCEPT_RATES = (0.001, 0.01, 0.05)
+COLUMNS = ["keyword", "threshold", "false_accept_rate", "false_reject_rate", "true_positive_rate"]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a keyword's threshold can be, from the highest down: [points] each, one per distinct score and one above.
+
+    Attributes:
+        thresholds: a clip is accepted where its score is at least so high; the first lies just above the highest
+            score, so that nothing is accepted.
+        false_accepts: how many other clips reach them.
+        true_accepts: how many of the keyword's own.
+    """
+
+    thresholds: np.ndarray
+    false_accepts: np.ndarray
+    true_accepts: np.ndarray
+
+    @property
+    def false_accept_rate(self) -> np.ndarray:
+        """Of the other clips; it rises from 0 to 1. Also called false positive rate, the x of ROC and DET curves."""
+        return self.false_accepts / self.false_accepts[-1]
+
+    @property
+    def true_positive_rate(self) -> np.ndarray:
+        """Of the keyword's own clips; it rises from 0 to 1; the y of an ROC curve."""
+        return self.true_accepts / self.true_accepts[-1]
+
+    @property
+    def false_reject_rate(self) -> np.ndarray:
+        """Of the keyword's own clips; it falls from 1 to 0; the y of a DET curve."""
+        return 1 - self.true_positive_rate
+
+
+def curve(scores: np.ndarray, own: np.ndarray) -> Curve | None:
+    """The curve of one keyword; None where it has no clip, or no other clip is there.
+
+    Args:
+        scores: [clips], the keyword's.
+        own: [clips] bool, whether the clip is the keyword.
+    """
+    if own.all() or not own.any():
+        return None
+    order = np.argsort(-scores, kind="stable")
+    falling, mine = scores[order], own[order]
+    last = np.append(np.flatnonzero(np.diff(falling)), len(falling) - 1)  # of those with equal scores
+    true_accepts = np.cumsum(mine)[last]
+    nothing = np.nextafter(falling[:1], falling.dtype.type(np.inf))
+    return Curve(
+        np.concatenate([nothing, falling[last]]),
+        np.concatenate([[0], last + 1 - true_accepts]),
+        np.concatenate([[0], true_accepts]),
+    )
+
+
+def equal_error_rate(points: Curve) -> tuple[float, float]:
+    """The rate at which false accepts and false rejects are equally frequent, and a threshold for it.
+
+    Between two points of the curve both rates are interpolated on a straight line. The threshold is the higher one at
+    which false rejects are no more frequent than false accepts.
+    """
+    accepts, rejects = points.false_accept_rate, points.false_reject_rate
+    ahead = rejects - accepts  # falls from 1 to -1
+    after = int(np.argmax(ahead <= 0))
+    part = ahead[after - 1] / (ahead[after - 1] - ahead[after])
+    rate = accepts[after - 1] + part * (accepts[after] - accepts[after - 1])
+    return float(rate), float(points.thresholds[after])
+
+
+def false_reject_rate_at(points: Curve, false_accept_rate: float) -> float:
+    """The lowest false reject rate of a threshold that other clips reach at most so often."""
+    within = np.searchsorted(points.false_accept_rate, false_accept_rate, side="right") - 1
+    return float(points.false_reject_rate[within])
+
+
+def detection(scores: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Figures per keyword, and the curves as a table.
+
+    Args:
+        scores: [clips, labels], softmax.
+        truth: [clips], the clips' labels as indices.
+        labels: class names; silence and unknown are no keywords.
+
+    Returns:
+        `mean_auc` and `mean_equal_error_rate` (over the keywords that have them), and `keywords`: for each `clips` and
+        `others`, `auc`, `equal_error_rate`, its `threshold`, `false_reject_rate_at` false accept rates; None where
+        there are no clips. The table has COLUMNS, at most MOST_POINTS rows per keyword.
+    """
+    keywords: dict[str, dict[str, Any]] = {}
+    tables = []
+    for index, label in keyword_columns(labels):
+        own = truth == index
+        points = curve(scores[:, index], own)
+        keywords[label] = {"clips": int(own.sum()), "others": int((~own).sum())} | _figures(points)
+        if points is not None:
+            tables.append(_thinned(points).assign(keyword=label)[COLUMNS])
+    means = {
+        f"mean_{name}": _mean([values[name] for values in keywords.values()]) for name in ("auc", "equal_error_rate")
+    }
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS).astype(_DTYPES)
+    return means | {"keywords": keywords}, table
+
+
+_DTYPES = {column: str if column == "keyword" else np.float64 for column in COLUMNS}
+
+
+def _figures(points: Curve | None) -> dict[str, Any]:
+    if points is None:
+        rates = dict.fromkeys((f"{rate:g}" for rate in FALSE_ACCEPT_RATES), None)
+        return {"auc": None, "equal_error_rate": None, "threshold": None, "false_reject_rate_at": rates}
+    rate, threshold = equal_error_rate(points)
+    return {
+        "auc": float(auc(points.false_accept_rate, points.true_positive_rate)),
+        "equal_error_rate": rate,
+        "threshold": threshold,
+        "false_reject_rate_at": {f"{rate:g}": false_reject_rate_at(points, rate) for rate in FALSE_ACCEPT_RATES},
+    }
+
+
+def _thinned(points: Curve) -> pd.DataFrame:
+    """The corners of the curve; of more than MOST_POINTS those evenly spaced along a DET curve.
+
+    Its axes are normal deviates, which spread out the low rates that matter.
+    """
+    bends = (np.diff(points.false_accepts, 2) != 0) | (np.diff(points.true_accepts, 2) != 0)
+    kept = np.flatnonzero(np.concatenate([[True], bends, [True]]))
+    if len(kept) > MOST_POINTS:
+        along = np.zeros(len(kept))
+        for counts in (points.false_accepts, points.true_accepts):
+            deviates = ndtri((counts[kept] + 0.5) / (counts[-1] + 1))  # half a clip away from 0 and 1
+            along[1:] += np.cumsum(np.abs(np.diff(deviates)))
+        nearest = np.searchsorted(along, np.linspace(0, along[-1], MOST_POINTS))
+        kept = kept[np.unique(np.append(nearest[:-1], len(kept) - 1))]
+    return pd.DataFrame(
+        {
+            "threshold": points.thresholds[kept].astype(np.float64),
+            "false_accept_rate": points.false_accept_rate[kept],
+            "false_reject_rate": points.false_reject_rate[kept],
+            "true_positive_rate": points.true_positive_rate[kept],
+        }
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

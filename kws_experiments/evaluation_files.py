@@ -1,0 +1,81 @@
+"""The files of one evaluation: a run's own in its folder, those of `kws evaluate` each in a folder below."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow
+
+from kws_data.atomic import replace_file
+from kws_data.errors import KwsError
+from kws_experiments.folder import write_text
+
+TABLES = ("predictions", "confidently_wrong", "speakers", "levels", "calibration", "detection", "noise")
+
+
+@dataclass(frozen=True)
+class EvaluationFiles:
+    """`metrics.json` and a Parquet file per table in `path`; what they hold, `evaluation` tells."""
+
+    path: Path
+
+    @property
+    def metrics(self) -> Path:
+        """Figures, as JSON; written last, so that the tables beside it are whole."""
+        return self.path / "metrics.json"
+
+    def table(self, name: str) -> Path:
+        """One of TABLES, as Parquet."""
+        return self.path / f"{name}.parquet"
+
+    def write(self, metrics: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> None:
+        """Write each file whole or not at all."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        for name, table in tables.items():
+            with replace_file(self.table(name)) as temporary:
+                table.to_parquet(temporary, index=False)
+        write_text(self.metrics, json.dumps(_plain(metrics), indent=2, allow_nan=False) + "\n")
+
+    def read_metrics(self) -> dict[str, Any]:
+        """The figures.
+
+        Raises:
+            KwsError: there are none, or they are damaged.
+        """
+        try:
+            metrics = json.loads(self.metrics.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise KwsError(f"'{self.metrics}' is missing or damaged; evaluate again") from error
+        if not isinstance(metrics, dict):
+            raise KwsError(f"'{self.metrics}' holds no figures; evaluate again")
+        return metrics
+
+    def read_table(self, name: str) -> pd.DataFrame:
+        """One of TABLES.
+
+        Raises:
+            KwsError: there is none, or it is damaged.
+        """
+        try:
+            return pd.read_parquet(self.table(name))
+        except (OSError, ValueError, pyarrow.ArrowException) as error:
+            raise KwsError(f"'{self.table(name)}' is missing or damaged; evaluate again") from error
+
+
+def _plain(value: Any) -> Any:
+    """For JSON: NumPy's numbers as Python's, and what is not finite as None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

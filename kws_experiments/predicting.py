@@ -1,0 +1,115 @@
+"""A network's predictions of a split: with the clips' levels, and in noise."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from kws_experiments.evaluation import predictions_table
+from kws_experiments.intervals import wilson_each
+
+if TYPE_CHECKING:
+    import keras
+
+    from kws_data.features.base import FeatureLayer
+    from kws_data.pipeline import ClipSource
+
+log = logging.getLogger(__name__)
+
+
+class Predictor:
+    """A network on a source's clips.
+
+    Args:
+        source: fills batches with samples.
+        features: the network's own feature layer.
+        network: features → logits.
+        labels: class names, in the order of the logits.
+        threads: batches computed at once; changes nothing but speed.
+    """
+
+    def __init__(
+        self, source: ClipSource, features: FeatureLayer, network: keras.Model, labels: list[str], threads: int
+    ) -> None:
+        self.source, self.features, self.network, self.labels, self.threads = (
+            source, features, network, labels, threads,
+        )  # fmt: skip
+        self._infer: Any = None
+
+    def logits(self, split: str, **arguments: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(logits [clips, labels], labels [clips], example ids [clips]) of a split.
+
+        `arguments` are for `evaluation_batches`.
+        """
+        from kws_data.pipeline import evaluation_batches
+        from kws_experiments.training import inference, predict
+
+        stream = evaluation_batches(self.source, split, self.features, threads=self.threads, **arguments)
+        if self._infer is None:
+            self._infer = inference(self.network, stream)
+        return predict(self._infer, stream)
+
+    def predictions(self, split: str) -> pd.DataFrame:
+        """The table of `evaluation.predictions_table`."""
+        logits, _, ids = self.logits(split)
+        return predictions_table(self.source.examples, self.labels, logits, ids, levels_db(self.source, split, ids))
+
+    def in_noise(self, splits: Sequence[str], snrs_db: Sequence[float]) -> pd.DataFrame:
+        """Accuracy with noise at each ratio, over all clips but silence rows.
+
+        The noise is of the split's own part of the recordings, and the same from run to run.
+
+        Returns:
+            `split`, `snr_db`, `clips`, `correct`, `accuracy`, and Wilson's interval as `accuracy_low` and
+            `accuracy_high`; no row where the data have no noise recordings, or a split no spoken clip.
+        """
+        if len(snrs_db) and self.source.corpus.noise.generated:
+            log.warning("accuracy in noise is passed over: there are no noise recordings (noise.dirs adds some)")
+            snrs_db = []
+        rows = [
+            (split, float(snr_db), *self._correct(split, snr_db))
+            for split in splits
+            if len(self.source.context(split).words)
+            for snr_db in snrs_db
+        ]
+        table = pd.DataFrame(rows, columns=["split", "snr_db", "clips", "correct"])
+        table = table.astype({"split": str, "snr_db": np.float64, "clips": np.int64, "correct": np.int64})
+        interval = wilson_each(table["correct"].to_numpy(), table["clips"].to_numpy())
+        accuracy = table["correct"] / table["clips"]
+        return table.assign(accuracy=accuracy, accuracy_low=interval[:, 0], accuracy_high=interval[:, 1])
+
+    def _correct(self, split: str, snr_db: float) -> tuple[int, int]:
+        """(spoken clips, how many of them are right) with noise."""
+        from kws_data.augment.augmentation import Augmentation
+        from kws_data.augment.background_noise import BackgroundNoise
+
+        noise = Augmentation({"background_noise": BackgroundNoise(None, 1.0, (snr_db, snr_db))}, clipping="leave")
+        logits, truth, ids = self.logits(split, augmentation=noise)
+        spoken = np.isin(ids, self.source.context(split).words)
+        right = (logits.argmax(axis=1) == truth)[spoken]
+        log.info("%s at %g dB SNR: %.1f %%", split, snr_db, 100 * right.mean())
+        return len(right), int(right.sum())
+
+
+def levels_db(source: ClipSource, split: str, ids: np.ndarray) -> np.ndarray:
+    """Each clip's level where it is active (frames within 30 dB of its loudest): [clips] dB of full scale (RMS).
+
+    NaN for clips of zeros. A full-scale square wave has 0 dB, a sine -3.
+    """
+    import tensorflow as tf
+
+    from kws_data.audio import INT16_SCALE
+    from kws_data.augment.background_noise import active_power
+    from kws_data.pipeline import EVALUATION_BATCH
+
+    parts = []
+    for start in range(0, len(ids), EVALUATION_BATCH):
+        pcm = source.gather(split, ids[start : start + EVALUATION_BATCH], epoch=0).pcm
+        parts.append(active_power(tf.constant(pcm.astype(np.float32) / np.float32(INT16_SCALE))).numpy())
+    power = np.concatenate(parts).astype(np.float64)
+    with np.errstate(divide="ignore"):
+        return np.where(power > 0, 10 * np.log10(power), np.nan)
