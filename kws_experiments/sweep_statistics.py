@@ -1,0 +1,175 @@
+"""What a sweep's runs say together: spread over seeds, differences between settings, effects of keys, the Pareto front.
+
+A setting is a choice of all swept keys but the seed. Settings are compared on the clips that they were all tested on.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+SEED = "seed"
+RESAMPLES = 10_000
+LEVEL = 0.95  # of all intervals of one table together
+_CLIP = ["clip", "offset", "label"]  # what names a test row
+
+
+def settings_table(runs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """A row per setting, the best on validation first: `runs`, mean, standard deviation and range of `accuracy`.
+
+    Args:
+        runs: a row per finished run, with `setting`, `accuracy`, `validation_accuracy` and the swept keys.
+        keys: the swept keys without the seed.
+
+    Returns:
+        index `setting`; the keys, `runs`, `validation_mean`, `mean`, `std` (sample; NaN for one run), `min`, `max`.
+    """
+    groups = runs.groupby("setting", sort=False)
+    accuracy = groups["accuracy"]
+    columns = {"runs": accuracy.size(), "validation_mean": groups["validation_accuracy"].mean()}
+    columns |= {name: getattr(accuracy, name)() for name in ("mean", "std", "min", "max")}
+    table = pd.DataFrame({key: groups[key].first() for key in keys} | columns)
+    return table.sort_values(["validation_mean", "mean"], ascending=False, kind="stable")
+
+
+@dataclass(frozen=True)
+class TestRows:
+    """Which test clips each run had right, where all runs were tested on the same.
+
+    Attributes:
+        correct: [runs, clips] bool.
+        speakers: [clips], their numbers from 0; a silence row is a speaker of its own.
+        settings: [runs], each run's setting.
+    """
+
+    __test__ = False  # pytest would take it for a test
+
+    correct: np.ndarray
+    speakers: np.ndarray
+    settings: np.ndarray
+
+    def of(self, setting: str) -> np.ndarray:
+        """The rows of `correct` of one setting."""
+        return self.correct[self.settings == setting]
+
+
+def same_test_rows(predictions: Mapping[str, pd.DataFrame], settings: Mapping[str, str]) -> TestRows | None:
+    """The runs' test rows in one order; None where they were not tested on the same clips with the same labels.
+
+    Args:
+        predictions: by run, its `predictions.parquet`.
+        settings: by run.
+    """
+    tables = {run: table.sort_values(_CLIP, kind="stable").reset_index(drop=True) for run, table in predictions.items()}
+    first = next(iter(tables.values()))
+    if any(not table[_CLIP].equals(first[_CLIP]) for table in tables.values()):
+        return None
+    correct = np.stack([(table["label"] == table["predicted"]).to_numpy() for table in tables.values()])
+    named = first["speaker"].fillna("").astype(str)
+    speakers = pd.factorize(named.where(named != "", "row " + first.index.astype(str)))[0]
+    return TestRows(correct, speakers, np.array([settings[run] for run in tables]))
+
+
+def compare(rows: TestRows, pairs: Sequence[tuple[str, str]], seed: int = 0) -> pd.DataFrame:
+    """The difference in accuracy of pairs of settings, with an interval for what another sample might have shown.
+
+    Speakers are drawn anew with all their clips, since a speaker's clips are right or wrong together, and so are each
+    setting's runs where it has several (a two-way cluster bootstrap, percentile intervals; of two or three runs it knows
+    little, and its intervals are somewhat narrow). The level is shared out among the pairs (Bonferroni), so that `LEVEL`
+    holds for the whole table. Where each setting has one run, the spread over seeds is unknown, and the interval is of
+    the clips alone; McNemar's exact test is given too.
+
+    Returns:
+        a row per pair: `better`, `worse` (by their means), `difference`, `low`, `high`, `distinguishable`,
+        `mcnemar_p` (NaN where a setting has several runs).
+    """
+    generator = np.random.default_rng(seed)
+    sums = _sums_by_speaker(rows)
+    counts = np.bincount(rows.speakers)
+    speakers = len(counts)
+    weights = generator.multinomial(speakers, np.full(speakers, 1 / speakers), RESAMPLES)
+    clips = weights @ counts
+    tail = (1 - LEVEL) / 2 / max(1, len(pairs))
+    resampled = {
+        name: _accuracies(sums[rows.settings == name], weights, clips, generator) for pair in pairs for name in pair
+    }
+    table = []
+    for one, other in pairs:
+        difference = float(rows.of(one).mean() - rows.of(other).mean())
+        better, worse = (one, other) if difference >= 0 else (other, one)
+        low, high = np.quantile(resampled[better] - resampled[worse], [tail, 1 - tail])
+        p = float("nan")
+        if len(rows.of(one)) == len(rows.of(other)) == 1:
+            p = mcnemar(rows.of(one)[0], rows.of(other)[0])
+        table.append(
+            {
+                "better": better,
+                "worse": worse,
+                "difference": abs(difference),
+                "low": float(low),
+                "high": float(high),
+                "distinguishable": bool(low > 0),
+                "mcnemar_p": p,
+            }
+        )
+    columns = ["better", "worse", "difference", "low", "high", "distinguishable", "mcnemar_p"]
+    return pd.DataFrame(table, columns=columns)
+
+
+def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
+    """p of McNemar's exact test of two classifiers on the same clips, [clips] bool: right; 1 where they never differ."""
+    only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())
+    return float(binomtest(only_one, only_one + only_other).pvalue) if only_one + only_other else 1.0
+
+
+def all_pairs(settings: Sequence[str]) -> list[tuple[str, str]]:
+    """Every pair of settings, those with the first ones first."""
+    return list(itertools.combinations(settings, 2))
+
+
+def key_effects(runs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """What each value of a swept key changes, all else equal: a row per key and value.
+
+    Runs that differ in this key alone form a block; only blocks in which every value of the key finished count, and a
+    value's effect is the mean over them of its accuracy less its block's.
+
+    Returns:
+        `key`, `value`, `effect`, `std` (over blocks; NaN for one), `blocks`; no row for a key without a whole block.
+    """
+    rows = []
+    for key in keys:
+        others = [other for other in keys if other != key]
+        table = runs.assign(block=runs[others].astype(str).agg("\0".join, axis=1) if others else "")
+        grid = table.pivot_table(index="block", columns=key, values="accuracy", sort=False).dropna()
+        effects = grid.sub(grid.mean(axis=1), axis=0)
+        if len(grid) and grid.shape[1] > 1:
+            rows += [
+                {"key": key, "value": value, "effect": column.mean(), "std": column.std(), "blocks": len(column)}
+                for value, column in effects.items()
+            ]
+    return pd.DataFrame(rows, columns=["key", "value", "effect", "std", "blocks"])
+
+
+def pareto_front(costs: Sequence[float], accuracies: Sequence[float]) -> np.ndarray:
+    """[points] bool: those that no other beats in one of cost and accuracy without losing in the other."""
+    cost, accuracy = np.asarray(costs, float), np.asarray(accuracies, float)
+    no_worse = (cost[:, None] <= cost) & (accuracy[:, None] >= accuracy)
+    better = (cost[:, None] < cost) | (accuracy[:, None] > accuracy)
+    return ~(no_worse & better).any(axis=0)
+
+
+def _sums_by_speaker(rows: TestRows) -> np.ndarray:
+    """[runs, speakers] float64: each run's correct clips of each speaker."""
+    return np.stack([np.bincount(rows.speakers, weights=run) for run in rows.correct.astype(np.float64)])
+
+
+def _accuracies(sums: np.ndarray, weights: np.ndarray, clips: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """[resamples]: a setting's accuracy over drawn speakers (the same for every setting) and drawn runs of its own."""
+    runs = len(sums)
+    drawn = generator.multinomial(runs, np.full(runs, 1 / runs), len(weights)) / runs  # [resamples, runs]
+    return ((weights @ sums.T) * drawn).sum(axis=1) / clips
