@@ -17,6 +17,7 @@ SEED = "seed"
 RESAMPLES = 10_000
 LEVEL = 0.95  # of all intervals of one table together
 _CLIP = ["clip", "offset", "label"]  # what names a test row
+_COMPARISON = ["better", "worse", "difference", "low", "high", "distinguishable", "mcnemar_p"]
 
 
 def settings_table(runs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
@@ -79,10 +80,10 @@ def compare(rows: TestRows, pairs: Sequence[tuple[str, str]], seed: int = 0) -> 
     """The difference in accuracy of pairs of settings, with an interval for what another sample might have shown.
 
     Speakers are drawn anew with all their clips, since a speaker's clips are right or wrong together, and so are each
-    setting's runs where it has several (a two-way cluster bootstrap, percentile intervals; of two or three runs it knows
-    little, and its intervals are somewhat narrow). The level is shared out among the pairs (Bonferroni), so that `LEVEL`
-    holds for the whole table. Where each setting has one run, the spread over seeds is unknown, and the interval is of
-    the clips alone; McNemar's exact test is given too.
+    setting's runs where it has several (a two-way cluster bootstrap, percentile intervals; two or three runs tell it
+    little of the spread, and its intervals are then somewhat narrow). The level is shared out among the pairs
+    (Bonferroni), so that `LEVEL` holds for the whole table. Where a setting has one run, its spread over seeds is
+    unknown, and the interval is of the clips alone; between two such, McNemar's exact test is given too.
 
     Returns:
         a row per pair: `better`, `worse` (by their means), `difference`, `low`, `high`, `distinguishable`,
@@ -117,12 +118,16 @@ def compare(rows: TestRows, pairs: Sequence[tuple[str, str]], seed: int = 0) -> 
                 "mcnemar_p": p,
             }
         )
-    columns = ["better", "worse", "difference", "low", "high", "distinguishable", "mcnemar_p"]
-    return pd.DataFrame(table, columns=columns)
+    return pd.DataFrame(table, columns=_COMPARISON)
+
+
+def compare_nothing() -> pd.DataFrame:
+    """What `compare` returns for no pairs."""
+    return pd.DataFrame(columns=_COMPARISON)
 
 
 def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
-    """p of McNemar's exact test of two classifiers on the same clips, [clips] bool: right; 1 where they never differ."""
+    """p of McNemar's exact test of two classifiers on the same clips ([clips] bool: right); 1 if they never differ."""
     only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())
     return float(binomtest(only_one, only_one + only_other).pvalue) if only_one + only_other else 1.0
 
