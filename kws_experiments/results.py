@@ -50,7 +50,7 @@ def evaluate_network(
         predictions.to_parquet(temporary, index=False)
     result = {"split": split, "parameters": network.count_params()} | evaluation.metrics(predictions, labels)
     result |= {"data_licence": parts.dataset.licence, "data_citation": parts.dataset.citation}
-    thresholds = find_thresholds(folder, config, parts, source, infer, labels)
+    thresholds, result["validation_accuracy"] = find_thresholds(folder, config, parts, source, infer, labels)
     result["at_thresholds"] = rates_at_thresholds(softmax(logits, axis=1), truth, labels, thresholds)
     result["accuracy_at_snr"] = accuracy_at_snr(config, parts, source, infer)
     write_text(folder.metrics, json.dumps(result, indent=2) + "\n")
@@ -59,8 +59,11 @@ def evaluate_network(
 
 def find_thresholds(
     folder: RunFolder, config: dict[str, Any], parts: Parts, source: ClipSource, infer: Any, labels: list[str]
-) -> dict[str, float]:
-    """Each keyword's threshold for `evaluation.false_accept_rate` on validation; written beside the model."""
+) -> tuple[dict[str, float], float]:
+    """Each keyword's threshold for `evaluation.false_accept_rate` on validation, and the accuracy there.
+
+    The thresholds are written beside the model.
+    """
     from kws_data.pipeline import evaluation_batches
     from kws_experiments.training import predict
 
@@ -70,7 +73,7 @@ def find_thresholds(
     thresholds = keyword_thresholds(softmax(logits, axis=1), truth, labels, rate)
     content = {"score": "softmax", "split": VALIDATION, "false_accept_rate": rate, "thresholds": thresholds}
     write_text(folder.thresholds, json.dumps(content, indent=2) + "\n")
-    return thresholds
+    return thresholds, float((logits.argmax(1) == truth).mean())
 
 
 def accuracy_at_snr(config: dict[str, Any], parts: Parts, source: ClipSource, infer: Any) -> list[dict[str, Any]]:
