@@ -23,6 +23,7 @@ _NOT_IDENTITY = (
     ("force",),
     ("pipeline", "threads"),
     ("pipeline", "cache_memory_mb"),
+    ("loggers",),
     ("trainer", "print_confusion"),
     ("trainer", "tensorboard"),
     ("trainer", "checkpoint_every"),
@@ -30,14 +31,17 @@ _NOT_IDENTITY = (
     ("dataset", "citation"),
 )
 
+NOT_VALID = "not_valid"  # the folder of a sweep's jobs whose configuration can't be resolved, and so has no fingerprint
+
 CONF = Path(__file__).resolve().parent.parent / "conf"  # beside the package: the project is installed editable
 
 
 def register_resolvers() -> None:
-    """Make `${cpu_count:}`, `${run_dir:}` and `${run_subdir:}` known to OmegaConf."""
-    OmegaConf.register_new_resolver("cpu_count", available_cpus, replace=True)
+    """Make `${cpu_count:}`, `${run_dir:}`, `${run_subdir:}` and `${sweep_id:}` known to OmegaConf."""
+    OmegaConf.register_new_resolver("cpu_count", _cpus_of_a_job, replace=True)
     OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True)
-    OmegaConf.register_new_resolver("run_subdir", lambda *, _root_: Path(_run_dir(_root_=_root_)).name, replace=True)
+    OmegaConf.register_new_resolver("run_subdir", _run_subdir, replace=True)
+    OmegaConf.register_new_resolver("sweep_id", _sweep_id, replace=True)
 
 
 def compose(overrides: list[str], config_dir: Path | None = None) -> dict[str, Any]:
@@ -73,6 +77,16 @@ def compose_unresolved(overrides: list[str], config_dir: Path | None = None, *, 
         raise KwsError(" ".join(str(error).split())) from error
 
 
+_EXTRAS = {"hydra/sweeper/optuna": "optuna", "hydra/launcher/submitit": "slurm", "sampler": "optuna"}
+
+
+def told_by_hydra(error: Exception) -> str:
+    """Hydra's message in one line; for a plugin that is not installed, with the extra that brings it."""
+    message = " ".join(str(error).split())
+    missing = [extra for name, extra in _EXTRAS.items() if name in message and "Could not " in message]
+    return message + (f"; it comes with the extra {missing[0]}: pip install -e '.[{missing[0]}]'" if missing else "")
+
+
 def resolved(cfg: DictConfig) -> dict[str, Any]:
     """The configuration as plain data, interpolations filled in, without Hydra's own part.
 
@@ -106,6 +120,45 @@ def fingerprint(config: dict[str, Any]) -> str:
         if isinstance(stage, dict):
             stage.pop("num_workers", None)
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def overrides_fingerprint(overrides: list[str]) -> str:
+    """12 hex digits that name a sweep: its overrides in any order, but for those that don't change what is trained."""
+    told = sorted(override for override in overrides if override.split("=")[0] not in ("name", "force"))
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
+
+
+def _sweep_id(*, _root_: DictConfig) -> str:
+    return overrides_fingerprint(list(_root_.hydra.overrides.task))
+
+
+def _cpus_of_a_job() -> int:
+    """The processors for one job: all there are, or its share where a sweep's launcher runs several jobs at once.
+
+    A launcher that asks a cluster for processors says how many; the machine that composes has nothing to do with it.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    cpus = available_cpus()
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return cpus
+    launcher = HydraConfig.get().launcher
+    if OmegaConf.select(launcher, "cpus_per_task"):
+        return int(launcher.cpus_per_task)
+    jobs = int(OmegaConf.select(launcher, "n_jobs") or 1)
+    if jobs < 0:  # joblib's way of counting: -1 means all processors, -2 all but one
+        jobs = max(1, cpus + 1 + jobs)
+    return max(1, cpus // jobs)
+
+
+def _run_subdir(*, _root_: DictConfig) -> str:
+    """The name of a sweep job's folder; a job whose configuration can't be resolved fails only when it is started."""
+    try:
+        resolved(_root_)
+    except KwsError:
+        return NOT_VALID
+    return Path(_run_dir(_root_=_root_)).name
 
 
 def _run_dir(*, _root_: DictConfig) -> str:

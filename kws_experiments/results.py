@@ -40,13 +40,14 @@ def evaluate_network(
     if split == VALIDATION:
         log.warning("the split leaves no clip for testing: the figures below are of the validation clips")
     predictor = Predictor(source, parts.features, network, labels, config["pipeline"]["threads"])
-    thresholds = find_thresholds(folder, predictor, config["evaluation"]["false_accept_rate"])
+    thresholds, validation_accuracy = find_thresholds(folder, predictor, config["evaluation"]["false_accept_rate"])
     figures, tables = evaluate(predictor.predictions(split), labels, thresholds)
     noise = predictor.in_noise((VALIDATION, TESTING), config["evaluation"]["snr_db"])
     result = {
         "split": split,
         "parameters": network.count_params(),
         **figures,
+        "validation_accuracy": validation_accuracy,
         "accuracy_at_snr": with_interval(noise),
         **told_of_data(source.corpus, parts.dataset.licence, parts.dataset.citation),
     }
@@ -66,15 +67,17 @@ def told_of_data(corpus: Corpus, licence: str | None, citation: str | None) -> d
     }
 
 
-def find_thresholds(folder: RunFolder, predictor: Predictor, false_accept_rate: float) -> dict[str, float]:
-    """Each keyword's threshold for a false accept rate on validation; written beside the model."""
+def find_thresholds(
+    folder: RunFolder, predictor: Predictor, false_accept_rate: float
+) -> tuple[dict[str, float], float]:
+    """Each keyword's threshold for a false accept rate on validation, written beside the model; the accuracy there."""
     logits, truth, _ = predictor.logits(VALIDATION)
     thresholds = keyword_thresholds(softmax(logits, axis=1), truth, predictor.labels, false_accept_rate)
     content = {
         "score": "softmax", "split": VALIDATION, "false_accept_rate": false_accept_rate, "thresholds": thresholds,
     }  # fmt: skip
     write_text(folder.thresholds, json.dumps(content, indent=2) + "\n")
-    return thresholds
+    return thresholds, float((logits.argmax(1) == truth).mean())
 
 
 def draw_figures(

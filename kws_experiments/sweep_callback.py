@@ -1,0 +1,166 @@
+"""What happens around a sweep's jobs: Hydra calls it, in the sweep's process and in those of its launcher's workers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from filelock import BaseFileLock, Timeout
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from kws_data.errors import KwsError
+from kws_experiments.config import overrides_fingerprint
+from kws_experiments.sweeps import DONE, FAILED, RUNNING, STOPPED, SWEEPS, SweepFolder, read_sweep
+
+log = logging.getLogger("sweep")
+
+_SAVING_S = 60  # how long workers' jobs may take to save their state after Ctrl-C
+_LAUNCHER, _SWEEPER = "basic", "basic"  # Hydra's own, which run jobs one after the other in this process
+
+_lock: BaseFileLock | None = None  # of the sweep that this process runs
+_callback: SweepCallback | None = None  # of the sweep or job that this process runs
+_number = 0  # of the job that this process runs
+
+
+class SweepCallback(Callback):
+    """Keeps a sweep's record. It is copied to the workers' processes, where it knows which sweep they work for."""
+
+    def __init__(self) -> None:
+        self.sweep: SweepFolder | None = None
+        self.process = os.getpid()
+        self.first_number = 0
+        self.one_by_one = True
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Begin the record; a sweep that runs already, or can't be continued, ends here with one line."""
+        global _callback
+        try:
+            self._begin(config)
+        except KwsError as error:
+            sys.exit(f"error: {error}")
+        _callback = self
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Remember which sweep and which job this process works for."""
+        global _callback, _number
+        _callback, _number = self, self.first_number + (OmegaConf.select(config, "hydra.job.num", default=0) or 0)
+        if os.getpid() != self.process:  # a Ctrl-C is the sweep's business, which stops its workers' jobs
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Print what came of it; a failed job makes the exit status 1."""
+        sys.exit(self.end())
+
+    def _begin(self, config: DictConfig) -> None:
+        global _lock
+        overrides = list(config.hydra.overrides.task)
+        path = Path(str(config.hydra.sweep.dir)).absolute() / SWEEPS / overrides_fingerprint(overrides)
+        self.sweep = SweepFolder(path)
+        _lock = self.sweep.lock()
+        try:
+            _lock.acquire()
+        except Timeout as error:
+            raise KwsError(f"'{path}': another process runs this very sweep") from error
+        launcher, sweeper = (_kind(config, part) for part in ("launcher", "sweeper"))
+        self.one_by_one = launcher == _LAUNCHER
+        swept, planned = _plan(config, overrides)
+        if sweeper == "optuna":
+            from kws_experiments import optuna_study
+
+            path.mkdir(parents=True, exist_ok=True)
+            left = optuna_study.trials_left(config.hydra.sweeper)
+            with read_write(config), open_dict(config):
+                config.hydra.sweeper.n_trials = left
+            self.first_number = 1 + max((job.number for job in self.sweep.read_jobs()), default=-1)
+        self.sweep.begin(
+            command=shlex.join(["python", *sys.argv]), overrides=overrides, swept=swept, planned=planned,
+            launcher=launcher, sweeper=sweeper,
+        )  # fmt: skip
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if not self.one_by_one:
+            signal.signal(signal.SIGINT, self._stop_workers)
+
+    def _stop_workers(self, number: int, frame: Any) -> None:
+        """Let the jobs in other processes save their state before the launcher ends those; a second Ctrl-C does so."""
+        del number, frame
+        assert self.sweep is not None
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        print("stopping: the jobs save their state (Ctrl-C again: at once)", file=sys.stderr)
+        self.sweep.stop.touch()
+        deadline = time.monotonic() + _SAVING_S
+        while time.monotonic() < deadline and any(job.status == RUNNING for job in self.sweep.read_jobs()):
+            time.sleep(0.2)
+        raise KeyboardInterrupt
+
+    def end(self, *, stopped: bool = False) -> int:
+        """Complete the record, print the table, and return the exit status."""
+        from kws_experiments import sweep_summary
+
+        assert self.sweep is not None
+        jobs = self.sweep.read_jobs()
+        failed = any(job.status == FAILED for job in jobs)
+        stopped = stopped or any(job.status in (STOPPED, RUNNING) for job in jobs)
+        self.sweep.end(STOPPED if stopped else FAILED if failed else DONE)
+        if _lock is not None:
+            _lock.release()
+        sweep_summary.show(read_sweep(self.sweep.path))
+        return 130 if stopped else int(failed)
+
+
+def run_job(cfg: DictConfig) -> float | None:
+    """Train the job that this process was given; see `sweep_job.run_job`."""
+    from kws_experiments import sweep_job
+
+    assert _callback is not None and _callback.sweep is not None, "conf/train.yaml's hydra.callbacks.sweep is missing"
+    return sweep_job.run_job(cfg, _callback.sweep, _number, echo=_callback.one_by_one)
+
+
+def stopped() -> int:
+    """After Ctrl-C: print how far the sweep came, and return the exit status."""
+    if _callback is None:
+        print("stopped", file=sys.stderr)
+        return 130
+    return _callback.end(stopped=True)
+
+
+def broken(error: Exception) -> int:
+    """After an error of the launcher or the sweeper itself: print it and how far the sweep came, and return the status.
+
+    Raises:
+        Exception: this one, where there is no sweep that it could have ended.
+    """
+    if _callback is None or os.getpid() != _callback.process:
+        raise error
+    log.debug("", exc_info=error)  # seen with hydra.verbose=true
+    _callback.end(stopped=True)
+    print(f"error: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+    return 1
+
+
+def _kind(config: DictConfig, part: str) -> str:
+    """The chosen launcher or sweeper, such as 'joblib'."""
+    return str(config.hydra.runtime.choices[f"hydra/{part}"])
+
+
+def _plan(config: DictConfig, overrides: list[str]) -> tuple[list[str], int]:
+    """The keys that differ from job to job, and how many jobs there are."""
+    of_sweeper = [f"{key}={value}" for key, value in (OmegaConf.select(config, "hydra.sweeper.params") or {}).items()]
+    parsed = OverridesParser.create().parse_overrides([*of_sweeper, *overrides])
+    swept: dict[str, Override] = {one.get_key_element(): one for one in parsed}  # the last of a key counts
+    swept = {key: one for key, one in swept.items() if one.is_sweep_override()}
+    trials = OmegaConf.select(config, "hydra.sweeper.n_trials")
+    if trials is not None:
+        return list(swept), int(trials)
+    jobs = 1
+    for override in swept.values():
+        jobs *= sum(1 for _ in override.sweep_string_iterator()) if override.is_discrete_sweep() else 1
+    return list(swept), jobs
