@@ -74,7 +74,7 @@ def gather(sweep: Sweep) -> SweepContents:
         runs,
         settings,
         comparisons,
-        statistics.key_effects(runs, sweep.swept),
+        _effects(runs, sweep.swept, keys),
         reason,
         statements(settings, comparisons, reason),
     )
@@ -124,6 +124,12 @@ def _comparisons(done: list[Job], runs: pd.DataFrame, settings: pd.DataFrame) ->
     if rows is None:
         return nothing, "The runs were not tested on the same clips with the same labels, so they can't be compared."
     return statistics.compare(rows, statistics.all_pairs(compared)), ""
+
+
+def _effects(runs: pd.DataFrame, swept: list[str], keys: list[str]) -> pd.DataFrame:
+    """Of the keys but the seed, which takes part in the blocks: the same seed with another value of the key."""
+    effects = statistics.key_effects(runs, swept)
+    return effects[effects["key"].isin(keys)].reset_index(drop=True)
 
 
 def _row(sweep: Sweep, job: Job, keys: list[str]) -> dict[str, Any]:

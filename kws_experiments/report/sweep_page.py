@@ -55,7 +55,7 @@ def write_sweep_report(sweep: Sweep) -> Path:
 
 
 def _pictures(contents: SweepContents) -> list[Picture]:
-    possible = sweep_pictures.all_of(contents.settings, contents.runs, contents.effects, contents.sweep.swept)
+    possible = sweep_pictures.all_of(contents.settings, contents.runs, contents.effects, contents.keys)
     drawn = ((name, title, figure()) for name, title, figure in possible)
     return [draw(name, title, lambda figure=figure: figure) for name, title, figure in drawn if figure is not None]
 
@@ -101,7 +101,7 @@ def _sections(contents: SweepContents, pictures: list[Picture]) -> list[tuple[st
 def _settings(contents: SweepContents) -> Table:
     columns: dict[str, Any] = {"setting": ("setting", None), "runs": ("runs", number)}
     columns |= {"validation_mean": ("validation", percent), "mean": ("test", percent)}
-    columns |= {"std": ("standard deviation", _points), "min": ("least", percent), "max": ("most", percent)}
+    columns |= {"std": ("standard deviation", _spread), "min": ("least", percent), "max": ("most", percent)}
     columns |= {cost: (title, _COST_FORMATS[cost]) for cost, title in COSTS.items()}
     return of_frame("Settings, the best on validation first", contents.settings.reset_index(), columns)
 
@@ -109,14 +109,15 @@ def _settings(contents: SweepContents) -> Table:
 def _comparisons(contents: SweepContents) -> Table:
     columns: dict[str, Any] = {"better": ("better", None), "worse": ("worse", None), "difference": ("points", _points)}
     columns |= {"low": ("from", _points), "high": ("to", _points), "verdict": ("so", None)}
-    columns |= {"mcnemar_p": ("McNemar's p", number)}
+    if contents.comparisons["mcnemar_p"].notna().any():
+        columns |= {"mcnemar_p": ("McNemar's p", number)}
     verdicts = contents.comparisons["distinguishable"].map({True: "distinguishable", False: "not distinguishable"})
     return of_frame("Differences between settings", contents.comparisons.assign(verdict=verdicts), columns)
 
 
 def _effects(contents: SweepContents) -> Table:
     columns: dict[str, Any] = {"key": ("key", None), "value": ("value", None), "effect": ("points", _points)}
-    columns |= {"std": ("standard deviation", _points), "blocks": ("blocks", number)}
+    columns |= {"std": ("standard deviation", _spread), "blocks": ("blocks", number)}
     return of_frame("Effects of the swept keys", contents.effects, columns)
 
 
@@ -136,6 +137,10 @@ def _unfinished(contents: SweepContents) -> Table:
     columns |= {"status": ("status", None), "error": ("why", None)}
     rows = [vars(job) | {"overrides": " ".join(job.overrides)} for job in contents.unfinished]
     return table("Jobs that failed, were stopped or still run", rows, columns)
+
+
+def _spread(value: float) -> str:
+    return f"{100 * value:.1f}"
 
 
 def _points(value: float) -> str:
