@@ -11,8 +11,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -38,6 +38,16 @@ def replace_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     _sync(path.parent)
+
+
+def replace_files(contents: Mapping[Path, bytes]) -> None:
+    """Write several files: all are written beside their places before one takes its own; the first, last.
+
+    Raises OSError; then none has changed, unless it is the renaming that failed.
+    """
+    with ExitStack() as stack:
+        for path, content in contents.items():
+            stack.enter_context(replace_file(path)).write_bytes(content)
 
 
 @contextmanager

@@ -93,7 +93,7 @@ def differences(config: dict[str, Any], command: Command | None) -> list[Differe
     defaults = _flat(OmegaConf.to_container(without_hydra(chosen), resolve=True))
     values = _flat(config)
     asked = {_key(override) for override in command.overrides}
-    for key in sorted(defaults.keys() | values.keys(), key=list([*defaults, *values]).index):
+    for key in sorted(defaults.keys() | values.keys(), key=[*defaults, *values].index):
         default, value = (_yaml(part[key]) if key in part else NOT_THERE for part in (defaults, values))
         from_machine = re.match(r"\$\{\w+:", str(raw.get(key))) and key not in asked
         if default != value and not from_machine:

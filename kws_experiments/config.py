@@ -21,6 +21,7 @@ from kws_data.parallel import available_cpus
 _NOT_IDENTITY = (
     ("name",),
     ("force",),
+    ("report",),
     ("pipeline", "threads"),
     ("pipeline", "cache_memory_mb"),
     ("loggers",),

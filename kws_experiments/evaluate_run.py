@@ -19,7 +19,7 @@ from kws_data.catalog import SILENCE, UNKNOWN
 from kws_data.corpus import Corpus, build_corpus
 from kws_data.errors import KwsError
 from kws_data.splits import SPLITS, TESTING, VALIDATION
-from kws_experiments import tensorflow_setup
+from kws_experiments import tensorflow_setup, worst_clips
 from kws_experiments.evaluation import evaluate, with_interval
 from kws_experiments.evaluation_files import EvaluationFiles
 from kws_experiments.finished_run import FinishedRun
@@ -127,6 +127,7 @@ def evaluate_run(
         **told_of_data(corpus, clips.licence, clips.citation),
     }
     files = EvaluationFiles(out or _folder_for(opened, clips, corpus))
+    worst_clips.keep(files.path, clips.source, features, clips.split, tables["confidently_wrong"])
     files.write(result, {**tables, "noise": noise})
     return result, files.path
 

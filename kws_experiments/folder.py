@@ -98,11 +98,6 @@ class RunFolder:
         return self.path / "metrics.json"
 
     @property
-    def worst_clips(self) -> Path:
-        """Samples and features of the clips most confidently wrong, as `worst_clips.keep` wrote them."""
-        return self.path / "worst_clips.npz"
-
-    @property
     def cost(self) -> Path:
         """What the model costs: parameters, multiply-adds, sizes, latency; as JSON."""
         return self.path / "cost.json"

@@ -124,6 +124,7 @@ def check_top_level(config: dict[str, Any]) -> None:
         check_whole("threads.intra_op", config["threads"]["intra_op"], 0)
         check_whole("threads.inter_op", config["threads"]["inter_op"], 0)
         check_flag("deterministic", config["deterministic"])
+        check_flag("report", config["report"])
         check_whole("pipeline.threads", config["pipeline"]["threads"], 1)
         check_flag("pipeline.on_device", config["pipeline"]["on_device"])
         check_number("pipeline.cache_memory_mb", config["pipeline"]["cache_memory_mb"], 0)

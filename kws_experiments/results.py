@@ -1,4 +1,4 @@
-"""What a trained network is worth: predictions, metrics, thresholds and pictures in the run's folder."""
+"""What a trained network is worth: predictions, metrics, thresholds and a picture in the run's folder."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
 from scipy.special import softmax
 
 from kws_data.splits import TESTING, TRAINING, VALIDATION
+from kws_experiments import worst_clips
 from kws_experiments.evaluation import evaluate, with_interval
 from kws_experiments.evaluation_files import EvaluationFiles
 from kws_experiments.folder import RunFolder, write_text
@@ -51,6 +50,7 @@ def evaluate_network(
         "accuracy_at_snr": with_interval(noise),
         **told_of_data(source.corpus, parts.dataset.licence, parts.dataset.citation),
     }
+    worst_clips.keep(folder.path, source, parts.features, split, tables["confidently_wrong"])
     EvaluationFiles(folder.path).write(result, {**tables, "noise": noise})
     return result
 
@@ -80,27 +80,12 @@ def find_thresholds(
     return thresholds, float((logits.argmax(1) == truth).mean())
 
 
-def draw_figures(
-    folder: RunFolder,
-    parts: Parts,
-    source: ClipSource,
-    history: pd.DataFrame,
-    result: dict[str, Any],
-    labels: list[str],
-) -> None:
-    """Training curves, confusion matrix, and the first training batch as the model sees it."""
+def draw_training_batch(folder: RunFolder, parts: Parts, source: ClipSource, labels: list[str]) -> None:
+    """A picture of the first training batch as the model sees it; all others are the report's."""
     from kws_data.pipeline import batches, training_plan
     from kws_experiments import figures
-    from kws_experiments.training import best_row
 
     folder.figures.mkdir(exist_ok=True)
-    best = best_row(history.to_dict("records"), parts.settings.monitor)
-    figures.save(figures.training_curves(history, best), folder.figures / "training_curves.png")
-    title = f"{result['split']}: {result['accuracy']:.1%} of {result['clips']} clips"
-    matrix = figures.confusion(np.array(result["confusion_matrix"]), labels, title)
-    figures.save(matrix, folder.figures / "confusion_matrix.png")
-    if result["accuracy_at_snr"]:
-        figures.save(figures.accuracy_against_noise(result), folder.figures / "accuracy_against_noise.png")
     plan = training_plan(source, batch_size=16)
     heard = next(iter(batches(source, TRAINING, plan, augmentation=parts.augmentation, steps=1, threads=1)))
     waveforms = heard["inputs"]

@@ -5,20 +5,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from filelock import Timeout
 
 from kws_data.atomic import lock_for
 from kws_data.errors import KwsError
 from kws_data.splits import TRAINING, VALIDATION
 from kws_experiments import tensorflow_setup
+from kws_experiments.command import Command, quoted
 from kws_experiments.config import fingerprint
 from kws_experiments.folder import RunFolder, write_text
 from kws_experiments.parts import Parts, build_parts, check_top_level
+from kws_experiments.run_cost import write_cost
 from kws_experiments.run_data import (
     balancing_weights,
     clip_source,
@@ -38,10 +40,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def run(config: dict[str, Any], path: Path) -> dict[str, Any]:
+def run(config: dict[str, Any], path: Path, command: Command | None = None) -> dict[str, Any]:
     """Train and evaluate what a resolved configuration describes, in the folder `path`.
 
     A folder with an unfinished run is resumed; a finished one is left as it is.
+
+    Args:
+        config: resolved.
+        path: the run's folder.
+        command: what Hydra composed the configuration from, if it did: for the record.
 
     Returns:
         the metrics of the test split (of the validation split where there is no test split).
@@ -51,7 +58,7 @@ def run(config: dict[str, Any], path: Path) -> dict[str, Any]:
         KeyboardInterrupt: the state was saved; the same call goes on.
     """
     with _alone(path):
-        return _run(config, RunFolder(path))
+        return _run(config, RunFolder(path), command)
 
 
 @contextmanager
@@ -66,7 +73,7 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-def _run(config: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
+def _run(config: dict[str, Any], folder: RunFolder, command: Command | None) -> dict[str, Any]:
     path = folder.path
     record = folder.read_record()
     if record is not None and record["status"] == "done":
@@ -86,24 +93,43 @@ def _run(config: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
     if record is not None and record["data_fingerprint"] != data_fingerprint:
         raise KwsError(f"'{path}': the data changed since this run began; start over with force=true")
     folder.write_config(config)
-    folder.write_record(status="training", fingerprint=fingerprint(config), data_fingerprint=data_fingerprint)
+    folder.write_record(
+        status="training",
+        fingerprint=fingerprint(config),
+        data_fingerprint=data_fingerprint,
+        command=None if command is None else asdict(command),
+    )
     write_data_tables(folder, corpus, examples, labels)
 
     from kws_data.pipeline import told_plainly
-    from kws_experiments.results import draw_figures, evaluate_network
+    from kws_experiments.results import draw_training_batch, evaluate_network
 
     source = clip_source(config, parts, corpus, examples)
     try:
         with told_plainly():
-            network, history = train_network(folder, config, parts, source, labels)
+            network = train_network(folder, config, parts, source, labels)
             result = evaluate_network(folder, config, parts, source, network, labels)
-            draw_figures(folder, parts, source, history, result, labels)
+            draw_training_batch(folder, parts, source, labels)
     finally:
         parts.augmentation.close()
-    save_model(folder.model, parts.features, network, parts.clip_samples)
+    model = save_model(folder.model, parts.features, network, parts.clip_samples)
+    write_cost(folder, config, parts, network, model)
     folder.write_record(status="done", data_licence=parts.dataset.licence, data_citation=parts.dataset.citation)
     folder.training.state.unlink(missing_ok=True)
+    if config["report"]:
+        _write_report(path)
     return result
+
+
+def _write_report(path: Path) -> None:
+    """Write the report of a finished run; whatever goes wrong with it, the run is done."""
+    from kws_experiments.report.run_report import write_run_report
+
+    try:
+        write_run_report(path)
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        log.warning("the run is done, but not its report (%s); `%s` writes it", reason, quoted("kws", "report", path))
 
 
 def build_for_training(
@@ -122,8 +148,8 @@ def build_for_training(
 
 def train_network(
     folder: RunFolder, config: dict[str, Any], parts: Parts, source: ClipSource, labels: list[str]
-) -> tuple[keras.Model, pd.DataFrame]:
-    """Build the network, set its initial weights, and train: the best weights, and the history."""
+) -> keras.Model:
+    """Build the network, set its initial weights, and train: the best weights."""
     from kws_data.front_end import FrontEnd
     from kws_data.pipeline import batches, evaluation_batches, host_batches, training_plan
     from kws_experiments.initial_weights import set_initial_weights
@@ -156,7 +182,7 @@ def train_network(
     log.info("%s: %d parameters, %d steps", config["model"]["_target_"], network.count_params(), total_steps)
     with folder.scratch() as scratch:
         try:
-            history = train(
+            train(
                 network,
                 optimizer,
                 settings,
@@ -184,4 +210,4 @@ def train_network(
                 f" are in '{folder.diverged}', and {kept}; try a lower optimizer.learning_rate, or"
                 " optimizer.global_clipnorm=1"
             ) from error
-    return network, history
+    return network

@@ -51,3 +51,13 @@ def ratios(text: str | None) -> list[float]:
         if not -60 <= numbers[-1] <= 100:
             raise KwsError(f"--noise-snr: '{part.strip()}' is no ratio from -60 to 100 dB; write 20,10,5,0,-5")
     return numbers
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="the folder of a finished run")],
+    out: Annotated[Path | None, typer.Option(help="a folder to write into; by default the run's own")] = None,
+) -> None:
+    """Write a run's report again: report.html, which needs no other file, and report.md with its pictures."""
+    from kws_experiments.report.run_report import write_run_report
+
+    print(write_run_report(run, out))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from kws_data.checks import check_flag, check_number, check_whole
 
@@ -68,3 +71,14 @@ class TrainerSettings:
     def total_steps(self, steps_per_epoch: int) -> int:
         """Steps of the whole training."""
         return self.steps if self.steps is not None else (self.epochs or 0) * steps_per_epoch
+
+
+def best_row(history: list[dict[str, Any]], monitor: str) -> int:
+    """The place of the best evaluation; of equally accurate ones the one with the lower loss, then the first.
+
+    A loss that is not a number (half precision may overflow in an early evaluation) counts as infinite.
+    """
+    sign = MONITORS[monitor]
+    values = [row | {"val_loss": np.nan_to_num(row["val_loss"], nan=np.inf, posinf=np.inf)} for row in history]
+    keys = [(sign * row[monitor], -row["val_loss"]) for row in values]
+    return max(range(len(keys)), key=keys.__getitem__)

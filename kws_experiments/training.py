@@ -27,7 +27,7 @@ from kws_data.atomic import replace_file
 from kws_experiments import checkpoint
 from kws_experiments.folder import TrainingFiles
 from kws_experiments.schedules import Schedule
-from kws_experiments.settings import MONITORS, TrainerSettings
+from kws_experiments.settings import TrainerSettings, best_row
 from kws_experiments.training_step import FrontEndFunction, TrainingStep
 
 log = logging.getLogger(__name__)
@@ -231,17 +231,6 @@ class _ProgressBar:
 
     def __exit__(self, *error: object) -> None:
         self._progress.stop()
-
-
-def best_row(history: list[dict[str, Any]], monitor: str) -> int:
-    """The place of the best evaluation; of equally accurate ones the one with the lower loss, then the first.
-
-    A loss that is not a number (half precision may overflow in an early evaluation) counts as infinite.
-    """
-    sign = MONITORS[monitor]
-    values = [row | {"val_loss": np.nan_to_num(row["val_loss"], nan=np.inf, posinf=np.inf)} for row in history]
-    keys = [(sign * row[monitor], -row["val_loss"]) for row in values]
-    return max(range(len(keys)), key=keys.__getitem__)
 
 
 def _finite(variables: Sequence[Any]) -> bool:

@@ -18,8 +18,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from kws_data.errors import KwsError
 from kws_experiments.folder import RunFolder, TrainingFiles
 from kws_experiments.schedules import Constant, Cosine, Piecewise, Plateau, Schedule
+from kws_experiments.settings import best_row
 from kws_experiments.tensorboard_log import TensorBoardLog, confusion_image, markdown_table
-from kws_experiments.training import Diverged, best_row, train
+from kws_experiments.training import Diverged, train
 from kws_experiments.training_step import device_strategy
 from tests.test_training_step import LABELS, SHAPE, SPEC, batch, settings
 

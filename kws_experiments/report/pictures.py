@@ -52,15 +52,16 @@ class Picture:
     png: bytes
 
 
-def draw(name: str, title: str, figure: Callable[[], Figure], caption: str = "") -> Picture:
-    """Call `figure` under the reports' style, and keep what it drew in both formats."""
+def draw(name: str, title: str, figure: Callable[[], Figure], caption: str = "", *, svg: bool = True) -> Picture:
+    """Call `figure` under the reports' style, and keep what it drew in both formats, or as PNG alone."""
     with plt.rc_context(_STYLE):
         drawn = figure()
         png = io.BytesIO()
         drawn.savefig(png, format="png", dpi=_PNG_DPI)
-        svg = as_svg(drawn, name, title)
+        drawn.set_layout_engine("none")  # laid out already, which takes most of the time
+        element = as_svg(drawn, name, title) if svg else Markup()
     plt.close(drawn)
-    return Picture(name, title, caption, svg, png.getvalue())
+    return Picture(name, title, caption, element, png.getvalue())
 
 
 def as_svg(figure: Figure, name: str, title: str) -> Markup:

@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from kws_experiments.report.tables import as_markdown, escape_markdown
+from kws_experiments.report.tables import as_markdown, escape_markdown, number, percent
 
 
 def render(template: str, **values: Any) -> str:
@@ -21,6 +21,8 @@ def render(template: str, **values: Any) -> str:
     environment.filters["markdown_table"] = as_markdown
     environment.filters["markdown"] = escape_markdown
     environment.filters["fence"] = _fence
+    environment.filters["percent"] = percent
+    environment.filters["number"] = number
     return environment.get_template(template).render(values)
 
 

@@ -1,0 +1,138 @@
+"""What a run's folder holds, read and checked for a report; nothing is computed or drawn here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kws_data.errors import KwsError
+from kws_experiments import worst_clips
+from kws_experiments.command import Command, Difference, differences, read_command
+from kws_experiments.evaluation_files import EvaluationFiles
+from kws_experiments.finished_run import FinishedRun
+from kws_experiments.worst_clips import HeardClip
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation, of the run's own test split or of other clips.
+
+    Attributes:
+        name: of its folder; '' for the run's own.
+        metrics: see `evaluation`.
+        tables: likewise, by name.
+        clips: the first of the table `confidently_wrong`, as heard.
+    """
+
+    name: str
+    metrics: dict[str, Any]
+    tables: dict[str, pd.DataFrame]
+    clips: list[HeardClip]
+
+    @classmethod
+    def read(cls, folder: Path, name: str, tables: tuple[str, ...]) -> Evaluation:
+        """Read it, with these of its tables.
+
+        Raises:
+            KwsError: a file is missing, damaged, or of an older version.
+        """
+        files = EvaluationFiles(folder)
+        metrics = files.read_metrics()
+        if missing := {"calibration", "detection", "by_speaker", "confusion_matrix"} - metrics.keys():
+            raise KwsError(
+                f"'{files.metrics}' is of an older version (it has no {sorted(missing)[0]}): evaluate again, or train"
+                " with force=true"
+            )
+        read = {table: files.read_table(table) for table in tables}
+        clips = worst_clips.read(folder, read["confidently_wrong"]) if "confidently_wrong" in read else []
+        return cls(name, metrics, read, clips)
+
+
+@dataclass(frozen=True)
+class RunContents:
+    """A finished run.
+
+    Attributes:
+        run: configuration, record, labels, thresholds.
+        command: what it was started with; None where that isn't recorded.
+        differences: from its experiment's defaults; None where those can't be composed any more.
+        label_counts: examples by label and split.
+        catalog: clips, speakers and hours by word and split.
+        set_aside: files that were not used, with the reason.
+        history: a row per evaluation in training.
+        own: the evaluation at the end of training.
+        others: those of `kws evaluate`.
+        cost: of `cost.json`; empty for a run of an older version.
+    """
+
+    run: FinishedRun
+    command: Command | None
+    differences: list[Difference] | None
+    label_counts: pd.DataFrame
+    catalog: pd.DataFrame
+    set_aside: pd.DataFrame
+    history: pd.DataFrame
+    own: Evaluation
+    others: list[Evaluation]
+    cost: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> RunContents:
+        """Read the folder of a finished run.
+
+        Raises:
+            KwsError: it is none, or one of its files is missing, damaged or of another version.
+        """
+        run = FinishedRun.open(path)
+        folder = run.folder
+        command = read_command(run.record)
+        return cls(
+            run=run,
+            command=command,
+            differences=_differences(run.config, command),
+            label_counts=_csv(folder.data / "label_counts.csv", ["label"]),
+            catalog=_csv(folder.data / "catalog_summary.csv", ["word", "split", "clips", "speakers", "hours"]),
+            set_aside=_csv(folder.data / "set_aside.csv", ["root", "path", "split", "error"]),
+            history=_csv(folder.training.history, ["step", "loss", "accuracy", "val_loss", "val_accuracy"]),
+            own=Evaluation.read(
+                path, "", ("confidently_wrong", "speakers", "levels", "calibration", "detection", "noise")
+            ),
+            others=[
+                Evaluation.read(metrics.parent, metrics.parent.name, ())
+                for metrics in sorted(folder.evaluations.glob("*/metrics.json"))
+            ],
+            cost=_cost(folder.cost),
+        )
+
+
+def _differences(config: dict[str, Any], command: Command | None) -> list[Difference] | None:
+    try:
+        return differences(config, command)
+    except KwsError:  # configs of the user's own that are gone, say: the report says that it couldn't compare
+        return None
+
+
+def _csv(path: Path, columns: list[str]) -> pd.DataFrame:
+    try:
+        # words such as 'null' are words
+        table = pd.read_csv(path, keep_default_na=False, na_values={"loss": ["nan", ""], "val_loss": ["nan", ""]})
+    except (OSError, ValueError) as error:
+        raise KwsError(f"'{path}' is missing or damaged; start over with force=true") from error
+    if missing := [column for column in columns if column not in table.columns]:
+        raise KwsError(f"'{path}' has no column {missing[0]}; start over with force=true")
+    return table
+
+
+def _cost(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        cost = json.loads(path.read_text(encoding="utf-8"))
+        cost["latency_ms"]["median"], cost["machine"]["processor"], cost["threads"]["intra_op"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise KwsError(f"'{path}' is damaged; start over with force=true, or remove it") from error
+    return cost

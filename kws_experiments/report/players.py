@@ -1,0 +1,87 @@
+"""Clips on a page: a player, the waveform and the features, each within the page itself."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.image
+import numpy as np
+import soundfile
+
+from kws_experiments.worst_clips import HeardClip
+
+WIDTH, HEIGHT = 300, 60  # of the waveform, in its own units
+
+
+@dataclass(frozen=True)
+class Player:
+    """A clip for a template.
+
+    Attributes:
+        audio: a WAV file, as a `data:` address.
+        waveform: the `d` of an SVG path, in WIDTH × HEIGHT.
+        features: a PNG, likewise an address: time from left to right, frequency upwards.
+        seconds: how long it is.
+        peak: the largest magnitude, 1 at full scale.
+    """
+
+    audio: str
+    waveform: str
+    features: str
+    seconds: float
+    peak: float
+
+
+def player(clip: HeardClip) -> Player:
+    """What a template needs of a clip."""
+    wav = io.BytesIO()
+    soundfile.write(wav, clip.samples, clip.sample_rate, format="WAV", subtype="PCM_16")
+    peak = float(np.abs(clip.samples.astype(np.int32)).max(initial=0)) / 32768
+    return Player(
+        audio=_address(wav.getvalue(), "audio/wav"),
+        waveform=outline(clip.samples),
+        features=_address(feature_image(clip.features), "image/png"),
+        seconds=len(clip.samples) / clip.sample_rate,
+        peak=peak,
+    )
+
+
+def outline(samples: np.ndarray) -> str:
+    """The path around the highest and lowest sample of each column, scaled to the clip's own peak.
+
+    Quiet clips would be flat lines otherwise; the page tells the peak.
+
+    Args:
+        samples: [samples] int16.
+    """
+    columns = np.array_split(samples.astype(np.float64), WIDTH) if len(samples) >= WIDTH else samples[:, None]
+    scale = (HEIGHT / 2 - 1) / max(1.0, float(np.abs(samples.astype(np.int32)).max(initial=0)))
+    x = np.linspace(0, WIDTH, len(columns))
+    high = [HEIGHT / 2 - scale * column.max() - 0.4 for column in columns]
+    low = [HEIGHT / 2 - scale * column.min() + 0.4 for column in columns]
+    there = [f"{a:.0f} {b:.1f}" for a, b in zip(x, high, strict=True)]
+    back = [f"{a:.0f} {b:.1f}" for a, b in zip(x[::-1], low[::-1], strict=True)]
+    return f"M{' '.join([*there, *back])}Z" if len(columns) else ""
+
+
+def feature_image(features: np.ndarray) -> bytes:
+    """A PNG, one pixel per value; the scale leaves out the extremes, as `figures.clips` does.
+
+    Args:
+        features: [frames, bins].
+    """
+    low, high = np.percentile(features, (3, 97))
+    png = io.BytesIO()
+    matplotlib.image.imsave(
+        png, features.T, format="png", origin="lower", cmap="viridis", vmin=low, vmax=high, metadata={"Software": None}
+    )
+    return png.getvalue()
+
+
+def _address(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
