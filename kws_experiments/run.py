@@ -19,14 +19,17 @@ from kws_experiments import tensorflow_setup
 from kws_experiments.config import fingerprint
 from kws_experiments.folder import RunFolder, write_text
 from kws_experiments.parts import Parts, build_parts, check_top_level
+from kws_experiments.provenance import record_environment
 from kws_experiments.run_data import (
+    PreparedData,
     balancing_weights,
     clip_source,
     examples_fingerprint,
     prepare_data,
     write_data_tables,
 )
-from kws_experiments.saved_model import save_model
+from kws_experiments.saved_model import save_model, weights_digest
+from kws_experiments.seal import seal
 from kws_experiments.start_from import find_origin
 
 if TYPE_CHECKING:
@@ -38,10 +41,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def run(config: dict[str, Any], path: Path) -> dict[str, Any]:
+def run(config: dict[str, Any], path: Path, prepared: PreparedData | None = None) -> dict[str, Any]:
     """Train and evaluate what a resolved configuration describes, in the folder `path`.
 
     A folder with an unfinished run is resumed; a finished one is left as it is.
+
+    Args:
+        config: a resolved configuration.
+        path: the run's folder.
+        prepared: its data, where `prepare_data` has given them already.
 
     Returns:
         the metrics of the test split (of the validation split where there is no test split).
@@ -51,7 +59,7 @@ def run(config: dict[str, Any], path: Path) -> dict[str, Any]:
         KeyboardInterrupt: the state was saved; the same call goes on.
     """
     with _alone(path):
-        return _run(config, RunFolder(path))
+        return _run(config, RunFolder(path), prepared)
 
 
 @contextmanager
@@ -66,7 +74,7 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-def _run(config: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
+def _run(config: dict[str, Any], folder: RunFolder, prepared: PreparedData | None) -> dict[str, Any]:
     path = folder.path
     record = folder.read_record()
     if record is not None and record["status"] == "done":
@@ -81,13 +89,14 @@ def _run(config: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
     tensorflow_setup.start(deterministic=config["deterministic"], seed=config["seed"], **threads)
     parts = build_parts(config)
 
-    corpus, examples, labels = prepare_data(config, parts)
+    corpus, examples, labels = prepared or prepare_data(config, parts)
     data_fingerprint = examples_fingerprint(examples, labels)
     if record is not None and record["data_fingerprint"] != data_fingerprint:
         raise KwsError(f"'{path}': the data changed since this run began; start over with force=true")
     folder.write_config(config)
     folder.write_record(status="training", fingerprint=fingerprint(config), data_fingerprint=data_fingerprint)
     write_data_tables(folder, corpus, examples, labels)
+    record_environment(folder, config)
 
     from kws_data.pipeline import told_plainly
     from kws_experiments.results import draw_figures, evaluate_network
@@ -101,7 +110,13 @@ def _run(config: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
     finally:
         parts.augmentation.close()
     save_model(folder.model, parts.features, network, parts.clip_samples)
-    folder.write_record(status="done", data_licence=parts.dataset.licence, data_citation=parts.dataset.citation)
+    folder.write_record(
+        status="done",
+        data_licence=parts.dataset.licence,
+        data_citation=parts.dataset.citation,
+        weights_sha256=weights_digest([*parts.features.weights, *network.weights]),
+        files=seal(folder),
+    )
     folder.training.state.unlink(missing_ok=True)
     return result
 
