@@ -7,7 +7,8 @@ from typing import Any
 # Packages whose arithmetic or drawing a result goes through, the nearest first
 _NUMERIC = (
     "tensorflow", "tensorflow-cpu", "tensorflow-macos", "keras", "numpy", "scipy", "soxr", "soundfile",
-    "audiomentations", "tensorflow-io", "librosa", "numba", "numpy-minmax", "numpy-rms", "python-stretch", "ml-dtypes", "pandas", "h5py",
+    "audiomentations", "tensorflow-io", "librosa", "numba", "numpy-minmax", "numpy-rms", "python-stretch", "ml-dtypes",
+    "pandas", "h5py",
 )  # fmt: skip
 _NAMED = 8  # of flags or packages, in one line
 _NOTHING = "nothing"

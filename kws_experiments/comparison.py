@@ -89,7 +89,9 @@ def weights_difference(original: NamedArrays, repeated: NamedArrays) -> tuple[bo
 
 
 def _largest(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max(initial=0.0))
+    """The largest difference between finite values."""
+    difference = np.abs(a.astype(np.float64) - b.astype(np.float64))
+    return float(difference[np.isfinite(difference)].max(initial=0.0))
 
 
 def _history(folder: RunFolder) -> pd.DataFrame:

@@ -113,6 +113,11 @@ class RunFolder:
         return self.path / "evaluations"
 
     @property
+    def reproductions(self) -> Path:
+        """What `kws reproduce` trained: a run's folder for each, by number."""
+        return self.path / "reproductions"
+
+    @property
     def tensorboard(self) -> Path:
         """Event files."""
         return self.path / "tensorboard"

@@ -12,10 +12,13 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from omegaconf import OmegaConf
 
 from kws_data.errors import KwsError
 from kws_experiments.code_state import ROOT
+from kws_experiments.config import CONF
 from kws_experiments.folder import RunFolder, write_text
 from kws_experiments.provenance import numeric_variables, read_sessions
 from kws_experiments.seal import finished_record
@@ -42,8 +45,9 @@ def reproduce(run: Path, *, out: Path | None, data: Path | None, anyway: bool) -
     folder = RunFolder(run.expanduser().resolve())
     record = finished_record(folder)
     last = read_sessions(folder)[-1]
+    require_known_keys(folder)
     target = new_folder(folder) if out is None else out.expanduser().resolve()
-    mark(target, folder, record["started"])
+    mark(target, folder, record)
     environment = like_the_run(last["variables"], last.get("python_path", ""))
     working_directory = Path(last["working_directory"])  # which the configuration's relative paths count from
     arguments = [str(folder.path), str(target), *([f"--data={data.expanduser().resolve()}"] if data else [])]
@@ -52,34 +56,52 @@ def reproduce(run: Path, *, out: Path | None, data: Path | None, anyway: bool) -
         os.chdir(working_directory)
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(
-        sys.executable, [sys.executable, "-P", "-m", "kws_experiments.reproduction", *arguments], environment
-    )  # fmt: skip
+    # -P: the working folder may be another checkout, whose code isn't meant
+    command = [sys.executable, "-P", "-m", "kws_experiments.reproduction", *arguments]
+    os.execve(sys.executable, command, environment)
+
+
+def require_known_keys(folder: RunFolder) -> None:
+    """Check that a run's configuration has the keys that this version of the project asks for.
+
+    Raises:
+        KwsError: naming the first that is missing.
+    """
+    config = folder.read_config()
+    expected = OmegaConf.to_container(OmegaConf.load(CONF / "train.yaml"))
+    assert isinstance(expected, dict)
+    for key, value in ((str(key), value) for key, value in expected.items() if key not in ("defaults", "hydra")):
+        names = [key, *(f"{key}.{name}" for name in (value if isinstance(value, dict) else ()))]
+        below = config.get(key)
+        there = {key} & set(config) | {f"{key}.{name}" for name in (below if isinstance(below, dict) else ())}
+        if missing := [name for name in names if name not in there]:
+            raise KwsError(f"'{folder.config}' has no {missing[0]}: the run is of another version of kws")
 
 
 def new_folder(folder: RunFolder) -> Path:
     """`reproductions/<number>` below the run's folder: the newest if it is unfinished, else a new one."""
-    parent = folder.path / "reproductions"
+    parent = folder.reproductions
     numbers = sorted(int(path.name) for path in parent.glob("*") if re.fullmatch(r"[1-9]\d*", path.name))
     if numbers and not (parent / str(numbers[-1]) / RESULT).exists():
         return parent / str(numbers[-1])
     return parent / str(numbers[-1] + 1 if numbers else 1)
 
 
-def mark(target: Path, folder: RunFolder, started: str) -> None:
+def mark(target: Path, folder: RunFolder, record: dict[str, Any]) -> None:
     """Say in the new folder which run it repeats.
 
     Raises:
         KwsError: it holds something else, or is done already.
     """
-    whose = {"run": str(folder.path), "started": started}
+    identity = {"started": record["started"], "weights_sha256": record["weights_sha256"]}
     marker = target / MARKER
     if marker.is_file():
         try:
-            other = json.loads(marker.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            other = None
-        if other != whose:
+            found = json.loads(marker.read_text(encoding="utf-8"))
+            other = {key: found[key] for key in identity}  # not the path: the run may have been moved
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise KwsError(f"--out: '{marker}' is damaged; give another folder") from error
+        if other != identity:
             raise KwsError(f"--out: '{target}' repeats another run; give another folder")
         if (target / RESULT).is_file():
             raise KwsError(f"--out: '{target}' holds a repetition that is done; give another folder")
@@ -89,7 +111,7 @@ def mark(target: Path, folder: RunFolder, started: str) -> None:
         raise KwsError(f"--out: '{target}' is not empty; give a new folder")
     if target.exists() and not target.is_dir():
         raise KwsError(f"--out: '{target}' is a file; give a new folder")
-    write_text(marker, json.dumps(whose, indent=2) + "\n")
+    write_text(marker, json.dumps({"run": str(folder.path)} | identity, indent=2) + "\n")
 
 
 def like_the_run(variables: dict[str, str], python_path: str) -> dict[str, str]:
