@@ -190,7 +190,7 @@ def test_the_run_that_it_started_from_must_be_as_it_was(tmp_path: Path) -> None:
     folder.model.write_text("another")
     assert "is not the file that the run started from" in str(origin_change(config, {"started_from_sha256": sha256}))
     folder.model.unlink()
-    with pytest.raises(KwsError, match="start_from: .* holds neither model.keras nor a checkpoint"):
+    with pytest.raises(KwsError, match=r"start_from: .* holds neither model\.keras nor a checkpoint"):
         origin_change(config, {"started_from_sha256": sha256})
 
 
@@ -281,9 +281,7 @@ def test_threads_and_workers_change_no_bit(trained: tuple[Path, list[str]], run:
 
 
 @pytest.mark.slow
-def test_a_repetition_that_met_a_full_disk_and_ctrl_c_is_bit_for_bit(
-    trained: tuple[Path, list[str]], run: Path
-) -> None:
+def test_a_full_disk_and_ctrl_c_leave_a_repetition_bit_for_bit(trained: tuple[Path, list[str]], run: Path) -> None:
     folder, _ = trained
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     out = run / "reproductions" / "1"
