@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +74,7 @@ class Corpus:
         roots: per source, its folder.
         noise: the background noise.
         sample_rate: Hz.
+        recordings: a row per noise recording that can be heard, with the columns of `clips`.
     """
 
     clips: pd.DataFrame
@@ -82,6 +83,7 @@ class Corpus:
     roots: list[Path]
     noise: NoiseBank
     sample_rate: int
+    recordings: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def build_corpus(
@@ -136,24 +138,26 @@ def build_corpus(
         )
         sources.append(_Source(table, source.pcm, source.root))
 
-    weights = [background_noise_weight]
+    weights = {0: background_noise_weight}  # by source
     for noise_folder in noise_folders:
         extra = scan_below(noise_folder.path, "noise.dirs").assign(split="", word=BACKGROUND_NOISE, folder="")
         source = _decoded(noise_folder.path.expanduser().resolve(), extra, sample_rate, len(sources))
         _without_silent(source)
         _require_usable(source, "noise.dirs")
+        weights[len(sources)] = noise_folder.weight
         sources.append(source)
-        weights.append(noise_folder.weight)
 
     _without_silent(sources[0])
-    noise_sources = [sources[0], *sources[len(unknown_folders) + 1 :]]
-    noise = _noise_bank(noise_sources, weights, sample_rate, data_seed)
+    noise = _noise_bank([sources[place] for place in weights], list(weights.values()), sample_rate, data_seed)
     everything = _without_leaks(pd.concat([source.table for source in sources], ignore_index=True))
     left_out = set_aside(everything)[["source", "path", "word", "speaker", "split", "error"]]
     good = usable(everything)
-    clips = good[good["word"] != BACKGROUND_NOISE].drop(columns="error").reset_index(drop=True)
+    is_noise = good["word"] == BACKGROUND_NOISE
+    clips = good[~is_noise].drop(columns="error").reset_index(drop=True)
+    heard = [place for place, weight in weights.items() if weight > 0]
+    recordings = good[is_noise & good["source"].isin(heard)].drop(columns="error").reset_index(drop=True)
     pcm, roots = [source.pcm for source in sources], [source.root for source in sources]
-    return Corpus(clips, left_out.reset_index(drop=True), pcm, roots, noise, sample_rate)
+    return Corpus(clips, left_out.reset_index(drop=True), pcm, roots, noise, sample_rate, recordings)
 
 
 @dataclass(frozen=True)
@@ -198,7 +202,7 @@ def _noise_bank(sources: Sequence[_Source], weights: Sequence[float], sample_rat
         for row in rows.itertuples():
             recordings.append(source.pcm[row.offset : row.offset + row.length])
             chances.append(weight / len(rows))
-            names.append(f"{source.root}/{row.path}")
+            names.append(row.path)  # not where it stands: the same recordings elsewhere are heard in the same splits
     if not recordings:
         log.warning(
             "'%s' has no %s: silence is made of low-level generated noise, and no noise is mixed into words",

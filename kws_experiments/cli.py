@@ -16,6 +16,7 @@ app.add_typer(data_commands.app, name="data")
 app.command()(model_commands.models)
 app.command()(run_commands.evaluate)
 app.command()(run_commands.report)
+app.command()(run_commands.reproduce)
 
 
 @app.callback()

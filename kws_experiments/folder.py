@@ -63,6 +63,16 @@ class RunFolder:
         return self.path / "data"
 
     @property
+    def clips(self) -> Path:
+        """Every clip and noise recording used, with a hash of its samples, as Parquet."""
+        return self.data / "clips.parquet"
+
+    @property
+    def environment(self) -> Path:
+        """What the run's numbers depend on beside its configuration and data, as JSON."""
+        return self.path / "environment.json"
+
+    @property
     def diverged(self) -> Path:
         """The clips of the batch at which the training diverged, as CSV."""
         return self.path / "diverged.csv"
@@ -111,6 +121,11 @@ class RunFolder:
     def evaluations(self) -> Path:
         """What `kws evaluate` found on other data: a folder for each."""
         return self.path / "evaluations"
+
+    @property
+    def reproductions(self) -> Path:
+        """What `kws reproduce` trained: a run's folder for each, by number."""
+        return self.path / "reproductions"
 
     @property
     def tensorboard(self) -> Path:

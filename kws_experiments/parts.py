@@ -35,20 +35,26 @@ _OPTIMIZER_RANGES: dict[str, tuple[float, ...]] = {
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The objects that a configuration describes, before any data is read."""
+class DataParts:
+    """Those of the objects that say what a run is trained and evaluated on; they need no TensorFlow."""
 
     dataset: Any
     task: Task
     split: Any
-    augmentation: Augmentation
     noise_folders: list[NoiseFolder]
-    features: FeatureLayer
-    schedule: Schedule
-    settings: TrainerSettings
     sample_rate: int
     clip_samples: int | None
     nominal_samples: int
+
+
+@dataclass(frozen=True)
+class Parts(DataParts):
+    """The objects that a configuration describes, before any data is read."""
+
+    augmentation: Augmentation
+    features: FeatureLayer
+    schedule: Schedule
+    settings: TrainerSettings
 
     def feature_shape(self) -> tuple[int | None, int]:
         """(frames, bins) of a clip; frames is None where clips keep their lengths."""
@@ -140,26 +146,37 @@ def check_top_level(config: dict[str, Any]) -> None:
         raise KwsError(str(error)) from error
 
 
-def build_parts(config: dict[str, Any]) -> Parts:
-    """Check and build everything that needs no data, so that a wrong value is found before any is read.
+def build_data_parts(config: dict[str, Any]) -> DataParts:
+    """Check and build what tells of the data; needs no TensorFlow.
 
     Raises:
         KwsError: naming the key.
     """
     clip_ms, sample_rate = config["clip_ms"], config["sample_rate"]
     nominal_samples = round((1000 if clip_ms is None else clip_ms) * sample_rate / 1000)
-    parts = Parts(
+    return DataParts(
         dataset=instantiate(config, "dataset"),
         task=instantiate(config, "task"),
         split=instantiate(config, "split"),
-        augmentation=build_augmentation(config),
         noise_folders=build_noise_folders(config["noise"]),
-        features=instantiate(config, "features"),
-        schedule=instantiate(config, "schedule"),
-        settings=instantiate(config, "trainer"),
         sample_rate=sample_rate,
         clip_samples=None if clip_ms is None else nominal_samples,
         nominal_samples=nominal_samples,
+    )
+
+
+def build_parts(config: dict[str, Any]) -> Parts:
+    """Check and build everything that needs no data, so that a wrong value is found before any is read.
+
+    Raises:
+        KwsError: naming the key.
+    """
+    parts = Parts(
+        **vars(build_data_parts(config)),
+        augmentation=build_augmentation(config),
+        features=instantiate(config, "features"),
+        schedule=instantiate(config, "schedule"),
+        settings=instantiate(config, "trainer"),
     )
     # only whether they take what they are given: the data will tell how long a schedule lasts, and the labels
     instantiate(config, "optimizer", **optimizer_numbers(config["optimizer"]))

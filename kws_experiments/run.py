@@ -20,15 +20,18 @@ from kws_experiments.command import Command, quoted
 from kws_experiments.config import fingerprint
 from kws_experiments.folder import RunFolder, write_text
 from kws_experiments.parts import Parts, build_parts, check_top_level
+from kws_experiments.provenance import record_environment
 from kws_experiments.run_cost import write_cost
 from kws_experiments.run_data import (
+    PreparedData,
     balancing_weights,
     clip_source,
     examples_fingerprint,
     prepare_data,
     write_data_tables,
 )
-from kws_experiments.saved_model import save_model
+from kws_experiments.saved_model import save_model, weights_digest
+from kws_experiments.seal import seal
 from kws_experiments.start_from import find_origin
 
 if TYPE_CHECKING:
@@ -40,7 +43,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def run(config: dict[str, Any], path: Path, command: Command | None = None) -> dict[str, Any]:
+def run(
+    config: dict[str, Any], path: Path, command: Command | None = None, prepared: PreparedData | None = None
+) -> dict[str, Any]:
     """Train and evaluate what a resolved configuration describes, in the folder `path`.
 
     A folder with an unfinished run is resumed; a finished one is left as it is.
@@ -49,6 +54,7 @@ def run(config: dict[str, Any], path: Path, command: Command | None = None) -> d
         config: resolved.
         path: the run's folder.
         command: what Hydra composed the configuration from, if it did: for the record.
+        prepared: its data, where `prepare_data` has given them already.
 
     Returns:
         the metrics of the test split (of the validation split where there is no test split).
@@ -58,7 +64,7 @@ def run(config: dict[str, Any], path: Path, command: Command | None = None) -> d
         KeyboardInterrupt: the state was saved; the same call goes on.
     """
     with _alone(path):
-        return _run(config, RunFolder(path), command)
+        return _run(config, RunFolder(path), command, prepared)
 
 
 @contextmanager
@@ -73,7 +79,9 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-def _run(config: dict[str, Any], folder: RunFolder, command: Command | None) -> dict[str, Any]:
+def _run(
+    config: dict[str, Any], folder: RunFolder, command: Command | None, prepared: PreparedData | None
+) -> dict[str, Any]:
     path = folder.path
     record = folder.read_record()
     if record is not None and record["status"] == "done":
@@ -88,7 +96,7 @@ def _run(config: dict[str, Any], folder: RunFolder, command: Command | None) -> 
     tensorflow_setup.start(deterministic=config["deterministic"], seed=config["seed"], **threads)
     parts = build_parts(config)
 
-    corpus, examples, labels = prepare_data(config, parts)
+    corpus, examples, labels = prepared or prepare_data(config, parts)
     data_fingerprint = examples_fingerprint(examples, labels)
     if record is not None and record["data_fingerprint"] != data_fingerprint:
         raise KwsError(f"'{path}': the data changed since this run began; start over with force=true")
@@ -100,6 +108,7 @@ def _run(config: dict[str, Any], folder: RunFolder, command: Command | None) -> 
         command=None if command is None else asdict(command),
     )
     write_data_tables(folder, corpus, examples, labels)
+    record_environment(folder, config)
 
     from kws_data.pipeline import told_plainly
     from kws_experiments.results import draw_training_batch, evaluate_network
@@ -114,7 +123,13 @@ def _run(config: dict[str, Any], folder: RunFolder, command: Command | None) -> 
         parts.augmentation.close()
     model = save_model(folder.model, parts.features, network, parts.clip_samples)
     write_cost(folder, config, parts, network, model)
-    folder.write_record(status="done", data_licence=parts.dataset.licence, data_citation=parts.dataset.citation)
+    folder.write_record(
+        status="done",
+        data_licence=parts.dataset.licence,
+        data_citation=parts.dataset.citation,
+        weights_sha256=weights_digest([*parts.features.weights, *network.weights]),
+        files=seal(folder),
+    )
     folder.training.state.unlink(missing_ok=True)
     if config["report"]:
         _write_report(path)

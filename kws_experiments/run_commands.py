@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -54,10 +55,36 @@ def ratios(text: str | None) -> list[float]:
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="the folder of a finished run")],
-    out: Annotated[Path | None, typer.Option(help="a folder to write into; by default the run's own")] = None,
+    path: Annotated[Path, typer.Argument(metavar="RUN|SWEEP", help="the folder of a finished run, or of a sweep")],
+    out: Annotated[Path | None, typer.Option(help="of a run: a folder to write into; by default its own")] = None,
 ) -> None:
-    """Write a run's report again: report.html, which needs no other file, and report.md with its pictures."""
+    """Write the report of a run or a sweep: report.html, which needs no other file, and report.md with its pictures."""
+    from kws_experiments.folder import RunFolder
     from kws_experiments.report.run_report import write_run_report
+    from kws_experiments.report.sweep_page import write_sweep_report
+    from kws_experiments.sweeps import find_sweep, find_sweeps
 
-    print(write_run_report(run, out))
+    if not RunFolder(path).record.is_file() and path.is_dir() and find_sweeps(path):
+        if out is not None:
+            raise KwsError("--out: the report of a sweep stands in the sweep's folder, beside what it links to")
+        print(write_sweep_report(find_sweep(path)))
+        return
+    print(write_run_report(path, out))
+
+
+def reproduce(
+    run: Annotated[Path, typer.Argument(help="the folder of a finished run")],
+    out: Annotated[Path | None, typer.Option(help="the new folder; without it RUN/reproductions/<number>")] = None,
+    data: Annotated[Path | None, typer.Option(help="where the data set is now, if no longer where it was")] = None,
+    anyway: Annotated[bool, typer.Option("--anyway", help="train though data changed, to see what that does")] = False,
+) -> None:
+    """Train a run again from what its folder says, and compare: exit status 0 bit for bit, 1 different, 2 could not."""
+    from kws_experiments import reproduce as first_half
+
+    try:
+        first_half.reproduce(run, out=out, data=data, anyway=anyway)
+    except KwsError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
+    raise typer.Exit(first_half.COULD_NOT_RUN)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -15,23 +16,31 @@ from kws_data.corpus import Corpus, build_corpus
 from kws_data.datasets import Folder
 from kws_data.errors import KwsError
 from kws_data.splits import SPLITS, TRAINING, VALIDATION, ListSplit
+from kws_experiments.clip_table import clip_table, write_clip_table
 from kws_experiments.folder import RunFolder, write_text
-from kws_experiments.parts import Parts
+from kws_experiments.parts import DataParts, Parts
 
 if TYPE_CHECKING:
     from kws_data.pipeline import ClipSource
 
 log = logging.getLogger(__name__)
 
+PreparedData: TypeAlias = tuple[Corpus, pd.DataFrame, list[str]]
 
-def prepare_data(config: dict[str, Any], parts: Parts) -> tuple[Corpus, pd.DataFrame, list[str]]:
+
+def prepare_data(config: dict[str, Any], parts: DataParts, root: Path | None = None) -> PreparedData:
     """Locate, catalog, split and decode the data, and draw the task's examples from it.
+
+    Args:
+        config: a resolved configuration.
+        parts: what it describes.
+        root: where the data set stands; None asks the data set.
 
     Returns:
         the corpus, the examples of all splits, and the class names.
     """
     corpus = build_corpus(
-        parts.dataset.locate(),
+        parts.dataset.locate() if root is None else root,
         parts.split,
         sample_rate=parts.sample_rate,
         clip_samples=parts.nominal_samples,
@@ -97,6 +106,7 @@ def write_data_tables(folder: RunFolder, corpus: Corpus, examples: pd.DataFrame,
     from kws_data.describe import summary
 
     write_text(folder.labels, "\n".join(labels) + "\n")
+    write_clip_table(folder.clips, clip_table(corpus, examples, labels))
     write_text(folder.data / "catalog_summary.csv", summary(corpus.clips, corpus.sample_rate).to_csv(index=False))
     counts = examples.assign(label=[labels[label] for label in examples["label"]])
     table = pd.crosstab(counts["label"], counts["split"]).reindex(index=labels, columns=list(SPLITS), fill_value=0)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from kws_data.atomic import replace_file
 from kws_data.errors import KwsError
@@ -68,3 +72,21 @@ def network_of(model: keras.Model) -> keras.Model:
     import keras
 
     return next(layer for layer in model.layers if isinstance(layer, keras.Model))
+
+
+def weights_digest(weights: Sequence[keras.Variable]) -> str:
+    """SHA-256 of weights, bit by bit; names don't count, since Keras numbers layers as it goes."""
+    digest = hashlib.sha256()
+    for weight in weights:
+        array = np.asarray(weight)
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def named_weights(model: keras.Model) -> list[tuple[str, np.ndarray]]:
+    """The weights of a saved model, in the order in which they compute, the features' statistics first."""
+    from kws_data.features.base import FeatureLayer
+
+    features = next(layer for layer in model.layers if isinstance(layer, FeatureLayer))
+    return [(weight.path, np.asarray(weight)) for weight in [*features.weights, *network_of(model).weights]]

@@ -1,0 +1,197 @@
+"""`kws reproduce`, its second half: find the run's data, train again, and compare. Run as a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kws_data.errors import KwsError
+from kws_experiments import tensorflow_setup
+from kws_experiments.causes import likely_causes
+from kws_experiments.clip_table import CLASSES, clip_table, data_changes, read_clip_table, recorded_root, told
+from kws_experiments.code_state import file_sha256
+from kws_experiments.comparison import BIT_FOR_BIT, Finding, compare_runs
+from kws_experiments.folder import RunFolder, write_text
+from kws_experiments.parts import DataParts, build_data_parts, check_top_level
+from kws_experiments.provenance import read_sessions
+from kws_experiments.reproduce import COULD_NOT_RUN, RESULT
+from kws_experiments.run_data import PreparedData, examples_fingerprint, prepare_data
+from kws_experiments.start_from import find_origin
+
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+Changes = dict[str, list[str]]
+
+
+def main() -> None:
+    """Repeat a run whose folder `kws reproduce` has checked; exit with 0: bit for bit, 1: different, 2: could not."""
+    parser = argparse.ArgumentParser(prog="kws reproduce")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--anyway", action="store_true")
+    options = parser.parse_args()
+    tensorflow_setup.quiet()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        result = repeat(RunFolder(options.run), RunFolder(options.out), data=options.data, anyway=options.anyway)
+    except KwsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(COULD_NOT_RUN)
+    except OSError as error:
+        print(f"error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(COULD_NOT_RUN)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    show(result, options.out)
+    sys.exit(0 if result["bit_for_bit"] else 1)
+
+
+def repeat(original: RunFolder, repeated: RunFolder, *, data: Path | None, anyway: bool) -> dict[str, Any]:
+    """Train as `original` was, in `repeated`, and say what is the same: what `reproduction.json` holds.
+
+    Raises:
+        KwsError: the data changed and not `anyway`, or training isn't possible.
+    """
+    config, record = original.read_config(), original.read_record() or {}
+    check_top_level(config)
+    changed_start = origin_change(config, record)
+    if changed_start and not anyway:
+        raise KwsError(f"{changed_start}; --anyway trains from what is there now")
+    recorded, parts = read_clip_table(original.clips), build_data_parts(config)
+    prepared, changes = find_data(config, parts, recorded, original.read_labels(), data)
+    if changes and not anyway:
+        root = prepared[0].roots[0]
+        raise KwsError(
+            f"the data in '{root}' are not those of the run: {told(changes)}; give --data DIR for the folder that"
+            " holds them, or --anyway to train on these"
+        )
+    _require_same_beginning(repeated, prepared)
+    from kws_experiments import run
+
+    run.run(config, repeated.path, prepared=prepared)
+    findings = [_data_finding(recorded, changes), *compare_runs(original, repeated)]
+    causes = [f"data: {told(changes)}"] if changes else []
+    causes += [changed_start] if changed_start else []
+    causes += likely_causes(read_sessions(original), read_sessions(repeated)[-1])
+    result = {
+        "schema_version": SCHEMA_VERSION,
+        "run": str(original.path),
+        "bit_for_bit": all(finding.same for finding in findings if finding.what in BIT_FOR_BIT),
+        "findings": [vars(finding) for finding in findings],
+        "environment_differs_in": causes,
+        "data_changes": changes,
+    }
+    write_text(repeated.path / RESULT, json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def find_data(
+    config: dict[str, Any], parts: DataParts, recorded: pd.DataFrame, labels: list[str], data: Path | None
+) -> tuple[PreparedData, Changes]:
+    """The run's data, where its clips are found by their content: in `data`, or where they were, or in the cache.
+
+    Returns:
+        the data of the first place that holds the very clips, else of the first place that holds any; and what is
+        otherwise there than recorded.
+
+    Raises:
+        KwsError: no place holds data that the task can use.
+    """
+    first: tuple[PreparedData, Changes] | None = None
+    refused: KwsError | None = None
+    for root in _places(parts, recorded, data):
+        try:
+            corpus, examples, names = prepare_data(config, parts, root)
+        except KwsError as error:
+            refused = refused or error
+            continue
+        changes = data_changes(recorded, clip_table(corpus, examples, names))
+        if names != labels:
+            changes = {CLASSES: names} | changes
+        if not changes:
+            return (corpus, examples, names), changes
+        first = first or ((corpus, examples, names), changes)
+    if first is None:
+        raise refused or KwsError("the run's data are nowhere: give --data DIR")
+    return first
+
+
+def _places(parts: DataParts, recorded: pd.DataFrame, data: Path | None) -> Iterator[Path]:
+    """Where the data set may be; what would have to be downloaded or made comes last."""
+    if data is not None:
+        yield data
+        return
+    before = recorded_root(recorded)
+    if before is not None and before.is_dir():
+        yield before
+    located = parts.dataset.locate().expanduser().resolve()
+    if located != before:
+        yield located
+
+
+def origin_change(config: dict[str, Any], record: dict[str, Any]) -> str | None:
+    """Whether the run that this one starts from is still as it was: what is wrong, or None.
+
+    Raises:
+        KwsError: it is gone.
+    """
+    if config["start_from"] is None:
+        return None
+    file = find_origin(config["start_from"]).file
+    if file_sha256(file) == record.get("started_from_sha256"):
+        return None
+    return f"start_from: '{file}' is not the file that the run started from: its SHA-256 is another"
+
+
+def _require_same_beginning(repeated: RunFolder, prepared: PreparedData) -> None:
+    _, examples, labels = prepared
+    begun = repeated.read_record()
+    if begun is not None and begun["data_fingerprint"] != examples_fingerprint(examples, labels):
+        raise KwsError(f"'{repeated.path}' began on other data; remove it, or give a new folder as --out")
+
+
+def _data_finding(recorded: pd.DataFrame, changes: Changes) -> Finding:
+    files = recorded[recorded["source"] >= 0]
+    return Finding("data", not changes, told(changes) or f"the same, {len(files)} clips and noise recordings")
+
+
+def show(result: dict[str, Any], out: Path) -> None:
+    """Print what was compared, the verdict, and what the environments differ in."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table("compared", "found", title="The run and its repetition", title_justify="left")
+    for finding in result["findings"]:
+        table.add_row(finding["what"], finding["told"])
+    console.print(table)
+    causes = result["environment_differs_in"]
+    if result["bit_for_bit"]:
+        console.print("[bold]bit for bit[/bold]: the same weights and predictions")
+        for cause in causes:
+            console.print(f"although: {cause}", soft_wrap=True, highlight=False)
+    else:
+        where = next(finding for finding in result["findings"] if finding["same"] is False)
+        console.print(
+            f"[bold]different[/bold], first in {where['what']}: {where['told']}", soft_wrap=True, highlight=False
+        )
+        for place, cause in enumerate(causes):
+            said = "likely cause" if place == 0 else "or"
+            console.print(f"{said}: {cause}", soft_wrap=True, highlight=False)
+        if not causes:
+            console.print("no recorded difference explains it: suspect the hardware, or an operation of your own model")
+    console.print(str(out), soft_wrap=True, highlight=False)
+
+
+if __name__ == "__main__":
+    main()
