@@ -55,9 +55,14 @@ def write_sweep_report(sweep: Sweep) -> Path:
 
 
 def _pictures(contents: SweepContents) -> list[Picture]:
-    possible = sweep_pictures.all_of(contents.settings, contents.runs, contents.effects, contents.keys)
-    drawn = ((name, title, figure()) for name, title, figure in possible)
-    return [draw(name, title, lambda figure=figure: figure) for name, title, figure in drawn if figure is not None]
+    drawn = []
+    for name, title, draw_it in sweep_pictures.all_of(
+        contents.settings, contents.runs, contents.effects, contents.keys
+    ):
+        figure = draw_it()
+        if figure is not None:
+            drawn.append(draw(name, title, lambda figure=figure: figure))  # type: ignore[misc]
+    return drawn
 
 
 def _values(contents: SweepContents, pictures: list[Picture]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
 import matplotlib
 
@@ -91,15 +92,12 @@ def effect_of(key: str, effects: pd.DataFrame, runs: pd.DataFrame) -> Figure | N
 
 def all_of(
     settings: pd.DataFrame, runs: pd.DataFrame, effects: pd.DataFrame, keys: list[str]
-) -> list[tuple[str, str, Any]]:
+) -> list[tuple[str, str, Callable[[], Figure | None]]]:
     """(name, title, function that draws it or gives None) of every picture there may be."""
-    pictures = [("settings", "Test accuracy by setting", lambda: by_setting(settings, runs))]
-    pictures += [
-        (f"cost_{cost}", f"Test accuracy against {title}", lambda cost=cost: against_cost(settings, cost))
-        for cost, title in COSTS.items()
-    ]
-    pictures += [
-        (f"effect_{place}", f"Effect of {key}", lambda key=key: effect_of(key, effects, runs))
-        for place, key in enumerate(keys)
-    ]
+    pictures: list[tuple[str, str, Callable[[], Figure | None]]] = []
+    pictures.append(("settings", "Test accuracy by setting", partial(by_setting, settings, runs)))
+    for cost, title in COSTS.items():
+        pictures.append((f"cost_{cost}", f"Test accuracy against {title}", partial(against_cost, settings, cost)))
+    for place, key in enumerate(keys):
+        pictures.append((f"effect_{place}", f"Effect of {key}", partial(effect_of, key, effects, runs)))
     return pictures
