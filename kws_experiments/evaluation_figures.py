@@ -43,14 +43,16 @@ def alluvial(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
             _ribbon(axis, leaving[row], arriving[column], count, wrong=row != column)
             leaving[row] += count
             arriving[column] += count
+    total = clips + gap * (len(labels) - 1)
+    line = 12 / (72 * height) * total  # of text, 12 points high
     for tops, sums, x, anchor in ((left, matrix.sum(axis=1), 0.0, "right"), (right, matrix.sum(axis=0), 1.0, "left")):
-        for top, count, name in zip(tops, sums, labels, strict=True):
+        places = _apart(tops + sums / 2, line)
+        for top, count, place, name in zip(tops, sums, places, labels, strict=True):
             axis.plot([x, x], [top, top + count], color="black", linewidth=2, solid_capstyle="butt")
             axis.annotate(
-                name, (x, top + count / 2), (-5 if anchor == "right" else 5, 0), textcoords="offset points",
+                name, (x, place), (-5 if anchor == "right" else 5, 0), textcoords="offset points",
                 ha=anchor, va="center", fontsize=9,
             )  # fmt: skip
-    total = clips + gap * (len(labels) - 1)
     axis.set(xlim=(-0.02, 1.02), ylim=(total, -0.02 * total), title=title)
     axis.set_axis_off()
     return figure
@@ -59,6 +61,17 @@ def alluvial(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
 def _stacked(sizes: np.ndarray, gap: float) -> np.ndarray:
     """The upper ends of bars of these sizes, one below the other."""
     return np.concatenate([[0.0], np.cumsum(sizes[:-1] + gap)])
+
+
+def _apart(places: np.ndarray, least: float) -> np.ndarray:
+    """Rising places, moved so that each is at least so far from the next: first downwards, then up from the lowest."""
+    moved = places.astype(float)
+    for this in range(1, len(moved)):
+        moved[this] = max(moved[this], moved[this - 1] + least)
+    moved[-1] = min(moved[-1], max(places[-1], least * (len(moved) - 1)))
+    for this in range(len(moved) - 2, -1, -1):
+        moved[this] = min(moved[this], moved[this + 1] - least)
+    return moved
 
 
 def _ribbon(axis: Axes, start: float, end: float, width: float, *, wrong: bool) -> None:

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 # A network small enough that a run is mostly start-up
 SMALL = [
     "task=custom", "task.unknown=true", "features=log_mel_20ms", "model.filters=8", "model.num_blocks=1",
-    "trainer.batch_size=16", "threads.intra_op=1", "trainer.tensorboard=false",
+    "trainer.batch_size=16", "threads.intra_op=1", "trainer.tensorboard=false", "report=false",
 ]  # fmt: skip
 
 
