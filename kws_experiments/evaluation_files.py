@@ -34,12 +34,15 @@ class EvaluationFiles:
         """One of TABLES, as Parquet."""
         return self.path / f"{name}.parquet"
 
-    def write(self, metrics: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> None:
-        """Write each file whole or not at all."""
+    def write(self, metrics: Mapping[str, Any], tables: Mapping[str, pd.DataFrame], figures: Path) -> None:
+        """Write each file whole or not at all, and pictures of them to the folder `figures`."""
+        from kws_experiments.evaluation_figures import draw
+
         self.path.mkdir(parents=True, exist_ok=True)
         for name, table in tables.items():
             with replace_file(self.table(name)) as temporary:
                 table.to_parquet(temporary, index=False)
+        draw(figures, metrics, tables)
         write_text(self.metrics, json.dumps(_plain(metrics), indent=2, allow_nan=False) + "\n")
 
     def read_metrics(self) -> dict[str, Any]:

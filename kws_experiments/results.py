@@ -6,7 +6,6 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
@@ -50,7 +49,7 @@ def evaluate_network(
         "accuracy_at_snr": with_interval(noise),
         **told_of_data(source.corpus, parts.dataset.licence, parts.dataset.citation),
     }
-    EvaluationFiles(folder.path).write(result, {**tables, "noise": noise})
+    EvaluationFiles(folder.path).write(result, {**tables, "noise": noise}, folder.figures)
     return result
 
 
@@ -82,10 +81,9 @@ def draw_figures(
     parts: Parts,
     source: ClipSource,
     history: pd.DataFrame,
-    result: dict[str, Any],
     labels: list[str],
 ) -> None:
-    """Training curves, confusion matrix, and the first training batch as the model sees it."""
+    """Training curves, and the first training batch as the model sees it."""
     from kws_data.pipeline import batches, training_plan
     from kws_experiments import figures
     from kws_experiments.training import best_row
@@ -93,11 +91,6 @@ def draw_figures(
     folder.figures.mkdir(exist_ok=True)
     best = best_row(history.to_dict("records"), parts.settings.monitor)
     figures.save(figures.training_curves(history, best), folder.figures / "training_curves.png")
-    title = f"{result['split']}: {result['accuracy']:.1%} of {result['clips']} clips"
-    matrix = figures.confusion(np.array(result["confusion_matrix"]), labels, title)
-    figures.save(matrix, folder.figures / "confusion_matrix.png")
-    if result["accuracy_at_snr"]:
-        figures.save(figures.accuracy_against_noise(result), folder.figures / "accuracy_against_noise.png")
     plan = training_plan(source, batch_size=16)
     heard = next(iter(batches(source, TRAINING, plan, augmentation=parts.augmentation, steps=1, threads=1)))
     waveforms = heard["inputs"]

@@ -97,7 +97,7 @@ def _run(config: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
         with told_plainly():
             network, history = train_network(folder, config, parts, source, labels)
             result = evaluate_network(folder, config, parts, source, network, labels)
-            draw_figures(folder, parts, source, history, result, labels)
+            draw_figures(folder, parts, source, history, labels)
     finally:
         parts.augmentation.close()
     save_model(folder.model, parts.features, network, parts.clip_samples)

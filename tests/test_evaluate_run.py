@@ -15,7 +15,8 @@ import soundfile
 
 from kws_data.errors import KwsError
 from kws_experiments.config import compose
-from kws_experiments.evaluate_run import evaluate_run, labelled
+from kws_experiments.evaluate_run import evaluate_run
+from kws_experiments.evaluated_clips import labelled
 from tests.conftest import ROOT, SAMPLE_RATE, MakeFolder
 from tests.test_run import SMALL, only_run, train
 
