@@ -155,7 +155,7 @@ def test_page_says_what_was_run_on_what_and_how_good_it_is(run: Path) -> None:
     assert "python train.py experiment=small_data trainer.epochs=8 model=tc_resnet8 name=trial" in html
     drawn = {path.stem for path in (run / "figures").glob("*.png")}
     assert drawn == {
-        "training_curves", "confusion_matrix", "alluvial", "roc", "det", "reliability", "accuracy_against_noise",
+        "training_curves", "confusion_matrix", "alluvial", "roc", "det", "calibration", "accuracy_against_noise",
         "accuracy_by_speaker", "accuracy_by_level", "worst_clips",
     }  # fmt: skip
     for picture in (run / "figures").glob("*.png"):

@@ -14,6 +14,8 @@ import matplotlib.pyplot as plt
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
+from kws_experiments.figures import STYLE
+
 # Matplotlib's colours → the variables of report.css
 _THEME = {
     "#000000": "--ink",
@@ -27,7 +29,6 @@ _THEME = {
     "#d62728": "--plot-red",
     "#9467bd": "--plot-purple",
 }
-_STYLE = {"legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": "medium"}
 _PNG_DPI = 120
 # In pixels per point of the figure's own size: small enough for a phone, and not blown up on a wide screen
 _LEAST_SCALE, _MOST_SCALE = 0.8, 1.5
@@ -54,7 +55,7 @@ class Picture:
 
 def draw(name: str, title: str, figure: Callable[[], Figure], caption: str = "", *, svg: bool = True) -> Picture:
     """Call `figure` under the reports' style, and keep what it drew in both formats, or as PNG alone."""
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         drawn = figure()
         png = io.BytesIO()
         drawn.savefig(png, format="png", dpi=_PNG_DPI)
