@@ -54,8 +54,8 @@ _TOLD = {
     ),
     "calibration": (
         "Reliability diagram",
-        "Calibrated scores follow the dotted line. Expected calibration error {expected_calibration_error:.1%}, log loss"
-        " {log_loss:.3f}, Brier score {brier:.3f}.",
+        "Calibrated scores follow the dotted line. Expected calibration error {expected_calibration_error:.1%}, log"
+        " loss {log_loss:.3f}, Brier score {brier:.3f}.",
     ),
     "accuracy_against_noise": ("Accuracy against noise", "Words only: rows of silence are left out in noise."),
     "accuracy_by_speaker": ("Accuracy by speaker", "A dot a speaker, the larger the more clips."),
