@@ -192,7 +192,7 @@ def reliability(bins: pd.DataFrame) -> Figure:
     widths = filled["high"] - filled["low"]
     above.bar(filled["low"], filled["accuracy"], widths, align="edge", color="tab:blue", alpha=0.55, label="accuracy")
     above.plot(filled["confidence"], filled["accuracy"], ".", color="tab:blue")
-    above.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="as sure as right")
+    above.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="calibrated")
     above.set(ylabel="accuracy", ylim=(0, 1), title="Reliability")
     above.legend(loc="upper left")
     below.bar(filled["low"], filled["clips"], widths, align="edge", color="0.6")

@@ -30,6 +30,7 @@ _THEME = {
     "#9467bd": "--plot-purple",
 }
 _PNG_DPI = 120
+_HALF_SCREEN_INCHES = 8
 # In pixels per point of the figure's own size: small enough for a phone, and not blown up on a wide screen
 _LEAST_SCALE, _MOST_SCALE = 0.8, 1.5
 
@@ -44,6 +45,7 @@ class Picture:
         caption: what to know when reading it; may be empty.
         svg: to stand in a page.
         png: to stand beside a text.
+        wide: whether half a screen is too narrow for it.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Picture:
     caption: str
     svg: Markup
     png: bytes
+    wide: bool
 
 
 def draw(name: str, title: str, figure: Callable[[], Figure], caption: str = "", *, svg: bool = True) -> Picture:
@@ -61,8 +64,9 @@ def draw(name: str, title: str, figure: Callable[[], Figure], caption: str = "",
         drawn.savefig(png, format="png", dpi=_PNG_DPI)
         drawn.set_layout_engine("none")  # laid out already, which takes most of the time
         element = as_svg(drawn, name, title) if svg else Markup()
+        width = drawn.get_figwidth()
     plt.close(drawn)
-    return Picture(name, title, caption, element, png.getvalue())
+    return Picture(name, title, caption, element, png.getvalue(), wide=width > _HALF_SCREEN_INCHES)
 
 
 def as_svg(figure: Figure, name: str, title: str) -> Markup:

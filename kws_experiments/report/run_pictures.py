@@ -9,6 +9,7 @@ import numpy as np
 from kws_experiments import evaluation_figures, figures
 from kws_experiments.report.contents import Evaluation, RunContents
 from kws_experiments.report.pictures import Picture, draw
+from kws_experiments.report.tables import percent
 from kws_experiments.settings import best_row
 
 CLIP_COLUMNS = 4
@@ -54,8 +55,8 @@ _TOLD = {
     ),
     "calibration": (
         "Reliability diagram",
-        "Calibrated scores follow the dotted line. Expected calibration error {expected_calibration_error:.1%}, log"
-        " loss {log_loss:.3f}, Brier score {brier:.3f}.",
+        "Calibrated scores follow the dotted line. Expected calibration error {error}, log loss {log_loss:.3f}, Brier"
+        " score {brier:.3f}.",
     ),
     "accuracy_against_noise": ("Accuracy against noise", "Words only: rows of silence are left out in noise."),
     "accuracy_by_speaker": ("Accuracy by speaker", "A dot a speaker, the larger the more clips."),
@@ -70,6 +71,7 @@ def of_evaluation(evaluation: Evaluation) -> list[Picture]:
     """How good the model is, as far as its clips tell."""
     drawn = evaluation_figures.of_evaluation(evaluation.metrics, evaluation.tables)
     told = evaluation.metrics["calibration"]
+    told = {**told, "error": percent(told["expected_calibration_error"])}
     return [draw(name, _TOLD[name][0], figure, _TOLD[name][1].format(**told)) for name, figure in drawn.items()]
 
 

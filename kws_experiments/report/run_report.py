@@ -69,6 +69,7 @@ def page_values(contents: RunContents) -> dict[str, Any]:
         "sections": [*SECTIONS, *([EVALUATIONS] if others else [])],
         "name": run.config["name"],
         "folder": shown_path(run.folder.path),
+        "started": f"{run.record['started'][:16].replace('T', ' ')} UTC",
         "record": run.record,
         "metrics": own.metrics,
         "interval": run_tables.interval,
