@@ -105,7 +105,7 @@ def breakdowns(levels: pd.DataFrame, speakers: pd.DataFrame) -> Figure:
     left.errorbar(centres, 100 * levels["accuracy"], 100 * ends, fmt="o-", capsize=3)
     for x, rate, clips in zip(centres, levels["accuracy"], levels["clips"], strict=True):
         left.annotate(str(clips), (x, 100 * rate), xytext=(6, 4), textcoords="offset points", fontsize=7, color="0.4")
-    left.set(xlabel="level where the clip is active (dB of full scale)", ylabel="accuracy (%)", ylim=(-3, 103))
+    left.set(xlabel="level where the clip is active (dB of full scale)", ylabel="accuracy (%)", ylim=(-3, 108))
     left.set(title="By level, with 95 % intervals and clips")
     right.scatter(speakers["clips"], 100 * speakers["accuracy"], s=14, alpha=0.5)
     right.set(xlabel="clips of the speaker", title=f"By speaker ({len(speakers)})")
