@@ -20,9 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from PIL import Image
+from typer.testing import CliRunner
 
 from kws_data.errors import KwsError
 from kws_experiments import worst_clips
+from kws_experiments.cli import app
 from kws_experiments.command import Command, differences
 from kws_experiments.config import compose, compose_unresolved, fingerprint
 from kws_experiments.evaluation import evaluate
@@ -31,6 +33,7 @@ from kws_experiments.evaluation_files import EvaluationFiles
 from kws_experiments.folder import RunFolder, write_text
 from kws_experiments.report import players, tables
 from kws_experiments.report.run_report import MOST_BYTES, write_run_report
+from kws_experiments.run import _write_report
 from kws_experiments.worst_clips import HeardClip
 
 RATE = 16000
@@ -194,13 +197,6 @@ def test_pictures_follow_the_theme(run: Path) -> None:
     assert variables <= set(re.findall(r"(--[\w-]+):", html))
 
 
-def test_same_folder_gives_the_same_report(run: Path, tmp_path: Path) -> None:
-    write_run_report(run, tmp_path / "elsewhere")
-
-    for name in ("report.html", "report.md", "figures/roc.png"):
-        assert (tmp_path / "elsewhere" / name).read_bytes() == (run / name).read_bytes()
-
-
 def test_markdown_says_the_same(run: Path) -> None:
     text = (run / "report.md").read_text()
 
@@ -310,12 +306,29 @@ def test_full_disk_leaves_the_old_report(damaged: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Path, "write_bytes", no_room)
 
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(KwsError, match="^the report can't be written into '.*': No space left on device$"):
         write_run_report(damaged)
 
     assert (damaged / "report.html").read_text() == "the old report"
     assert not list(damaged.rglob("*.tmp*"))
     assert not (damaged / "report.md").exists()
+
+
+def test_report_that_fails_is_a_warning_after_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _write_report(tmp_path / "no run")
+
+    (record,) = caplog.records
+    assert record.getMessage().startswith("the run is done, but not its report ('")
+    assert f"`kws report '{tmp_path / 'no run'}'` writes it" in record.getMessage()
+
+
+def test_command_writes_into_another_folder(run: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["report", str(run), "--out", str(tmp_path / "here")])
+
+    assert done.exit_code == 0, done.output
+    assert done.output.strip() == str(tmp_path / "here" / "report.html")
+    for name in ("report.html", "report.md", "figures/roc.png"):  # the same folder gives the same bytes
+        assert (tmp_path / "here" / name).read_bytes() == (run / name).read_bytes()
 
 
 def test_differences_are_of_groups_first_and_of_the_keys_asked_for() -> None:

@@ -7,11 +7,13 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from kws_experiments.worst_clips import MOST_CLIPS
+from kws_experiments import worst_clips
 from tests.test_run import only_run, train
 
 pytestmark = pytest.mark.slow
@@ -60,6 +62,28 @@ def open_report(browser: Browser, run: Path, width: int = 1600, scheme: str = "l
     return page, complaints
 
 
+def test_run_keeps_what_the_report_needs(run: Path, real_data: Path) -> None:
+    metrics, cost = (json.loads((run / name).read_text()) for name in ("metrics.json", "cost.json"))
+    assert cost["parameters"] == metrics["parameters"] > cost["folded"] > 0
+    assert cost["multiply_adds"] > cost["folded"]
+    assert cost["float32_bytes"] == 4 * cost["folded"] > cost["int8_bytes"]
+    assert cost["model_file_bytes"] == (run / "model.keras").stat().st_size
+    assert 0 < cost["latency_ms"]["low"] <= cost["latency_ms"]["median"] <= cost["latency_ms"]["high"]
+    record = json.loads((run / "run.json").read_text())
+    assert record["command"]["overrides"][:1] == ["dataset=folder"]
+    assert record["command"]["choices"]["features"] == "log_mel_20ms"
+
+    wrong = pd.read_parquet(run / "confidently_wrong.parquet")
+    heard = worst_clips.read(run, wrong)
+    assert len(heard) == min(worst_clips.MOST_CLIPS, len(wrong))
+    recorded = [(row, clip) for row, clip in zip(wrong.itertuples(), heard, strict=False) if row.length]
+    assert recorded
+    for row, clip in recorded:
+        samples, rate = soundfile.read(real_data / row.clip, dtype="int16")
+        np.testing.assert_array_equal(clip.samples, samples[:rate])
+        assert clip.features.shape == (49, 40)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1600])
 def test_fits_and_complains_of_nothing(browser: Browser, run: Path, width: int, scheme: str) -> None:
@@ -88,7 +112,7 @@ def test_clips_play(browser: Browser, run: Path) -> None:
     wrong = pd.read_parquet(run / "confidently_wrong.parquet")
 
     players = page.locator("audio")
-    assert players.count() == min(MOST_CLIPS, len(wrong)) > 0
+    assert players.count() == min(worst_clips.MOST_CLIPS, len(wrong)) > 0
     played = page.evaluate(
         """async () => {
             const audio = document.querySelector("audio");
