@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from kws_data.errors import KwsError
 from kws_experiments.config import compose_unresolved, without_hydra
 
-NOT_THERE = "not there"
+NOT_THERE, TO_BE_GIVEN = "not there", "to be given"
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,8 @@ def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _yaml(value: Any) -> str:
+    if value == "???":  # OmegaConf's mark of a key without a default
+        return TO_BE_GIVEN
     text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...")
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +74,7 @@ def compose_unresolved(overrides: list[str], config_dir: Path | None = None, *, 
     if config_dir is not None:
         overrides = [*overrides, f"hydra.searchpath=['file://{config_dir.expanduser().resolve()}']"]
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with _no_other_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
             return hydra_compose("train", overrides, return_hydra_config=with_hydra)
     except HydraException as error:
         raise KwsError(" ".join(str(error).split())) from error
@@ -86,6 +88,19 @@ def told_by_hydra(error: Exception) -> str:
     message = " ".join(str(error).split())
     missing = [extra for name, extra in _EXTRAS.items() if name in message and "Could not " in message]
     return message + (f"; it comes with the extra {missing[0]}: pip install -e '.[{missing[0]}]'" if missing else "")
+
+
+@contextmanager
+def _no_other_hydra() -> Iterator[None]:
+    """Put Hydra's own state aside: in a training, which Hydra started, it would refuse to compose anything else."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    state = GlobalHydra.instance()
+    started, state.hydra = state.hydra, None
+    try:
+        yield
+    finally:
+        state.hydra = started
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:

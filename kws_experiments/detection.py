@@ -80,10 +80,12 @@ def equal_error_rate(points: Curve) -> tuple[float, float]:
     Between two points of the curve both rates are interpolated on a straight line. The threshold is the higher one at
     which false rejects are no more frequent than false accepts.
     """
-    accepts, rejects = points.false_accept_rate, points.false_reject_rate
-    ahead = rejects - accepts  # falls from 1 to -1
+    others, own = points.false_accepts[-1], points.true_accepts[-1]
+    # rejects minus accepts times the clips of both kinds: whole numbers, so that equal rates are equal
+    ahead = (own - points.true_accepts) * others - points.false_accepts * own
     after = int(np.argmax(ahead <= 0))
     part = ahead[after - 1] / (ahead[after - 1] - ahead[after])
+    accepts = points.false_accept_rate
     rate = accepts[after - 1] + part * (accepts[after] - accepts[after - 1])
     return float(rate), float(points.thresholds[after])
 

@@ -1,8 +1,10 @@
-"""Pictures of what an evaluation found: where labels go, detection, calibration, speakers and levels."""
+"""Pictures of an evaluation, from its figures and tables (`evaluation`): each one narrow enough for a phone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path as FilePath
+from typing import Any
 
 import matplotlib
 
@@ -17,10 +19,53 @@ from matplotlib.path import Path
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from scipy.special import ndtri
 
+from kws_experiments import figures
+
+NAMES = (
+    "confusion_matrix", "alluvial", "roc", "det", "calibration", "accuracy_against_noise", "accuracy_by_speaker",
+    "accuracy_by_level",
+)  # fmt: skip
 NAMED_CURVES = 4  # of all keywords, those with the highest equal error rate; the others are grey
 _DET_TICKS = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8)
 _DET_LIMITS = (0.0005, 0.9)
 _COLOURS = ("tab:red", "tab:orange", "tab:blue", "tab:purple")
+
+
+def of_evaluation(result: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> dict[str, Callable[[], Figure]]:
+    """Those of NAMES that the evaluation's clips allow, each to be drawn when it is called."""
+    matrix, labels, keywords = np.array(result["confusion_matrix"]), result["labels"], result["detection"]["keywords"]
+    found: dict[str, Callable[[], Figure]] = {
+        "confusion_matrix": lambda: figures.confusion(matrix, labels, "Confusion matrix"),
+        "alluvial": lambda: alluvial(matrix, labels, "From labels to predictions"),
+    }
+    rates = {name: values["equal_error_rate"] for name, values in keywords.items()}
+    rates = {
+        name: rate
+        for name, rate in sorted(rates.items(), key=lambda item: (-(item[1] or 0), item[0]))
+        if rate is not None
+    }
+    if rates:
+        found["roc"] = lambda: roc(tables["detection"], rates)
+        found["det"] = lambda: det(tables["detection"], rates)
+    found["calibration"] = lambda: reliability(tables["calibration"])
+    if result["accuracy_at_snr"]:
+        found["accuracy_against_noise"] = lambda: figures.accuracy_against_noise(dict(result))
+    if len(tables["speakers"]) > 1:
+        found["accuracy_by_speaker"] = lambda: speakers(tables["speakers"])
+    if len(tables["levels"]):
+        found["accuracy_by_level"] = lambda: levels(tables["levels"])
+    return found
+
+
+def draw(folder: FilePath, result: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> None:
+    """Write all pictures of an evaluation that its clips allow, and remove an earlier evaluation's others."""
+    pictures = of_evaluation(result, tables)
+    for name in NAMES:
+        if name in pictures:
+            with plt.rc_context(figures.STYLE):
+                figures.save(pictures[name](), folder / f"{name}.png")
+        else:
+            (folder / f"{name}.png").unlink(missing_ok=True)
 
 
 def alluvial(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
@@ -43,14 +88,16 @@ def alluvial(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
             _ribbon(axis, leaving[row], arriving[column], count, wrong=row != column)
             leaving[row] += count
             arriving[column] += count
+    total = clips + gap * (len(labels) - 1)
+    line = 12 / (72 * height) * total  # of text, 12 points high
     for tops, sums, x, anchor in ((left, matrix.sum(axis=1), 0.0, "right"), (right, matrix.sum(axis=0), 1.0, "left")):
-        for top, count, name in zip(tops, sums, labels, strict=True):
+        places = _apart(tops + sums / 2, line)
+        for top, count, place, name in zip(tops, sums, places, labels, strict=True):
             axis.plot([x, x], [top, top + count], color="black", linewidth=2, solid_capstyle="butt")
             axis.annotate(
-                name, (x, top + count / 2), (-5 if anchor == "right" else 5, 0), textcoords="offset points",
+                name, (x, place), (-5 if anchor == "right" else 5, 0), textcoords="offset points",
                 ha=anchor, va="center", fontsize=9,
             )  # fmt: skip
-    total = clips + gap * (len(labels) - 1)
     axis.set(xlim=(-0.02, 1.02), ylim=(total, -0.02 * total), title=title)
     axis.set_axis_off()
     return figure
@@ -59,6 +106,17 @@ def alluvial(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
 def _stacked(sizes: np.ndarray, gap: float) -> np.ndarray:
     """The upper ends of bars of these sizes, one below the other."""
     return np.concatenate([[0.0], np.cumsum(sizes[:-1] + gap)])
+
+
+def _apart(places: np.ndarray, least: float) -> np.ndarray:
+    """Rising places, moved so that each is at least so far from the next: first downwards, then up from the lowest."""
+    moved = places.astype(float)
+    for this in range(1, len(moved)):
+        moved[this] = max(moved[this], moved[this - 1] + least)
+    moved[-1] = min(moved[-1], max(places[-1], least * (len(moved) - 1)))
+    for this in range(len(moved) - 2, -1, -1):
+        moved[this] = min(moved[this], moved[this + 1] - least)
+    return moved
 
 
 def _ribbon(axis: Axes, start: float, end: float, width: float, *, wrong: bool) -> None:
@@ -70,54 +128,55 @@ def _ribbon(axis: Axes, start: float, end: float, width: float, *, wrong: bool) 
     axis.add_patch(PathPatch(Path(points, codes), facecolor=colour, alpha=alpha, linewidth=0, zorder=2 if wrong else 1))
 
 
-def roc(curves: pd.DataFrame, worst: Sequence[str]) -> Figure:
-    """True positives against false accepts, each keyword against all other clips.
+def roc(curves: pd.DataFrame, rates: Mapping[str, float]) -> Figure:
+    """True positives against false accepts, each keyword against all other clips; the corner that matters.
 
     Args:
         curves: `keyword`, `false_accept_rate`, `true_positive_rate`; a row per point.
-        worst: the keywords, those with the highest equal error rate first.
+        rates: the keywords' equal error rates, the highest first.
     """
     figure, axis = plt.subplots(figsize=(5.4, 4.6), layout="constrained")
-    for keyword, rows, look in _curves(curves, worst):
-        axis.plot(rows["false_accept_rate"], rows["true_positive_rate"], **look, label=keyword)
-    axis.plot([0, 1], [0, 1], color="0.6", linestyle=":", linewidth=1)
-    axis.set(xlabel="false accept rate", ylabel="true positive rate", title="ROC", xlim=(-0.01, 1), ylim=(0, 1.01))
+    for rows, look in _curves(curves, rates):
+        axis.plot(100 * rows["false_accept_rate"], 100 * rows["true_positive_rate"], **look)
+    span = min(100.0, max(5.0, 300 * max(rates.values())))
+    axis.plot([0, 100], [0, 100], color="0.6", linestyle=":", linewidth=1)
+    axis.set(xlabel="false accepts (% of other clips)", ylabel="heard (% of the keyword's clips)", title="ROC")
+    axis.set(xlim=(-0.01 * span, span), ylim=(100 - 1.01 * span, 100 + 0.02 * span))
     axis.grid(alpha=0.3)
-    axis.legend(loc="lower right")
+    axis.legend(loc="lower right", title="equal error rate")
     return figure
 
 
-def det(curves: pd.DataFrame, worst: Sequence[str]) -> Figure:
+def det(curves: pd.DataFrame, rates: Mapping[str, float]) -> Figure:
     """False rejects against false accepts, on axes of normal deviates, which spread out the low rates.
 
     Args are as of `roc`, with `false_reject_rate`.
     """
     figure, axis = plt.subplots(figsize=(5.4, 4.6), layout="constrained")
-    for keyword, rows, look in _curves(curves, worst):
-        rates = (ndtri(rows[name].clip(_DET_LIMITS[0], 0.999)) for name in ("false_accept_rate", "false_reject_rate"))
-        axis.plot(*rates, **look, label=keyword)
+    for rows, look in _curves(curves, rates):
+        sides = ("false_accept_rate", "false_reject_rate")
+        axis.plot(*(ndtri(rows[side].clip(_DET_LIMITS[0] / 10, 1 - _DET_LIMITS[0] / 10)) for side in sides), **look)
     limits = ndtri(_DET_LIMITS)
     axis.plot(limits, limits, color="0.6", linestyle=":", linewidth=1)
-    axis.set(xlabel="false accept rate", ylabel="false reject rate", title="DET", xlim=limits, ylim=limits)
+    axis.set(xlabel="false accepts (%)", ylabel="false rejects (%)", title="DET", xlim=limits, ylim=limits)
     for side in (axis.xaxis, axis.yaxis):
         side.set_major_locator(FixedLocator(ndtri(_DET_TICKS)))
-        side.set_major_formatter(FixedFormatter([f"{100 * tick:g} %" for tick in _DET_TICKS]))
+        side.set_major_formatter(FixedFormatter([f"{100 * tick:g}" for tick in _DET_TICKS]))
         side.set_minor_locator(NullLocator())
     axis.grid(alpha=0.3)
-    axis.legend(loc="upper right")
+    axis.legend(loc="upper right", title="equal error rate")
     return figure
 
 
-def _curves(curves: pd.DataFrame, worst: Sequence[str]):  # type: ignore[no-untyped-def]
-    """(name for the legend or None, rows, how to draw them) of each keyword, the worst last, on top of the others."""
-    others = len(worst) > NAMED_CURVES
-    for place in range(len(worst))[::-1]:
-        rows = curves[curves["keyword"] == worst[place]]
+def _curves(curves: pd.DataFrame, rates: Mapping[str, float]) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
+    """(rows, how to draw them) of each keyword, the worst last, on top of the others."""
+    for place, (keyword, rate) in reversed(list(enumerate(rates.items()))):
+        rows = curves[curves["keyword"] == keyword]
         if place < NAMED_CURVES:
-            yield worst[place], rows, {"color": _COLOURS[place], "linewidth": 1.4}
+            yield rows, {"color": _COLOURS[place], "linewidth": 1.4, "label": f"{keyword}: {100 * rate:.1f} %"}
         else:
-            name = "other keywords" if others and place == NAMED_CURVES else None
-            yield name, rows, {"color": "0.6", "linewidth": 0.8}
+            named = {"label": "other keywords"} if place == NAMED_CURVES else {}
+            yield rows, {"color": "0.6", "linewidth": 0.8, **named}
 
 
 def reliability(bins: pd.DataFrame) -> Figure:
@@ -133,7 +192,7 @@ def reliability(bins: pd.DataFrame) -> Figure:
     widths = filled["high"] - filled["low"]
     above.bar(filled["low"], filled["accuracy"], widths, align="edge", color="tab:blue", alpha=0.55, label="accuracy")
     above.plot(filled["confidence"], filled["accuracy"], ".", color="tab:blue")
-    above.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="as sure as right")
+    above.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="calibrated")
     above.set(ylabel="accuracy", ylim=(0, 1), title="Reliability")
     above.legend(loc="upper left")
     below.bar(filled["low"], filled["clips"], widths, align="edge", color="0.6")

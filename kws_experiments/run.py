@@ -138,9 +138,9 @@ def _run(
 
 def _write_report(path: Path) -> None:
     """Write the report of a finished run; whatever goes wrong with it, the run is done."""
-    from kws_experiments.report.run_report import write_run_report
-
     try:
+        from kws_experiments.report.run_report import write_run_report
+
         write_run_report(path)
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -37,14 +37,16 @@ def evaluate(
     summary.show(result, folder)
 
 
-def ratios(text: str | None) -> list[float]:
-    """'20,10,-5' as numbers.
+def ratios(text: str | None) -> list[float] | None:
+    """'20,10,-5' as numbers; None where nothing is given.
 
     Raises:
         KwsError: one of them is none, or out of range.
     """
+    if text is None:
+        return None
     numbers = []
-    for part in text.split(",") if text else []:
+    for part in text.split(","):
         try:
             numbers.append(float(part))
         except ValueError:

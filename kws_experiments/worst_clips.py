@@ -70,7 +70,7 @@ def keep(folder: Path, source: ClipSource, features: FeatureLayer, split: str, w
         arrays |= {f"samples_{place}": samples, f"features_{place}": np.asarray(heard)[0]}
     arrays["clips"] = worst["clip"].to_numpy(str)[: sum(name.startswith("samples_") for name in arrays)]
     with replace_file(folder / FILE) as temporary:
-        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(temporary, **arrays)
 
 
 def read(folder: Path, wrong: pd.DataFrame) -> list[HeardClip]:

@@ -1,7 +1,7 @@
 import pytest
 from filelock import Timeout
 
-from kws_data.atomic import is_lock, lock_for, remove_leftovers, replace_dir, replace_file, written_for
+from kws_data.atomic import is_lock, lock_for, remove_leftovers, replace_dir, replace_file, replace_files, written_for
 
 
 def write_then_fail(path, error):
@@ -28,6 +28,18 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, error):
         write_then_fail(temporary, error)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_several_files_change_together_or_not_at_all(tmp_path):
+    (tmp_path / "a").write_text("old")
+
+    with pytest.raises(TypeError):
+        replace_files({tmp_path / "a": b"new", tmp_path / "deep" / "b": b"new", tmp_path / "c": "no bytes"})
+    assert (tmp_path / "a").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "deep"]
+
+    replace_files({tmp_path / "a": b"new", tmp_path / "deep" / "b": b"other"})
+    assert [(tmp_path / name).read_bytes() for name in ("a", "deep/b")] == [b"new", b"other"]
 
 
 def test_a_body_that_writes_nothing_is_an_error(tmp_path):

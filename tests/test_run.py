@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 # A network small enough that a run is mostly start-up
 SMALL = [
     "task=custom", "task.unknown=true", "features=log_mel_20ms", "model.filters=8", "model.num_blocks=1",
-    "trainer.batch_size=16", "threads.intra_op=1", "trainer.tensorboard=false",
+    "trainer.batch_size=16", "threads.intra_op=1", "trainer.tensorboard=false", "report=false",
 ]  # fmt: skip
 
 
@@ -264,7 +264,7 @@ def test_noise_of_ones_own_and_accuracy_against_noise(make_folder: MakeFolder, t
     soundfile.write(noises / "nothing.wav", np.zeros(SAMPLE_RATE), SAMPLE_RATE)
 
     output = train(tmp_path, "dataset=folder", f"dataset.path={root}", *SMALL, "task.words=[yes,no]", "trainer=quick",
-                   f"noise.dirs=[{noises}]", "evaluation.snr_db=[20,0]")  # fmt: skip
+                   f"noise.dirs=[{noises}]", "evaluation.snr_db=[20,0]", "report=true")  # fmt: skip
 
     run = only_run(tmp_path)
     rows = json.loads((run / "metrics.json").read_text())["accuracy_at_snr"]

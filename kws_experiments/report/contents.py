@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from kws_data.errors import KwsError
+from kws_data.splits import SPLITS
 from kws_experiments import worst_clips
 from kws_experiments.command import Command, Difference, differences, read_command
 from kws_experiments.evaluation_files import EvaluationFiles
@@ -94,7 +95,7 @@ class RunContents:
             run=run,
             command=command,
             differences=_differences(run.config, command),
-            label_counts=_csv(folder.data / "label_counts.csv", ["label"]),
+            label_counts=_csv(folder.data / "label_counts.csv", ["label", *SPLITS]),
             catalog=_csv(folder.data / "catalog_summary.csv", ["word", "split", "clips", "speakers", "hours"]),
             set_aside=_csv(folder.data / "set_aside.csv", ["root", "path", "split", "error"]),
             history=_csv(folder.training.history, ["step", "loss", "accuracy", "val_loss", "val_accuracy"]),

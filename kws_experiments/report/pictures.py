@@ -14,6 +14,8 @@ import matplotlib.pyplot as plt
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
+from kws_experiments.figures import STYLE
+
 # Matplotlib's colours → the variables of report.css
 _THEME = {
     "#000000": "--ink",
@@ -27,8 +29,8 @@ _THEME = {
     "#d62728": "--plot-red",
     "#9467bd": "--plot-purple",
 }
-_STYLE = {"legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": "medium"}
 _PNG_DPI = 120
+_HALF_SCREEN_INCHES = 8
 # In pixels per point of the figure's own size: small enough for a phone, and not blown up on a wide screen
 _LEAST_SCALE, _MOST_SCALE = 0.8, 1.5
 
@@ -43,6 +45,7 @@ class Picture:
         caption: what to know when reading it; may be empty.
         svg: to stand in a page.
         png: to stand beside a text.
+        wide: whether half a screen is too narrow for it.
     """
 
     name: str
@@ -50,18 +53,20 @@ class Picture:
     caption: str
     svg: Markup
     png: bytes
+    wide: bool
 
 
 def draw(name: str, title: str, figure: Callable[[], Figure], caption: str = "", *, svg: bool = True) -> Picture:
     """Call `figure` under the reports' style, and keep what it drew in both formats, or as PNG alone."""
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         drawn = figure()
         png = io.BytesIO()
         drawn.savefig(png, format="png", dpi=_PNG_DPI)
         drawn.set_layout_engine("none")  # laid out already, which takes most of the time
         element = as_svg(drawn, name, title) if svg else Markup()
+        width = drawn.get_figwidth()
     plt.close(drawn)
-    return Picture(name, title, caption, element, png.getvalue())
+    return Picture(name, title, caption, element, png.getvalue(), wide=width > _HALF_SCREEN_INCHES)
 
 
 def as_svg(figure: Figure, name: str, title: str) -> Markup:

@@ -77,9 +77,7 @@ def feature_image(features: np.ndarray) -> bytes:
     """
     low, high = np.percentile(features, (3, 97))
     png = io.BytesIO()
-    matplotlib.image.imsave(
-        png, features.T, format="png", origin="lower", cmap="viridis", vmin=low, vmax=high, metadata={"Software": None}
-    )
+    matplotlib.image.imsave(png, features.T, format="png", origin="lower", cmap="viridis", vmin=low, vmax=high)
     return png.getvalue()
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
 
 from kws_experiments.report.tables import as_markdown, escape_markdown, number, percent
 
@@ -21,9 +23,15 @@ def render(template: str, **values: Any) -> str:
     environment.filters["markdown_table"] = as_markdown
     environment.filters["markdown"] = escape_markdown
     environment.filters["fence"] = _fence
+    environment.filters["breakable"] = _breakable
     environment.filters["percent"] = percent
     environment.filters["number"] = number
     return environment.get_template(template).render(values)
+
+
+def _breakable(text: str) -> Markup:
+    """Text that may go on in a new line after a dot, slash or underscore within it, as paths must on a phone."""
+    return Markup("<wbr>").join(re.split(r"(?<=[^\W_][./_])(?=[^\W_])", text))
 
 
 def _fence(code: str, language: str = "") -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from kws_experiments import evaluation_figures, figures
 from kws_experiments.report.contents import Evaluation, RunContents
 from kws_experiments.report.pictures import Picture, draw
+from kws_experiments.report.tables import percent
 from kws_experiments.settings import best_row
 
 CLIP_COLUMNS = 4
@@ -28,82 +29,50 @@ def curves(contents: RunContents) -> Picture:
 
 
 def confusion(evaluation: Evaluation) -> Picture:
-    """Clips by label and prediction."""
+    """Clips by label and prediction, of other clips than the run's own."""
     name = "_".join(["confusion_matrix", *re.findall(r"[\w-]+", evaluation.name)])
     matrix, labels = np.array(evaluation.metrics["confusion_matrix"]), evaluation.metrics["labels"]
-    return draw(
-        name,
-        f"Confusion matrix: {evaluation.metrics['split']}",
-        lambda: figures.confusion(matrix, labels, "Confusion matrix"),
+    title, caption = _TOLD["confusion_matrix"]
+    return draw(name, f"{title}: {evaluation.name}", lambda: figures.confusion(matrix, labels, title), caption)
+
+
+_TOLD = {
+    "confusion_matrix": (
+        "Confusion matrix",
         "Clips by label (rows) and prediction (columns). The stronger the colour, the larger the part of the row.",
-    )
+    ),
+    "alluvial": (
+        "From labels to predictions",
+        "From labels (left) to predictions (right), as wide as there are clips; errors are coloured.",
+    ),
+    "roc": (
+        "ROC curves",
+        "Each keyword against all other clips; those with the highest equal error rates are named.",
+    ),
+    "det": (
+        "DET curves",
+        "The same errors on axes of normal deviates; on the dotted line both rates are equal.",
+    ),
+    "calibration": (
+        "Reliability diagram",
+        "Calibrated scores follow the dotted line. Expected calibration error {error}, log loss {log_loss:.3f}, Brier"
+        " score {brier:.3f}.",
+    ),
+    "accuracy_against_noise": ("Accuracy against noise", "Words only: rows of silence are left out in noise."),
+    "accuracy_by_speaker": ("Accuracy by speaker", "A dot a speaker, the larger the more clips."),
+    "accuracy_by_level": (
+        "Accuracy by level",
+        "By the level of each clip's active part, with 95 % intervals (Wilson); below, how many clips.",
+    ),
+}
 
 
 def of_evaluation(evaluation: Evaluation) -> list[Picture]:
-    """How good the model is; curves that there are no clips for are left out."""
-    metrics, tables = evaluation.metrics, evaluation.tables
-    matrix, labels = np.array(metrics["confusion_matrix"]), metrics["labels"]
-    found = [
-        confusion(evaluation),
-        draw(
-            "alluvial",
-            "From labels to predictions",
-            lambda: evaluation_figures.alluvial(matrix, labels, "From labels to predictions"),
-            "From labels (left) to predictions (right), as wide as there are clips; errors are coloured.",
-        ),
-    ]
-    rates = {key: value["equal_error_rate"] for key, value in metrics["detection"]["keywords"].items()}
-    worst = sorted((key for key, rate in rates.items() if rate is not None), key=lambda key: (-(rates[key] or 0), key))
-    if worst:
-        said = "Each keyword against all other clips; those with the highest equal error rate are named."
-        detection = tables["detection"]
-        found += [
-            draw("roc", "ROC curves", lambda: evaluation_figures.roc(detection, worst), said),
-            draw(
-                "det",
-                "DET curves",
-                lambda: evaluation_figures.det(detection, worst),
-                "The same on axes of normal deviates; the dotted line is where both rates are equal.",
-            ),
-        ]
-    calibration = metrics["calibration"]
-    found.append(
-        draw(
-            "reliability",
-            "Reliability diagram",
-            lambda: evaluation_figures.reliability(tables["calibration"]),
-            f"Expected calibration error {100 * calibration['expected_calibration_error']:.1f} %, log loss"
-            f" {calibration['log_loss']:.3f}, Brier score {calibration['brier']:.3f}.",
-        )
-    )
-    if metrics["accuracy_at_snr"]:
-        found.append(
-            draw(
-                "accuracy_against_noise",
-                "Accuracy against noise",
-                lambda: figures.accuracy_against_noise(metrics),
-                "Words only: rows of silence are left out in noise.",
-            )
-        )
-    if len(tables["speakers"]) > 1:
-        found.append(
-            draw(
-                "accuracy_by_speaker",
-                "Accuracy by speaker",
-                lambda: evaluation_figures.speakers(tables["speakers"]),
-                "A dot a speaker, the larger the more clips.",
-            )
-        )
-    if len(tables["levels"]):
-        found.append(
-            draw(
-                "accuracy_by_level",
-                "Accuracy by level",
-                lambda: evaluation_figures.levels(tables["levels"]),
-                "By the level of each clip's active part, with 95 % intervals (Wilson); below, how many clips.",
-            )
-        )
-    return found
+    """How good the model is, as far as its clips tell."""
+    drawn = evaluation_figures.of_evaluation(evaluation.metrics, evaluation.tables)
+    told = evaluation.metrics["calibration"]
+    told = {**told, "error": percent(told["expected_calibration_error"])}
+    return [draw(name, _TOLD[name][0], figure, _TOLD[name][1].format(**told)) for name, figure in drawn.items()]
 
 
 def clips(evaluation: Evaluation) -> Picture | None:

@@ -39,8 +39,8 @@ def write_run_report(path: Path, out: Path | None = None) -> Path:
         the HTML file.
 
     Raises:
-        KwsError: `path` is no folder of a finished run, or one of its files is missing, damaged or of another version.
-        OSError: there is no room, or no permission.
+        KwsError: `path` is no folder of a finished run, one of its files is missing, damaged or of another version, or
+            the report can't be written.
     """
     contents = RunContents.read(path)
     values = page_values(contents)
@@ -54,7 +54,10 @@ def write_run_report(path: Path, out: Path | None = None) -> Path:
     folder = path if out is None else out
     markdown = render("run.md.j2", **values).encode()
     pictures = {folder / PICTURES / f"{picture.name}.png": picture.png for picture in values["all_pictures"]}
-    replace_files({folder / HTML: html, folder / MARKDOWN: markdown, **pictures})
+    try:
+        replace_files({folder / HTML: html, folder / MARKDOWN: markdown, **pictures})
+    except OSError as error:
+        raise KwsError(f"the report can't be written into '{folder}': {error.strerror or error}") from error
     return folder / HTML
 
 
@@ -69,6 +72,7 @@ def page_values(contents: RunContents) -> dict[str, Any]:
         "sections": [*SECTIONS, *([EVALUATIONS] if others else [])],
         "name": run.config["name"],
         "folder": shown_path(run.folder.path),
+        "started": f"{run.record['started'][:16].replace('T', ' ')} UTC",
         "record": run.record,
         "metrics": own.metrics,
         "interval": run_tables.interval,

@@ -208,7 +208,7 @@ def cost_table(cost: dict[str, Any]) -> Table:
     return table("Costs", [dict(zip(columns, row, strict=True)) for row in rows], columns)
 
 
-_ACCURACY: dict[str, Any] = {"accuracy": ("accuracy", percent), "interval": ("95 % interval", None)}
+_ACCURACY: dict[str, Any] = {"accuracy": ("accuracy", percent), "interval": ("95 % interval", str)}
 
 
 def _with_interval(rows: pd.DataFrame) -> pd.DataFrame:

@@ -112,6 +112,6 @@ def _linked(cell: Cell) -> str:
 
 def escape_markdown(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
-    for special in "\\`*_[]<>|#~$":
+    for special in "\\`*_[]<>|#~$&!":
         text = text.replace(special, f"\\{special}")
     return " ".join(text.split())

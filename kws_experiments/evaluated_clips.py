@@ -1,0 +1,179 @@
+"""What a finished run is evaluated on: a split of its own data, or all clips of another data set."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from kws_data.archives import ARCHIVES
+from kws_data.cache import datasets_dir
+from kws_data.catalog import SILENCE, UNKNOWN
+from kws_data.corpus import Corpus, build_corpus
+from kws_data.errors import KwsError
+from kws_data.splits import TESTING, VALIDATION
+from kws_experiments.finished_run import FinishedRun
+
+if TYPE_CHECKING:
+    from kws_data.pipeline import ClipSource
+
+log = logging.getLogger(__name__)
+
+TEST_SETS = [archive.test_set for archive in ARCHIVES.values() if archive.test_set]
+
+
+@dataclass(frozen=True)
+class Clips:
+    """What is evaluated on.
+
+    Attributes:
+        source: the clips.
+        split: which of them.
+        noise_splits: those that are evaluated in noise.
+        name: what `metrics.json` calls them, as `split`.
+        folder: the name of the folder for the results.
+        licence: of the data, if known.
+        citation: likewise.
+    """
+
+    source: ClipSource
+    split: str
+    noise_splits: tuple[str, ...]
+    name: str
+    folder: str
+    licence: str | None = None
+    citation: str | None = None
+
+
+def find_dataset(dataset: str) -> Path:
+    """The folder that `--dataset` means: a path, or the name of a canonical test set in the cache.
+
+    Raises:
+        KwsError: there is none.
+    """
+    folder = Path(dataset).expanduser()
+    if folder.is_dir():
+        return folder
+    if dataset not in TEST_SETS:
+        raise KwsError(
+            f"--dataset: no such folder: '{dataset}'; give one, or the name of a test set: {', '.join(TEST_SETS)}"
+        )
+    folder = datasets_dir() / dataset
+    if not folder.is_dir():
+        raise KwsError(f"--dataset: {dataset} is not here; `kws data download {dataset}` gets it")
+    return folder
+
+
+def labelled(clips: pd.DataFrame, labels: list[str], dataset: Path) -> pd.DataFrame:
+    """The clips with their `label` among a run's; a fresh index, which are the example ids.
+
+    Raises:
+        KwsError: no folder is named as a label.
+    """
+    label_of = {label: index for index, label in enumerate(labels)}
+    numbers = clips["word"].map(label_of)
+    words = sorted(set(clips["word"]))
+    if numbers.isna().all():
+        unknown = f"; clips that are to count as unknown go below a folder {UNKNOWN}" if UNKNOWN in label_of else ""
+        raise KwsError(
+            f"--dataset: '{dataset}' has no clip of the run's labels: {', '.join(labels)}; its folders are"
+            f" {_shortened(words)}{unknown}"
+        )
+    if UNKNOWN in label_of:
+        numbers = numbers.where(numbers.notna() | (clips["word"] == SILENCE), label_of[UNKNOWN])
+    kept = numbers.notna()
+    if not kept.all():
+        words = sorted(set(clips.loc[~kept, "word"]))
+        log.warning("%d clips of words that are no label of the run are left out: %s", (~kept).sum(), ", ".join(words))
+    return clips[kept].assign(label=numbers[kept].astype(np.int64)).reset_index(drop=True)
+
+
+def own_clips(run: FinishedRun, split: str | None) -> Clips:
+    """A split of the data that the run was trained on, if they are still the same."""
+    from kws_experiments.parts import build_parts
+    from kws_experiments.run_data import clip_source, examples_fingerprint, prepare_data
+
+    parts = build_parts(run.config)
+    parts.augmentation.close()
+    corpus, examples, labels = prepare_data(run.config, parts)
+    if labels != run.labels or examples_fingerprint(examples, labels) != run.record.get("data_fingerprint"):
+        raise KwsError(
+            f"'{corpus.roots[0]}': the data changed since '{run.folder.path}' was trained, and with them its splits;"
+            " --dataset evaluates other clips"
+        )
+    source = clip_source(run.config, parts, corpus, examples)
+    in_noise = (VALIDATION, TESTING) if split is None else (split,)  # by default all that training tells of
+    if split is None:
+        split = TESTING if len(source.ids(TESTING)) else VALIDATION
+    if not len(source.ids(split)):
+        raise KwsError(f"--split: the run has no clip for {split}")
+    return Clips(source, split, in_noise, split, split, parts.dataset.licence, parts.dataset.citation)
+
+
+def other_clips(run: FinishedRun, root: Path, name: str, *, noise: bool) -> Clips:
+    """All clips of another data set, labelled as the run would."""
+    from kws_data.pipeline import ClipSource
+
+    config = run.config
+    clip_ms, sample_rate = config["clip_ms"], config["sample_rate"]
+    nominal_samples = round((1000 if clip_ms is None else clip_ms) * sample_rate / 1000)
+    try:
+        corpus = build_corpus(
+            root,
+            _AllForTesting(),
+            sample_rate=sample_rate,
+            clip_samples=nominal_samples,
+            data_seed=config["data_seed"],
+            speaker_pattern=config["dataset"].get("speaker_pattern"),
+        )
+    except KwsError as error:
+        raise KwsError(str(error).replace("dataset.path:", "--dataset:", 1)) from error
+    for row in corpus.set_aside.itertuples():
+        log.warning("set aside: %s: %s", row.path, row.error)
+    examples = labelled(corpus.clips, run.labels, root)
+    if noise and corpus.noise.generated:
+        corpus = _with_noise_of(run, corpus)
+    source = ClipSource(
+        corpus,
+        examples,
+        clip_samples=None if clip_ms is None else nominal_samples,
+        silence_samples=nominal_samples,
+        silence_kind="noise",
+        data_seed=config["data_seed"],
+        seed=config["seed"],
+    )
+    archive = ARCHIVES.get(name)
+    licence, citation = (archive.licence, archive.citation) if archive else (None, None)
+    return Clips(source, TESTING, (TESTING,), name, root.resolve().name, licence, citation)
+
+
+def _with_noise_of(run: FinishedRun, corpus: Corpus) -> Corpus:
+    """The corpus with the noise of the run's own data, whose test part no training heard."""
+    from kws_experiments.parts import build_parts
+    from kws_experiments.run_data import prepare_data
+
+    log.info("the noise is that of the run's own data, its part for testing")
+    parts = build_parts(run.config)
+    parts.augmentation.close()
+    return replace(corpus, noise=prepare_data(run.config, parts)[0].noise)
+
+
+class _AllForTesting:
+    """The split policy of a data set that is nothing but a test set."""
+
+    validation_percentage, testing_percentage = 0.0, 100.0
+    whole_speakers = False
+
+    def assign(self, catalog: pd.DataFrame, root: Path | None) -> pd.Series:
+        """`testing` for each row."""
+        del root
+        return pd.Series(TESTING, index=catalog.index)
+
+
+def _shortened(words: Sequence[str], most: int = 10) -> str:
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from sklearn.metrics import f1_score
+
+from kws_experiments import intervals
+from tests.predictions import LABELS, predicted, table_of
+
+
+@given(st.integers(1, 5000).flatmap(lambda clips: st.tuples(st.integers(0, clips), st.just(clips))))
+def test_wilson_is_scipys(counts: tuple[int, int]) -> None:
+    reference = binomtest(*counts).proportion_ci(0.95, method="wilson")
+    assert intervals.wilson(*counts) == pytest.approx((reference.low, reference.high), abs=1e-12)
+    assert 0 <= intervals.wilson(*counts)[0] <= counts[0] / counts[1] <= intervals.wilson(*counts)[1] <= 1
+
+
+def some_predictions(speakers: int = 12, clips: int = 300) -> pd.DataFrame:
+    """Predictions that are right for some speakers and mostly wrong for others."""
+    generator = np.random.default_rng(0)
+    speaker = generator.integers(0, speakers, clips)
+    truth = generator.integers(0, 4, clips)
+    logits = generator.normal(0, 1, (clips, 4))
+    logits[np.arange(clips), truth] += np.where(speaker < speakers / 3, -1, 3)
+    return table_of(logits.astype(np.float32), truth, [f"s{name}" for name in speaker], np.zeros(clips))
+
+
+def test_resampling_speakers_is_what_repeating_their_rows_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictions = some_predictions()
+    (weights,) = intervals._weights(12, 40, np.random.default_rng(0))
+    weights[0] = np.eye(12)[0] * 12  # one speaker alone: not every class occurs
+    monkeypatch.setattr(intervals, "_weights", lambda *arguments: iter([weights]))
+
+    ours = intervals.by_speaker(predictions, LABELS)
+
+    rows = [predictions[predictions["speaker"] == name] for name in predictions["speaker"].unique()]
+    expected: dict[str, list[float]] = {"accuracy": [], "macro_f1": []}
+    for weight in weights.astype(int):
+        drawn = pd.concat([part for part, times in zip(rows, weight, strict=True) for _ in range(times)])
+        each = f1_score(drawn["label"], drawn["predicted"], labels=LABELS, average=None, zero_division=np.nan)
+        expected["accuracy"].append((drawn["label"] == drawn["predicted"]).mean())
+        expected["macro_f1"].append(float(np.nanmean(each)))
+    for name, values in expected.items():
+        assert ours[name] == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])))
+
+
+def test_each_resample_draws_as_many_speakers_as_there_are_each_as_often_as_any() -> None:
+    weights = np.concatenate(list(intervals._weights(7, 5000, np.random.default_rng(0))))
+    assert weights.shape == (5000, 7)
+    assert (weights.sum(axis=1) == 7).all()
+    np.testing.assert_allclose(weights.mean(axis=0), 1, atol=0.06)
+    np.testing.assert_allclose(weights.var(axis=0), 6 / 7, atol=0.06)  # of a multinomial
+
+
+def test_speakers_who_differ_make_the_interval_wider_than_that_of_clips() -> None:
+    predictions = some_predictions()
+    low, high = intervals.by_speaker(predictions, LABELS)["accuracy"] or (0, 0)
+    alone = intervals.by_speaker(predictions.assign(speaker=[str(row) for row in range(300)]), LABELS)["accuracy"]
+    wilson = intervals.wilson(int((predictions["label"] == predictions["predicted"]).sum()), 300)
+    assert high - low > 1.5 * (wilson[1] - wilson[0])
+    assert alone == pytest.approx(wilson, abs=0.01)  # a speaker per clip: nothing but chance between them
+
+
+def test_memory_limits_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictions = some_predictions()
+    whole = intervals.by_speaker(predictions, LABELS)
+    monkeypatch.setattr(intervals, "_COUNTS_AT_ONCE", 12 * 37)
+    assert intervals.by_speaker(predictions, LABELS) == whole
+
+
+@settings(max_examples=40)
+@given(predicted())
+def test_whatever_the_predictions_intervals_are_none_or_within_bounds(predictions: pd.DataFrame) -> None:
+    result = intervals.by_speaker(predictions, LABELS, resamples=200)
+
+    named = predictions.loc[predictions["speaker"] != "", "speaker"].nunique()
+    right = (predictions["label"] == predictions["predicted"]).mean()
+    for interval in result.values():
+        assert (interval is None) == (named < 2)
+        if interval is not None:
+            assert 0 <= interval[0] <= interval[1] <= 1
+            if right in (0, 1):
+                assert interval == (right, right)
