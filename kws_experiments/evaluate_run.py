@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from kws_data.atomic import lock_for, remove_leftovers, replace_dir
 from kws_data.errors import KwsError
 from kws_data.splits import SPLITS
 from kws_experiments import tensorflow_setup
@@ -35,7 +38,7 @@ def evaluate_run(
         split: of the run's own data; None is testing, or validation where the run has no test clips.
         snrs_db: evaluate in noise at these ratios too; None: at the configuration's `evaluation.snr_db`. The noise is
             of the data set's own recordings (their last tenth, which no training hears), else the run's.
-        out: where to write; None is a folder below `RUN/evaluations/`.
+        out: a new folder to write to; None is one below `RUN/evaluations/`, where an earlier evaluation is replaced.
 
     Returns:
         the metrics, as of `evaluation`, and the folder with them.
@@ -49,6 +52,8 @@ def evaluate_run(
         raise KwsError("--split is of the run's own data: all clips of --dataset are evaluated; leave one of them out")
     if split not in (None, *SPLITS):
         raise KwsError(f"--split must be one of {', '.join(SPLITS)}, got '{split}'")
+    if out is not None and (out.is_file() or any(out.glob("*"))):
+        raise KwsError(f"--out: '{out}' is not empty; give a new folder")
     root = None if dataset is None else find_dataset(dataset)
     tensorflow_setup.start(deterministic=config["deterministic"], seed=config["seed"], **config["threads"])
 
@@ -80,9 +85,21 @@ def evaluate_run(
         "accuracy_at_snr": with_interval(noise),
         **told_of_data(clips.source.corpus, clips.licence, clips.citation),
     }
-    files = EvaluationFiles(out or _folder_for(opened, clips))
-    files.write(result, {**tables, "noise": noise}, files.path / "figures")
-    return result, files.path
+    tables["noise"] = noise
+    if out is not None:
+        _write(out, result, tables)
+        return result, out
+    folder = _folder_for(opened, clips)
+    with lock_for(folder):
+        remove_leftovers(folder)
+        _write(folder, result, tables)
+    return result, folder
+
+
+def _write(folder: Path, result: dict[str, Any], tables: dict[str, pd.DataFrame]) -> None:
+    """All files or none: on a full disk an earlier evaluation stays as it was."""
+    with replace_dir(folder) as temporary:
+        EvaluationFiles(temporary).write(result, tables, temporary / "figures")
 
 
 def _folder_for(run: FinishedRun, clips: Clips) -> Path:
