@@ -1,6 +1,6 @@
 """What TensorFlow's deterministic ops cost: training clips/s with them, as a ratio to without, in one run.
 
-    python -m benchmarks.determinism [--models ds_cnn_s,conv] [--batch 100] [--threads N] [--rounds 7]
+    python -m benchmarks.determinism [--models ds_cnn_s,conv] [--batch 100] [--threads N] [--rounds 5]
 
 They can't be switched off once they are on, so each variant lives in a process of its own. The two take turns on the
 same batch, round after round, so that another program's load falls on both alike. Two measurements for each model:
@@ -14,6 +14,7 @@ It also says whether two processes without deterministic ops came to the same we
 from __future__ import annotations
 
 import argparse
+import math
 import multiprocessing
 import sys
 import tempfile
@@ -34,7 +35,7 @@ from kws_data.errors import KwsError
 from kws_data.parallel import available_cpus
 from kws_experiments import model_table, tensorflow_setup
 
-STEP, WHOLE = "step", "whole"
+STEP, WHOLE, WEIGHTS = "step", "whole", "weights"
 WITH, WITHOUT, AGAIN = "with", "without", "without, again"
 _WARM_UP_STEPS, _CLIPS = 3, 1000
 
@@ -70,12 +71,13 @@ def measure(options: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame]:
                 theirs.close()
                 workers[variant] = ours
                 processes.append(process)
-            for connection in workers.values():
-                _answer(connection, "ready?")
+            ready = [_answer(connection, STEP, 1) for connection in workers.values()]
+            # as many steps for every variant, so that their weights can be compared
+            steps = math.ceil(options.seconds * max(ready) / options.batch)
             for round_number in range(options.rounds + 1):
                 for measured in (STEP, WHOLE):
                     for variant, connection in workers.items():
-                        rate = _answer(connection, measured)
+                        rate = _answer(connection, measured, steps)
                         if round_number:  # the first warms up
                             rows.append(
                                 {"model": model, "measured": measured, "round": round_number, "variant": variant,
@@ -83,16 +85,16 @@ def measure(options: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame]:
                             )  # fmt: skip
                 bar.update()
             for variant, connection in workers.items():
-                digests.append({"model": model, "variant": variant, "weights": _answer(connection, "weights")})
+                digests.append({"model": model, "variant": variant, "weights": _answer(connection, WEIGHTS)})
                 connection.close()
             for process in processes:
                 process.join()
     return pd.DataFrame(rows), pd.DataFrame(digests)
 
 
-def _answer(connection: Connection, question: str) -> Any:
+def _answer(connection: Connection, question: str, steps: int = 0) -> Any:
     try:
-        connection.send(question)
+        connection.send((question, steps))
         answer = connection.recv()
     except (EOFError, BrokenPipeError) as error:
         raise KwsError("a measuring process ended") from error
@@ -110,10 +112,11 @@ def _serve(connection: Connection, model: str, deterministic: bool, options: dic
         connection.recv()
         connection.send(error)
         return
-    answers = {"ready?": lambda: True, STEP: trainer.step_rate, WHOLE: trainer.whole_rate, "weights": trainer.digest}
+    answers = {STEP: trainer.step_rate, WHOLE: trainer.whole_rate, WEIGHTS: lambda _: trainer.digest()}
     try:
         while True:
-            connection.send(answers[connection.recv()]())
+            question, steps = connection.recv()
+            connection.send(answers[question](steps))
     except (EOFError, KeyboardInterrupt):
         return
 
@@ -145,19 +148,19 @@ class _Trainer:
         for _ in range(_WARM_UP_STEPS):
             self.step(batch)
 
-    def step_rate(self) -> float:
+    def step_rate(self, steps: int) -> float:
         """Clips/s of the step alone."""
         start = time.perf_counter()
-        for _ in range(self.options.steps):
+        for _ in range(steps):
             self.step(self.batch)
-        return self.options.batch * self.options.steps / (time.perf_counter() - start)
+        return self.options.batch * steps / (time.perf_counter() - start)
 
-    def whole_rate(self) -> float:
+    def whole_rate(self, steps: int) -> float:
         """Clips/s of the pipeline and the step."""
         start = time.perf_counter()
-        for _ in range(self.options.steps):
+        for _ in range(steps):
             self.step(next(self.stream))
-        return self.options.batch * self.options.steps / (time.perf_counter() - start)
+        return self.options.batch * steps / (time.perf_counter() - start)
 
     def digest(self) -> str:
         """What names the weights now."""
@@ -221,7 +224,7 @@ def show(rates: pd.DataFrame, digests: pd.DataFrame, options: argparse.Namespace
         )
     console.print(
         f"{available_cpus()} cores ({processor()}), {options.threads} threads, batches of {options.batch}, median of"
-        f" {options.rounds} rounds of {options.steps} steps",
+        f" {options.rounds} rounds",
         soft_wrap=True,
     )
 
@@ -230,6 +233,11 @@ def _parser() -> argparse.ArgumentParser:
     def positive(text: str) -> int:
         if (value := int(text)) < 1:
             raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+        return value
+
+    def positive_seconds(text: str) -> float:
+        if not (value := float(text)) > 0:
+            raise argparse.ArgumentTypeError(f"must be above 0, got {value}")
         return value
 
     def models(text: str) -> list[str]:
@@ -242,8 +250,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--models", type=models, default="ds_cnn_s,conv", help="comma-separated (ds_cnn_s,conv)")
     parser.add_argument("--batch", type=positive, default=100, help="clips (100)")
     parser.add_argument("--threads", type=positive, default=available_cpus(), help="of every variant (all cores)")
-    parser.add_argument("--rounds", type=positive, default=7, help="counted ones (7)")
-    parser.add_argument("--steps", type=positive, default=5, help="of each measurement (5)")
+    parser.add_argument("--rounds", type=positive, default=5, help="counted ones (5)")
+    parser.add_argument("--seconds", type=positive_seconds, default=0.5, help="of each measurement, about (0.5)")
     return parser
 
 
