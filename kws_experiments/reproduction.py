@@ -122,7 +122,8 @@ def find_data(
             return (corpus, examples, names), changes
         first = first or ((corpus, examples, names), changes)
     if first is None:
-        raise refused or KwsError("the run's data are nowhere: give --data DIR")
+        where = recorded_root(recorded)
+        raise refused or KwsError(f"the run's data are gone from '{where}': give --data DIR for where they are now")
     return first
 
 

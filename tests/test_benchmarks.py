@@ -163,6 +163,27 @@ def test_training_says_in_one_line_what_cannot_be() -> None:
 
 
 @pytest.mark.slow
+def test_determinism_prints_rates_and_ratios_of_the_step_and_the_whole() -> None:
+    result = run("determinism", "--models=single_fc", "--batch=4", "--threads=1", "--rounds=1", "--seconds=0.01")
+    assert result.returncode == 0, result.stderr
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in result.stdout.splitlines() if "│" in line]
+    assert [row[:2] for row in rows] == [["single_fc", "step"], ["single_fc", "whole"]]
+    for row in rows:
+        with_, without, *ratios = (float(cell.replace(",", "")) for cell in row[2:])
+        assert ratios == pytest.approx([with_ / without] * 3, rel=0.02, abs=0.01)
+    assert re.search(
+        r"single_fc: two processes without deterministic ops ended with (the same|different) weights;", result.stdout
+    )
+
+
+def test_determinism_names_the_models_that_there_are() -> None:
+    result = run("determinism", "--models=luck")
+    assert result.returncode == 2
+    assert "--models: must be some of bc_resnet_1, " in result.stderr
+    assert result.stderr.endswith(", got 'luck'\n")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["ds_cnn_s", "bc_resnet_1"])
 def test_keras_layers_trace_without_the_fused_op(model: str) -> None:
     import tensorflow as tf

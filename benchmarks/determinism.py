@@ -1,0 +1,259 @@
+"""What TensorFlow's deterministic ops cost: training clips/s with them, as a ratio to without, in one run.
+
+    python -m benchmarks.determinism [--models ds_cnn_s,conv] [--batch 100] [--threads N] [--rounds 5]
+
+They can't be switched off once they are on, so each variant lives in a process of its own. The two take turns on the
+same batch, round after round, so that another program's load falls on both alike. Two measurements for each model:
+
+- *step*: the training step that `train.py` runs, on one batch of random features;
+- *whole*: the input pipeline before it, with `augment=original`: gather, noise, time shift, features. On random clips.
+
+It also says whether two processes without deterministic ops came to the same weights: on this machine, that is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import multiprocessing
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from benchmarks.pipeline import processor
+from kws_data.errors import KwsError
+from kws_data.parallel import available_cpus
+from kws_experiments import model_table, tensorflow_setup
+
+STEP, WHOLE, WEIGHTS = "step", "whole", "weights"
+WITH, WITHOUT, AGAIN = "with", "without", "without, again"
+_WARM_UP_STEPS, _CLIPS = 3, 1000
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    tensorflow_setup.quiet()
+    try:
+        rates, digests = measure(options)
+    except KwsError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped")
+    show(rates, digests, options)
+
+
+def measure(options: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Clips/s, a row per model, measurement, round and variant; and the final weights of each model and variant."""
+    context = multiprocessing.get_context("spawn")  # TensorFlow doesn't survive a fork
+    rows, digests = [], []
+    bar = tqdm(total=len(options.models) * (options.rounds + 1), unit="round", disable=None)
+    with tempfile.TemporaryDirectory(prefix="kws-determinism-") as folder, bar:
+        for model in options.models:
+            bar.set_description(model)
+            workers: dict[str, Connection] = {}
+            processes = []
+            for variant in (WITH, WITHOUT, AGAIN):
+                ours, theirs = context.Pipe()
+                process = context.Process(
+                    target=_serve, args=(theirs, model, variant == WITH, vars(options), folder), daemon=True
+                )
+                process.start()
+                theirs.close()
+                workers[variant] = ours
+                processes.append(process)
+            ready = [_answer(connection, STEP, 1) for connection in workers.values()]
+            # as many steps for every variant, so that their weights can be compared
+            steps = math.ceil(options.seconds * max(ready) / options.batch)
+            for round_number in range(options.rounds + 1):
+                for measured in (STEP, WHOLE):
+                    for variant, connection in workers.items():
+                        rate = _answer(connection, measured, steps)
+                        if round_number:  # the first warms up
+                            rows.append(
+                                {"model": model, "measured": measured, "round": round_number, "variant": variant,
+                                 "rate": rate}
+                            )  # fmt: skip
+                bar.update()
+            for variant, connection in workers.items():
+                digests.append({"model": model, "variant": variant, "weights": _answer(connection, WEIGHTS)})
+                connection.close()
+            for process in processes:
+                process.join()
+    return pd.DataFrame(rows), pd.DataFrame(digests)
+
+
+def _answer(connection: Connection, question: str, steps: int = 0) -> Any:
+    try:
+        connection.send((question, steps))
+        answer = connection.recv()
+    except (EOFError, BrokenPipeError) as error:
+        raise KwsError("a measuring process ended") from error
+    if isinstance(answer, KwsError):
+        raise answer
+    return answer
+
+
+def _serve(connection: Connection, model: str, deterministic: bool, options: dict[str, Any], folder: str) -> None:
+    """Answer the other process's questions until it hangs up: in a process with deterministic ops, or without."""
+    tensorflow_setup.quiet()
+    try:
+        trainer = _Trainer(model, deterministic, argparse.Namespace(**options), Path(folder))
+    except KwsError as error:
+        connection.recv()
+        connection.send(error)
+        return
+    answers = {STEP: trainer.step_rate, WHOLE: trainer.whole_rate, WEIGHTS: lambda _: trainer.digest()}
+    try:
+        while True:
+            question, steps = connection.recv()
+            connection.send(answers[question](steps))
+    except (EOFError, KeyboardInterrupt):
+        return
+
+
+class _Trainer:
+    """A model's training step, with a batch at hand, and with the pipeline that would make such batches."""
+
+    def __init__(self, model: str, deterministic: bool, options: argparse.Namespace, folder: Path) -> None:
+        choice = model_table.choose(model, [f"threads.intra_op={options.threads}"])
+        config = choice.config
+        tensorflow_setup.start(deterministic=deterministic, seed=config["seed"], **config["threads"])
+        import tensorflow as tf
+
+        from kws_experiments.config import instantiate
+        from kws_experiments.training_step import TrainingStep, device_strategy
+
+        self.options = options
+        self.model = choice.build()
+        self.stream = _stream(choice, options, folder)
+        batch = next(self.stream)
+        optimizer = instantiate(config, "optimizer")
+        optimizer.build(self.model.trainable_variables)
+        spec = {name: tf.TensorSpec((None, *value.shape[1:]), value.dtype) for name, value in batch.items()}
+        self.step = TrainingStep(
+            self.model, optimizer, instantiate(config, "trainer"), spec=spec, front_end=None,
+            class_weights=[1.0] * choice.num_labels(), strategy=device_strategy("none"),
+        )  # fmt: skip
+        self.batch = batch
+        for _ in range(_WARM_UP_STEPS):
+            self.step(batch)
+
+    def step_rate(self, steps: int) -> float:
+        """Clips/s of the step alone."""
+        start = time.perf_counter()
+        for _ in range(steps):
+            self.step(self.batch)
+        return self.options.batch * steps / (time.perf_counter() - start)
+
+    def whole_rate(self, steps: int) -> float:
+        """Clips/s of the pipeline and the step."""
+        start = time.perf_counter()
+        for _ in range(steps):
+            self.step(next(self.stream))
+        return self.options.batch * steps / (time.perf_counter() - start)
+
+    def digest(self) -> str:
+        """What names the weights now."""
+        from kws_experiments.saved_model import weights_digest
+
+        return weights_digest(self.model.weights)
+
+
+def _stream(choice: model_table.Choice, options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
+    """Endless training batches of random clips, as `augment=original` and the model's features make them."""
+    from kws_data.corpus import Corpus
+    from kws_data.noise import NoiseBank
+    from kws_data.pipeline import ClipSource, batches, training_plan
+    from kws_experiments.config import compose, instantiate
+    from kws_experiments.parts import build_augmentation
+
+    config = choice.config
+    rate = config["sample_rate"]
+    pcm = np.random.default_rng(0).integers(-8000, 8000, _CLIPS * rate).astype(np.int16)
+    examples = pd.DataFrame(
+        {
+            "split": "training", "label": np.arange(_CLIPS) % choice.num_labels(), "source": 0, "path": "", "word": "a",
+            "speaker": "", "folder": "", "offset": np.arange(_CLIPS) * rate, "length": rate, "content": "",
+        }
+    )  # fmt: skip
+    corpus = Corpus(examples, examples.head(0), [pcm], [folder], NoiseBank([pcm[: 60 * rate]]), rate)
+    source = ClipSource(
+        corpus, examples, clip_samples=rate, silence_samples=rate, silence_kind="noise", data_seed=0, seed=0
+    )
+    augmentation = build_augmentation(compose(["augment=original"]))
+    plan = training_plan(source, options.batch)
+    return iter(
+        batches(
+            source, "training", plan, features=instantiate(config, "features"), augmentation=augmentation,
+            steps=10**9, threads=options.threads,
+        )
+    )  # fmt: skip
+
+
+def show(rates: pd.DataFrame, digests: pd.DataFrame, options: argparse.Namespace) -> None:
+    """Print the medians, the ratios and the machine."""
+    wide = rates.pivot_table(index=["model", "measured", "round"], columns="variant", values="rate").reset_index()
+    table = Table("model", "measured", title="Training with deterministic ops", title_justify="left")
+    for heading in ("clips/s with", "clips/s without", "with, of without", "lowest", "highest"):
+        table.add_column(heading, justify="right")
+    for model in options.models:
+        for measured in (STEP, WHOLE):
+            rows = wide[(wide["model"] == model) & (wide["measured"] == measured)]
+            ratio = rows[WITH] / rows[WITHOUT]
+            cells = [f"{rows[WITH].median():,.0f}", f"{rows[WITHOUT].median():,.0f}", f"{ratio.median():.2f}"]
+            table.add_row(model, measured, *cells, f"{ratio.min():.2f}", f"{ratio.max():.2f}")
+    console = Console()
+    console.print(table)
+    for model, group in digests.groupby("model", sort=False):
+        weights = group.set_index("variant")["weights"]
+        console.print(
+            f"{model}: two processes without deterministic ops ended with"
+            f" {'the same weights' if weights[WITHOUT] == weights[AGAIN] else 'different weights'}; the one with them"
+            f" has {'those' if weights[WITH] in (weights[WITHOUT], weights[AGAIN]) else 'others'}",
+            soft_wrap=True,
+        )
+    console.print(
+        f"{available_cpus()} cores ({processor()}), {options.threads} threads, batches of {options.batch}, median of"
+        f" {options.rounds} rounds",
+        soft_wrap=True,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    def positive(text: str) -> int:
+        if (value := int(text)) < 1:
+            raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+        return value
+
+    def positive_seconds(text: str) -> float:
+        if not (value := float(text)) > 0:
+            raise argparse.ArgumentTypeError(f"must be above 0, got {value}")
+        return value
+
+    def models(text: str) -> list[str]:
+        if unknown := [name for name in text.split(",") if name not in model_table.names()]:
+            raise argparse.ArgumentTypeError(f"must be some of {', '.join(model_table.names())}, got '{unknown[0]}'")
+        return text.split(",")
+
+    summary = (__doc__ or "").splitlines()[0]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.determinism", description=summary)
+    parser.add_argument("--models", type=models, default="ds_cnn_s,conv", help="comma-separated (ds_cnn_s,conv)")
+    parser.add_argument("--batch", type=positive, default=100, help="clips (100)")
+    parser.add_argument("--threads", type=positive, default=available_cpus(), help="of every variant (all cores)")
+    parser.add_argument("--rounds", type=positive, default=5, help="counted ones (5)")
+    parser.add_argument("--seconds", type=positive_seconds, default=0.5, help="of each measurement, about (0.5)")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
