@@ -138,6 +138,17 @@ def fingerprint(config: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def flattened(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The configuration with dotted keys, as overrides name them; lists are values, and so are empty dictionaries."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            flat |= flattened(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
 def overrides_fingerprint(overrides: list[str]) -> str:
     """12 hex digits that name a sweep: its overrides in any order, but for those that don't change what is trained."""
     told = sorted(override for override in overrides if override.split("=")[0] not in ("name", "force"))

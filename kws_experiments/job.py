@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
@@ -50,9 +50,9 @@ def train(config: dict[str, Any], folder: Path) -> float:
     return float(result.get("validation_accuracy", result["accuracy"]))
 
 
-def send(config: dict[str, Any], pipe: BinaryIO) -> None:
+def send(config: dict[str, Any], pipe: IO[bytes]) -> None:
     """Tell a job's process what to train: a resolved configuration, to be trained as this process's Hydra has it."""
-    hydra = OmegaConf.to_container(HydraConfig.get(), enum_to_str=True)  # type: ignore[arg-type]
+    hydra = OmegaConf.to_container(HydraConfig.get(), enum_to_str=True)
     pipe.write(json.dumps(config | {"hydra": hydra}).encode() + b"\n")
     pipe.flush()
 
@@ -63,7 +63,7 @@ def main() -> None:
     register_resolvers()
     config = json.loads(sys.stdin.readline())
     HydraConfig.instance().cfg = OmegaConf.create(config)
-    hydra = HydraConfig.get()
+    hydra: Any = HydraConfig.get()
     del config["hydra"]
     configure_log(hydra.job_logging, hydra.verbose)
     threading.Thread(target=_stop_with_the_sweep, daemon=True).start()

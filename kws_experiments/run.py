@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +19,7 @@ from kws_experiments import tensorflow_setup
 from kws_experiments.command import Command, quoted
 from kws_experiments.config import fingerprint
 from kws_experiments.folder import RunFolder, write_text
+from kws_experiments.loggers import RunLogger, build_loggers
 from kws_experiments.parts import Parts, build_parts, check_top_level
 from kws_experiments.provenance import record_environment
 from kws_experiments.run_cost import write_cost
@@ -92,6 +93,7 @@ def _run(
     check_top_level(config)
     if config["start_from"] is not None and not folder.training.initial.is_file():
         find_origin(config["start_from"])  # before any data is read
+    loggers = build_loggers(config)
     threads = config["threads"]
     tensorflow_setup.start(deterministic=config["deterministic"], seed=config["seed"], **threads)
     parts = build_parts(config)
@@ -114,9 +116,11 @@ def _run(
     from kws_experiments.results import draw_training_batch, evaluate_network
 
     source = clip_source(config, parts, corpus, examples)
+    for logger in loggers:
+        logger.begin(folder, config)
     try:
         with told_plainly():
-            network = train_network(folder, config, parts, source, labels)
+            network = train_network(folder, config, parts, source, labels, loggers)
             result = evaluate_network(folder, config, parts, source, network, labels)
             draw_training_batch(folder, parts, source, labels)
     finally:
@@ -131,6 +135,8 @@ def _run(
         files=seal(folder),
     )
     folder.training.state.unlink(missing_ok=True)
+    for logger in loggers:
+        logger.end(result)
     if config["report"]:
         _write_report(path)
     return result
@@ -162,7 +168,12 @@ def build_for_training(
 
 
 def train_network(
-    folder: RunFolder, config: dict[str, Any], parts: Parts, source: ClipSource, labels: list[str]
+    folder: RunFolder,
+    config: dict[str, Any],
+    parts: Parts,
+    source: ClipSource,
+    labels: list[str],
+    loggers: Sequence[RunLogger] = (),
 ) -> keras.Model:
     """Build the network, set its initial weights, and train: the best weights."""
     from kws_data.front_end import FrontEnd
@@ -195,6 +206,7 @@ def train_network(
     if settings.strategy == "mirrored" and strategy.num_replicas_in_sync == 1:
         log.info("trainer.strategy=mirrored: there is one device, which trains as with trainer.strategy=none")
     log.info("%s: %d parameters, %d steps", config["model"]["_target_"], network.count_params(), total_steps)
+    tensorboard = [TensorBoardLog(folder.tensorboard, labels)] if settings.tensorboard else []
     with folder.scratch() as scratch:
         try:
             train(
@@ -214,7 +226,7 @@ def train_network(
                 steps_per_epoch=plan.steps_per_epoch,
                 total_steps=total_steps,
                 files=folder.training,
-                callbacks=[TensorBoardLog(folder.tensorboard, labels)] if settings.tensorboard else [],
+                callbacks=[*tensorboard, *(logger.evaluated for logger in loggers)],
             )
         except Diverged as error:
             clips = source.examples.loc[error.ids, ["path", "offset", "word", "speaker"]]

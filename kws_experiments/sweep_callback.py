@@ -42,6 +42,7 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Begin the record; a sweep that runs already, or can't be continued, ends here with one line."""
+        del kwargs
         global _callback
         try:
             self._begin(config)
@@ -51,6 +52,7 @@ class SweepCallback(Callback):
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Remember which sweep and which job this process works for."""
+        del kwargs
         global _callback, _number
         _callback, _number = self, self.first_number + (OmegaConf.select(config, "hydra.job.num", default=0) or 0)
         if os.getpid() != self.process:  # a Ctrl-C is the sweep's business, which stops its workers' jobs
@@ -58,18 +60,14 @@ class SweepCallback(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print what came of it; a failed job makes the exit status 1."""
+        del config, kwargs
         sys.exit(self.end())
 
     def _begin(self, config: DictConfig) -> None:
-        global _lock
         overrides = list(config.hydra.overrides.task)
         path = Path(str(config.hydra.sweep.dir)).absolute() / SWEEPS / overrides_fingerprint(overrides)
         self.sweep = SweepFolder(path)
-        _lock = self.sweep.lock()
-        try:
-            _lock.acquire()
-        except Timeout as error:
-            raise KwsError(f"'{path}': another process runs this very sweep") from error
+        self._lock(self.sweep)
         launcher, sweeper = (_kind(config, part) for part in ("launcher", "sweeper"))
         self.one_by_one = launcher == _LAUNCHER
         swept, planned = _plan(config, overrides)
@@ -77,9 +75,11 @@ class SweepCallback(Callback):
             from kws_experiments import optuna_study
 
             path.mkdir(parents=True, exist_ok=True)
-            left = optuna_study.trials_left(config.hydra.sweeper)
+            changes = optuna_study.continue_study(config.hydra.sweeper)
             with read_write(config), open_dict(config):
-                config.hydra.sweeper.n_trials = left
+                config.hydra.sweeper.n_trials = changes["n_trials"]
+                if changes["seed"] is not None:
+                    config.hydra.sweeper.sampler.seed = changes["seed"]
             self.first_number = 1 + max((job.number for job in self.sweep.read_jobs()), default=-1)
         self.sweep.begin(
             command=shlex.join(["python", *sys.argv]), overrides=overrides, swept=swept, planned=planned,
@@ -88,6 +88,15 @@ class SweepCallback(Callback):
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         if not self.one_by_one:
             signal.signal(signal.SIGINT, self._stop_workers)
+
+    def _lock(self, sweep: SweepFolder) -> None:
+        global _lock
+        lock = sweep.lock()
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise KwsError(f"'{sweep.path}': another process runs this very sweep") from error
+        _lock = lock
 
     def _stop_workers(self, number: int, frame: Any) -> None:
         """Let the jobs in other processes save their state before the launcher ends those; a second Ctrl-C does so."""
@@ -120,8 +129,9 @@ def run_job(cfg: DictConfig) -> float | None:
     """Train the job that this process was given; see `sweep_job.run_job`."""
     from kws_experiments import sweep_job
 
-    assert _callback is not None and _callback.sweep is not None, "conf/train.yaml's hydra.callbacks.sweep is missing"
-    return sweep_job.run_job(cfg, _callback.sweep, _number, echo=_callback.one_by_one)
+    assert _callback is not None, "hydra.callbacks.sweep of conf/train.yaml is missing"
+    assert _callback.sweep is not None
+    return sweep_job.run_job(cfg, _callback.sweep, _number, worker=os.getpid() != _callback.process)
 
 
 def stopped() -> int:

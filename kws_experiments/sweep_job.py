@@ -1,4 +1,4 @@
-"""A job of a sweep: trained in a process of its own, so that no TensorFlow is carried over and a crash is one failure."""
+"""A job of a sweep: trained in a process of its own, so that nothing is carried over, and a crash is one failure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _POLL_S = 0.2
 _LOGGED = re.compile(r"\[[^]]*\]\[[^]]*\]\[\w+\] - (.*)")  # Hydra's default format
 
 
-def run_job(cfg: DictConfig, sweep: SweepFolder, number: int, *, echo: bool) -> float | None:
+def run_job(cfg: DictConfig, sweep: SweepFolder, number: int, *, worker: bool) -> float | None:
     """Train a job's configuration in a child process, and record in the sweep what became of it.
 
     A run that is done already is left as it is. The child's output goes to `output.log` in the run's folder.
@@ -39,7 +39,8 @@ def run_job(cfg: DictConfig, sweep: SweepFolder, number: int, *, echo: bool) -> 
         cfg: the job's composed configuration.
         sweep: where to record it.
         number: the job's place in the sweep.
-        echo: print the child's output, too: for one job at a time.
+        worker: this process is a launcher's worker: it ends the job if the launcher is no more, and doesn't print what
+            the job prints, which other jobs' output would cut up.
 
     Returns:
         the accuracy on validation, which a sweeper may optimise; None if the job failed.
@@ -68,8 +69,8 @@ def run_job(cfg: DictConfig, sweep: SweepFolder, number: int, *, echo: bool) -> 
     sweep.write_job(told)
     told = replace(told, status=STOPPED)
     try:
-        status, error = _train_in_child(config, folder, sweep, echo=echo)
-        told = replace(told, status=status, error=error)
+        status, reason = _train_in_child(config, folder, sweep, worker=worker)
+        told = replace(told, status=status, error=reason)
     except Exception as failure:  # a full disk, say; the sweep goes on
         log.debug("job %d", number, exc_info=True)
         told = replace(told, status=FAILED, error=" ".join(f"{type(failure).__name__}: {failure}".split()))
@@ -91,7 +92,9 @@ def _record(sweep: SweepFolder, told: Job) -> float | None:
     return told.accuracy if told.validation_accuracy is None else told.validation_accuracy
 
 
-def _train_in_child(config: dict[str, Any], folder: Path, sweep: SweepFolder, *, echo: bool) -> tuple[str, str | None]:
+def _train_in_child(
+    config: dict[str, Any], folder: Path, sweep: SweepFolder, *, worker: bool
+) -> tuple[str, str | None]:
     """Start the child and wait for it: (status, error)."""
     output = folder / "output.log"
     # the modules that this process finds are those that the child finds, whatever the folder it stands in
@@ -107,17 +110,18 @@ def _train_in_child(config: dict[str, Any], folder: Path, sweep: SweepFolder, *,
             start_new_session=True,  # a Ctrl-C reaches the sweep alone, which passes it on once
         )
     assert child.stdin is not None
+    parent = os.getppid()
     with output.open("rb") as printed:
         printed.seek(begin)
         try:
             with suppress(BrokenPipeError):  # it ended before it read; its exit status tells
                 job.send(config, child.stdin)
-            while child.poll() is None and not sweep.stop.exists():
+            while child.poll() is None and not sweep.stop.exists() and not (worker and os.getppid() != parent):
                 time.sleep(_POLL_S)
-                _pass_on(printed, echo)
+                _pass_on(printed, not worker)
         finally:
             _end(child)
-            _pass_on(printed, echo)
+            _pass_on(printed, not worker)
         printed.seek(begin)
         return _outcome(child.returncode, printed.read().decode(errors="replace"))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from rich.console import Console
 from rich.table import Table
 
@@ -11,16 +13,18 @@ from kws_experiments.sweeps import DONE, FAILED, STOPPED, Sweep
 def show(sweep: Sweep) -> None:
     """Print the table of results and failures."""
     console = Console()
-    table = Table("job", *sweep.swept, title="Sweep", title_justify="left")
-    for heading in ("validation", "test", "seconds"):
-        table.add_column(heading, justify="right")
+    table = Table("job", title="Sweep", title_justify="left")
+    for heading in short_names(sweep.swept):
+        table.add_column(heading, overflow="fold")
+    for heading in ("valid.", "test", "time"):
+        table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
     table.add_column("run", no_wrap=True)
     table.add_column("status", no_wrap=True)
     for job in sweep.jobs:
         values = job.values(sweep.swept).values()
         table.add_row(
             str(job.number),
-            *("–" if value is None else value for value in values),
+            *(_rounded(value) for value in values),
             _percent(job.validation_accuracy),
             _percent(job.accuracy),
             "–" if job.seconds is None else f"{job.seconds:.0f}",
@@ -36,6 +40,21 @@ def show(sweep: Sweep) -> None:
     if sweep.status == STOPPED or done < sweep.planned:
         console.print("the same command does what is missing", highlight=False)
     console.print(str(sweep.path), soft_wrap=True, highlight=False)
+
+
+def short_names(keys: list[str]) -> list[str]:
+    """The keys' last parts, where that tells them apart."""
+    last = [key.rsplit(".", 1)[-1] for key in keys]
+    return [short if last.count(short) == 1 else key for key, short in zip(keys, last, strict=True)]
+
+
+def _rounded(value: str | None) -> str:
+    """A value as typed; a searched-for number to four digits."""
+    if value is None:
+        return "–"
+    if not re.fullmatch(r"-?\d+\.\d{4,}(e-?\d+)?", value):
+        return value
+    return f"{float(value):.4g}"
 
 
 def _percent(value: float | None) -> str:

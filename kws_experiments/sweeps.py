@@ -4,9 +4,9 @@
                             jobs/0000.json    a job: its overrides, its run's folder, how it ended
                             stop              is there while running jobs are asked to stop
 
-The id follows from the overrides, so that the same command finds its record again. A run belongs to no sweep: two sweeps
-that ask for the same configuration share its folder. A job has a file of its own because several machines may write at
-once. Imports no TensorFlow.
+The id follows from the overrides, so that the same command finds its record again. A run belongs to no sweep: two
+sweeps that ask for the same configuration share its folder. A job has a file of its own because several machines may
+write at once. Imports no TensorFlow.
 """
 
 from __future__ import annotations
@@ -102,11 +102,7 @@ class SweepFolder:
     def write_job(self, job: Job) -> None:
         """Record what is known of a job."""
         values = asdict(job)
-        for measured in (
-            "accuracy",
-            "validation_accuracy",
-        ):  # stands in the run's folder, and may be trained anew there
-            del values[measured]
+        del values["accuracy"], values["validation_accuracy"]  # stand in the run's folder, where they may be renewed
         if job.folder is not None:  # relative, so that all of it can be moved
             values["folder"] = os.path.relpath(job.folder, self.path)
         write_text(self._job_file(job.number), json.dumps(values, indent=2) + "\n")

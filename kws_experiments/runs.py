@@ -1,0 +1,186 @@
+"""The runs below a folder as a table, for `kws runs` and for notebooks.
+
+    from kws_experiments.runs import find_runs
+    runs = find_runs("runs", where={"model": "ds_cnn_s"})
+    runs.groupby("features")["accuracy"].agg(["mean", "std", "count"])
+
+Imports no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from kws_data.errors import KwsError
+from kws_experiments.config import NOT_VALID, flattened
+from kws_experiments.folder import RunFolder
+from kws_experiments.sweeps import DONE, find_sweeps, read_sweep
+
+FIRST = ("path", "name", "run", "status", "started", "seconds")
+METRICS = ("accuracy", "validation_accuracy", "clips", "parameters")
+DAMAGED, NOT_BEGUN = "damaged", "not begun"
+_SAME_FOR_ALL = ("name", "force")  # keys that say nothing about what was trained
+_GROUPS_ONLY = ("experiment", "sweep", "logger")  # choices that are spelled out by other keys
+
+_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C is ten times as fast
+
+
+def find_runs(folder: str | Path, where: Mapping[str, Any] | None = None, *, all_keys: bool = False) -> pd.DataFrame:
+    """The runs below a folder, a row each, in the order of their paths.
+
+    Args:
+        folder: `runs`, say, or any above or below it.
+        where: config keys or choices, and the value that a run must have to be listed, or several in a list:
+            {"model": "conv", "seed": [1, 2], "trainer.batch_size": 100}.
+        all_keys: keep the columns of keys that are the same in all runs.
+
+    Returns:
+        `path`, `name`, `run` (the fingerprint of its configuration, and the attempt), `status` ('done', 'training',
+        'not begun', 'damaged'), `started` (UTC), `seconds` (of training); then the choices (`model`, `features`, …) and
+        the config keys that differ among the runs listed, dotted; then `accuracy` (of the test split),
+        `validation_accuracy`, `clips`, `parameters`; then `error`, which says what is damaged.
+
+    Raises:
+        KwsError: there is no such folder, or no run has a key of `where`.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise KwsError(f"no folder '{root}'")
+    found = [_read(path) for path in _run_folders(root)]
+    for key, wanted in (where or {}).items():
+        if found and not any(key in keys for _, keys in found):
+            raise KwsError(f"no run has a key '{key}'" + near(key, {known for _, keys in found for known in keys}))
+        found = [(row, keys) for row, keys in found if key in keys and _matches(keys[key], wanted)]
+    names = _differing([keys for _, keys in found if keys], all_keys)
+    rows = [row | {name: keys.get(name) for name in names} for row, keys in found]
+    return pd.DataFrame(rows, columns=[*FIRST, *names, *METRICS, "error"]).convert_dtypes()
+
+
+def find_sweeps_below(folder: str | Path) -> pd.DataFrame:
+    """The sweeps below a folder, a row each: what each sweeps over, how far it is, its best accuracy.
+
+    Raises:
+        KwsError: there is no such folder.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise KwsError(f"no folder '{root}'")
+    rows: list[dict[str, Any]] = []
+    for path in find_sweeps(root):
+        try:
+            sweep = read_sweep(path)
+        except KwsError as error:
+            rows.append({"path": str(path), "status": DAMAGED, "error": str(error)})
+            continue
+        done = [job for job in sweep.jobs if job.status == DONE and job.accuracy is not None]
+        rows.append(
+            {
+                "path": str(path), "status": sweep.status, "started": sweep.started, "swept": " ".join(sweep.swept),
+                "done": len(done), "planned": sweep.planned,
+                "best_accuracy": max((job.accuracy for job in done if job.accuracy is not None), default=None),
+            }
+        )  # fmt: skip
+    columns = ["path", "status", "started", "swept", "done", "planned", "best_accuracy", "error"]
+    return pd.DataFrame(rows, columns=columns).convert_dtypes()
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """What a mistyped name may have meant, as the end of a message."""
+    close = difflib.get_close_matches(name, list(known), cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def _run_folders(root: Path) -> list[Path]:
+    """What holds a run's record, or is what `train.py` made for one."""
+    begun = {path.parent for path in root.rglob("run.json")}
+    begun |= {path.parent for path in root.rglob(".hydra") if path.is_dir()}
+    return sorted(path for path in begun if path.name != NOT_VALID)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(the row of a run but for its keys, all its choices and config keys)."""
+    row: dict[str, Any] = {"path": str(path), "name": path.parent.name, "run": path.name, "status": NOT_BEGUN}
+    keys: dict[str, Any] = {}
+    folder = RunFolder(path)
+    try:
+        record = folder.read_record()
+        if record is None:
+            return row, keys
+        row |= {"status": record["status"], "started": record.get("started"), "seconds": _seconds(folder)}
+        config = _read_yaml(folder.config)
+        keys = _choices(folder) | flattened(config)
+        row["name"] = config.get("name", row["name"])
+        if record["status"] == DONE:
+            metrics = folder.read_metrics()
+            row |= {name: metrics.get(name) for name in METRICS}
+    except (KwsError, KeyError, TypeError, AttributeError) as error:
+        row |= {"status": DAMAGED, "error": str(error) if isinstance(error, KwsError) else f"'{path}' is damaged"}
+    return row, keys
+
+
+def _choices(folder: RunFolder) -> dict[str, str]:
+    """What was chosen in each config group, as Hydra noted it: {'model': 'conv', …}; empty where it didn't."""
+    path = folder.path / ".hydra" / "hydra.yaml"
+    if not path.is_file():
+        return {}
+    choices = _read_yaml(path)["hydra"]["runtime"]["choices"]
+    return {
+        key: value
+        for key, value in reversed(choices.items())  # as `defaults` lists them
+        if "/" not in key and "@" not in key and key not in _GROUPS_ONLY
+    }
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _YAML)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise KwsError(f"'{path}' is missing or damaged") from error
+    if not isinstance(values, dict):
+        raise KwsError(f"'{path}' is damaged")
+    return values
+
+
+def _seconds(folder: RunFolder) -> float | None:
+    """How long it has trained, over all its starts."""
+    if not folder.training.history.is_file():
+        return None
+    try:
+        return float(pd.read_csv(folder.training.history)["seconds"].iloc[-1])
+    except (ValueError, KeyError, IndexError, UnicodeDecodeError) as error:
+        raise KwsError(f"'{folder.training.history}' is damaged") from error
+
+
+def _matches(value: Any, wanted: Any) -> bool:
+    """Whether a value is the wanted one, or one of several; numbers may be spelled in any way."""
+    return any(_plain(value) == _plain(one) for one in (wanted if isinstance(wanted, list | tuple) else [wanted]))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            value = yaml.load(value, _YAML)  # as on a command line, but for 1e-3, which YAML takes for text
+            value = float(value) if isinstance(value, str) else value
+        except (ValueError, yaml.YAMLError):
+            pass
+    return json.dumps(float(value) if isinstance(value, int) and not isinstance(value, bool) else value, default=str)
+
+
+def _differing(configs: list[dict[str, Any]], all_keys: bool) -> list[str]:
+    """The keys of all configurations in their order, or those that don't have the same value everywhere."""
+    names = dict.fromkeys(name for config in configs for name in config if name not in _SAME_FOR_ALL)
+    taken = {*FIRST, *METRICS, "error"}
+    return [
+        name for name in names if name not in taken and (all_keys or _differs(config.get(name) for config in configs))
+    ]
+
+
+def _differs(values: Iterable[Any]) -> bool:
+    return len({json.dumps(value, default=str, sort_keys=True) for value in values}) > 1

@@ -1,0 +1,132 @@
+"""`kws runs`: what has been trained below a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kws_data.errors import KwsError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_BEST_FIRST = ("accuracy", "validation_accuracy", "best_accuracy")
+_IN_PERCENT = _BEST_FIRST
+_FOR_CSV = ["path", "started", "seconds", "clips"]
+_ALWAYS = ("run", "status", "accuracy", "error")
+
+
+def runs(
+    folder: Annotated[Path, typer.Argument(help="runs and sweeps at or below it are listed")] = Path("runs"),
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="KEY=VALUE[,VALUE]: only runs with this choice or config key: model=conv seed=1,2"),
+    ] = None,
+    sort: Annotated[str | None, typer.Option(help="a column; accuracies best first, all else smallest first")] = None,
+    reverse: Annotated[bool, typer.Option("--reverse", help="the other way round")] = False,
+    columns: Annotated[str | None, typer.Option(help="COLUMN,COLUMN,…: these alone, any config key included")] = None,
+    sweeps: Annotated[bool, typer.Option("--sweeps", help="list the sweeps alone")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="print CSV: the runs, or with --sweeps the sweeps")] = False,
+) -> None:
+    """List runs and sweeps: how far they are, the config keys in which they differ, and what came of them.
+
+    Damaged folders are listed with what is wrong. `kws_experiments.runs.find_runs` gives a pandas DataFrame.
+    """
+    from kws_experiments.runs import find_runs, find_sweeps_below
+
+    if sweeps:
+        if where:
+            raise KwsError("--where: goes with runs, not with --sweeps")
+        table = _arranged(find_sweeps_below(folder), sort, reverse, columns)
+        _print(table, csv, "Sweeps")
+        return
+    listed = find_runs(folder, _conditions(where or []), all_keys=columns is not None)
+    table = _arranged(listed, sort, reverse, columns)
+    if columns is None and not csv:  # what a person can do without
+        table = _concise(table)
+    _print(table, csv, "Runs")
+    if not csv and not where and columns is None and len(found := find_sweeps_below(folder)):
+        _print(found, csv, "Sweeps")
+
+
+def _conditions(where: list[str]) -> dict[str, Any]:
+    conditions = {}
+    for text in where:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise KwsError(f"--where must be KEY=VALUE, got '{text}'")
+        conditions[key] = [value] if value.startswith("[") else value.split(",")
+    return conditions
+
+
+def _arranged(table: pd.DataFrame, sort: str | None, reverse: bool, columns: str | None) -> pd.DataFrame:
+    from kws_experiments.runs import near
+
+    for option, names in (("--sort", [sort] if sort else []), ("--columns", columns.split(",") if columns else [])):
+        if unknown := [name for name in names if name not in table.columns]:
+            raise KwsError(f"{option}: no column '{unknown[0]}'" + near(unknown[0], table.columns))
+    if sort:
+        table = table.sort_values(sort, ascending=(sort in _BEST_FIRST) == reverse, kind="stable", na_position="last")
+    return table[columns.split(",")] if columns else table
+
+
+def _concise(table: pd.DataFrame) -> pd.DataFrame:
+    """Without the columns that say nothing, or nothing that a shorter column doesn't say as well."""
+    import pandas as pd
+
+    table = table.drop(columns=_FOR_CSV)
+    if table["name"].nunique() == 1:
+        table = table.drop(columns="name")
+    table = table.drop(columns=[name for name in table.columns if name.startswith(("pipeline.", "loggers"))])
+    texts = table.map(str)
+    dropped = [name for name in table.columns if name not in _ALWAYS and table[name].isna().all()]
+    for name in table.columns:
+        group, dot, _ = name.partition(".")
+        if not dot:
+            continue
+        told_by_choice = group in texts and not pd.crosstab(texts[group], texts[name]).gt(0).sum(axis=1).gt(1).any()
+        shorter = [other for other in texts if other.partition(".")[0] == group and len(other) < len(name)]
+        last = name.rsplit(".", 1)[-1]
+        if told_by_choice or any(o.rsplit(".", 1)[-1] == last and texts[o].equals(texts[name]) for o in shorter):
+            dropped.append(name)
+    return table.drop(columns=dropped)
+
+
+def _print(table: pd.DataFrame, csv: bool, title: str) -> None:
+    if csv:
+        print(table.to_csv(index=False), end="")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    from kws_experiments.sweep_summary import short_names
+
+    errors = table["error"].dropna() if "error" in table else []
+    table = table.drop(columns="error", errors="ignore")
+    shown = Table(title=title, title_justify="left")
+    for name, heading in zip(table.columns, short_names(list(table.columns)), strict=True):
+        shown.add_column(heading, overflow="fold", no_wrap=name in ("run", "status"))
+    for row in table.itertuples(index=False):
+        shown.add_row(*(_cell(name, value) for name, value in zip(table.columns, row, strict=True)))
+    console = Console()
+    console.print(shown)
+    for error in errors:
+        console.print(error, style="red", soft_wrap=True, highlight=False)
+
+
+def _cell(name: str, value: Any) -> str:
+    import pandas as pd
+
+    if not isinstance(value, list | dict) and pd.isna(value):
+        return "–"
+    if name == "started":
+        return str(value)[:16].replace("T", " ")
+    if name in _IN_PERCENT:
+        return f"{value:.1%}"
+    if name == "swept":
+        from kws_experiments.sweep_summary import short_names
+
+        return " ".join(short_names(value.split()))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
