@@ -113,23 +113,30 @@ def _run(config: dict[str, Any], folder: RunFolder, command: Command | None) -> 
     finally:
         parts.augmentation.close()
     model = save_model(folder.model, parts.features, network, parts.clip_samples)
-    write_cost(folder, config, parts, network, model)
+    with _not_fatal("the run's costs are not measured"):
+        write_cost(folder, config, parts, len(labels), model)
     folder.write_record(status="done", data_licence=parts.dataset.licence, data_citation=parts.dataset.citation)
     folder.training.state.unlink(missing_ok=True)
     if config["report"]:
-        _write_report(path)
+        write_report(path)
     return result
 
 
-def _write_report(path: Path) -> None:
+def write_report(path: Path) -> None:
     """Write the report of a finished run; whatever goes wrong with it, the run is done."""
-    try:
+    with _not_fatal(f"the run is done, but not its report; `{quoted('kws', 'report', path)}` writes it"):
         from kws_experiments.report.run_report import write_run_report
 
         write_run_report(path)
+
+
+@contextmanager
+def _not_fatal(lost: str) -> Iterator[None]:
+    """Turn any error into a warning: what is told of a model is not worth its training."""
+    try:
+        yield
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        log.warning("the run is done, but not its report (%s); `%s` writes it", reason, quoted("kws", "report", path))
+        log.warning("%s (%s)", lost, " ".join(str(error).split()) or type(error).__name__)
 
 
 def build_for_training(

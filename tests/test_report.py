@@ -33,7 +33,7 @@ from kws_experiments.evaluation_files import EvaluationFiles
 from kws_experiments.folder import RunFolder, write_text
 from kws_experiments.report import players, tables
 from kws_experiments.report.run_report import MOST_BYTES, write_run_report
-from kws_experiments.run import _write_report
+from kws_experiments.run import write_report
 from kws_experiments.worst_clips import HeardClip
 
 RATE = 16000
@@ -306,7 +306,7 @@ def test_full_disk_leaves_the_old_report(damaged: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Path, "write_bytes", no_room)
 
-    with pytest.raises(KwsError, match="^the report can't be written into '.*': No space left on device$"):
+    with pytest.raises(KwsError, match=r"^the report can't be written into '.*': No space left on device$"):
         write_run_report(damaged)
 
     assert (damaged / "report.html").read_text() == "the old report"
@@ -315,11 +315,11 @@ def test_full_disk_leaves_the_old_report(damaged: Path, monkeypatch: pytest.Monk
 
 
 def test_report_that_fails_is_a_warning_after_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    _write_report(tmp_path / "no run")
+    write_report(tmp_path / "no run")
 
     (record,) = caplog.records
-    assert record.getMessage().startswith("the run is done, but not its report ('")
-    assert f"`kws report '{tmp_path / 'no run'}'` writes it" in record.getMessage()
+    command = f"`kws report '{tmp_path / 'no run'}'`"
+    assert record.getMessage().startswith(f"the run is done, but not its report; {command} writes it ('")
 
 
 def test_command_writes_into_another_folder(run: Path, tmp_path: Path) -> None:
