@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kws_data.atomic import lock_for, remove_leftovers, replace_dir
 from kws_data.errors import KwsError
 from kws_data.splits import SPLITS
 from kws_experiments import tensorflow_setup, worst_clips
@@ -35,7 +36,7 @@ def evaluate_run(
         split: of the run's own data; None is testing, or validation where the run has no test clips.
         snrs_db: evaluate in noise at these ratios too; None: at the configuration's `evaluation.snr_db`. The noise is
             of the data set's own recordings (their last tenth, which no training hears), else the run's.
-        out: where to write; None is a folder below `RUN/evaluations/`.
+        out: a new folder to write to; None is one below `RUN/evaluations/`, where an earlier evaluation is replaced.
 
     Returns:
         the metrics, as of `evaluation`, and the folder with them.
@@ -49,6 +50,8 @@ def evaluate_run(
         raise KwsError("--split is of the run's own data: all clips of --dataset are evaluated; leave one of them out")
     if split not in (None, *SPLITS):
         raise KwsError(f"--split must be one of {', '.join(SPLITS)}, got '{split}'")
+    if out is not None and (out.is_file() or any(out.glob("*"))):
+        raise KwsError(f"--out: '{out}' is not empty; give a new folder")
     root = None if dataset is None else find_dataset(dataset)
     tensorflow_setup.start(deterministic=config["deterministic"], seed=config["seed"], **config["threads"])
 
@@ -81,12 +84,23 @@ def evaluate_run(
         "accuracy_at_snr": with_interval(noise),
         **told_of_data(clips.source.corpus, clips.licence, clips.citation),
     }
-    files = EvaluationFiles(out or _folder_for(opened, clips))
-    worst_clips.keep(files.path, clips.source, features, clips.split, tables["confidently_wrong"])
     tables["noise"] = noise
-    files.write(result, tables)
-    evaluation_figures.draw(files.path / "figures", result, tables)
-    return result, files.path
+
+    def write(folder: Path) -> None:
+        """All files or none: on a full disk an earlier evaluation stays as it was."""
+        with replace_dir(folder) as temporary:
+            EvaluationFiles(temporary).write(result, tables)
+            worst_clips.keep(temporary, clips.source, features, clips.split, tables["confidently_wrong"])
+            evaluation_figures.draw(temporary / "figures", result, tables)
+
+    if out is not None:
+        write(out)
+        return result, out
+    folder = _folder_for(opened, clips)
+    with lock_for(folder):
+        remove_leftovers(folder)
+        write(folder)
+    return result, folder
 
 
 def _folder_for(run: FinishedRun, clips: Clips) -> Path:

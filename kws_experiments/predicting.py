@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from kws_data.errors import KwsError
 from kws_experiments.evaluation import predictions_table
 from kws_experiments.intervals import wilson_each
 
@@ -54,8 +55,15 @@ class Predictor:
         return predict(self._infer, stream)
 
     def predictions(self, split: str) -> pd.DataFrame:
-        """The table of `evaluation.predictions_table`."""
+        """The table of `evaluation.predictions_table`.
+
+        Raises:
+            KwsError: the model's output is not finite, of which no figure could tell anything.
+        """
         logits, _, ids = self.logits(split)
+        if not np.isfinite(logits).all():
+            wrong = self.source.examples.loc[ids[~np.isfinite(logits).all(axis=1)], "path"]
+            raise KwsError(f"the model's output for {len(wrong)} clips is not finite: {wrong.iloc[0]}, …")
         return predictions_table(self.source.examples, self.labels, logits, ids, levels_db(self.source, split, ids))
 
     def in_noise(self, splits: Sequence[str], snrs_db: Sequence[float]) -> pd.DataFrame:

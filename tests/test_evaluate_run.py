@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -22,8 +23,8 @@ from kws_data.errors import KwsError
 from kws_experiments import evaluation_figures
 from kws_experiments.cli import app
 from kws_experiments.config import compose, fingerprint
-from kws_experiments.evaluate_run import evaluate_run
-from kws_experiments.evaluated_clips import find_dataset, labelled
+from kws_experiments.evaluate_run import _folder_for, evaluate_run
+from kws_experiments.evaluated_clips import Clips, find_dataset, labelled
 from kws_experiments.evaluation_files import EvaluationFiles
 from kws_experiments.finished_run import FinishedRun
 from kws_experiments.folder import SCHEMA_VERSION, RunFolder
@@ -142,6 +143,24 @@ def test_an_unfinished_damaged_or_changed_run_is_one_line(finished: RunFolder, t
     FinishedRun.open(finished.path)
 
 
+def test_what_stands_in_the_way_is_not_overwritten(finished: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(KwsError, match=r"--out: '.*run' is not empty; give a new folder"):
+        evaluate_run(finished.path, out=finished.path)
+    # clips of another place with the same name have their own folder, and find it again
+    first, second = (
+        Clips(SimpleNamespace(corpus=SimpleNamespace(roots=[root])), "testing", (), root, "clips")  # type: ignore[arg-type]
+        for root in ("/a/clips", "/b/clips")
+    )
+    run = FinishedRun.open(finished.path)
+    assert _folder_for(run, first) == _folder_for(run, second) == finished.evaluations / "clips"
+    (finished.evaluations / "clips").mkdir(parents=True)
+    (finished.evaluations / "clips" / "metrics.json").write_text('{"audio": {"roots": {"": "/a/clips"}}}')
+    assert _folder_for(run, first) == finished.evaluations / "clips"
+    assert _folder_for(run, second).name.startswith("clips-")
+    (finished.evaluations / "clips" / "metrics.json").write_text('{"audio"')
+    assert _folder_for(run, second) == finished.evaluations / "clips"
+
+
 def test_help_tells_of_every_option() -> None:
     text = CliRunner().invoke(app, ["evaluate", "--help"], env={"COLUMNS": "200"}).output
     for option in ("--dataset", "--split", "--noise-snr", "--out"):
@@ -192,6 +211,7 @@ def test_on_its_own_test_clips_a_run_gives_its_own_figures(trained: Path) -> Non
 
     own, again = EvaluationFiles(trained), EvaluationFiles(trained / "evaluations" / "testing")
     assert f"\n{again.path}\n" in output
+    assert {path.name for path in again.path.parent.iterdir()} == {"testing", ".testing.lock"}
     assert "in noise:" in output
     assert again.read_metrics() == own.read_metrics()
     for name in ("predictions", "confidently_wrong", "speakers", "levels", "calibration", "detection", "noise"):

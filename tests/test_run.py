@@ -195,8 +195,12 @@ def test_unknown_folders_are_reported(make_folder: MakeFolder, tmp_path: Path) -
     output = train(tmp_path, "dataset=folder", f"dataset.path={root}", *SMALL, "task.words=[yes,no]", "trainer=quick",
                    f"task.unknown_dirs=[{other}]")  # fmt: skip
 
-    folders = json.loads((only_run(tmp_path) / "metrics.json").read_text())["unknown_folders"]
-    assert folders["boo"]["clips"] == 4  # the last tenth of 40 seconds
+    metrics = json.loads((only_run(tmp_path) / "metrics.json").read_text())
+    assert metrics["unknown_folders"]["boo"]["clips"] == 4  # the last tenth of 40 seconds
+    assert metrics["audio"]["roots"] == {"": str(root), "boo": str(other)}
+    predictions = pd.read_parquet(only_run(tmp_path) / "predictions.parquet")
+    places = predictions.loc[predictions["folder"] == "boo", ["clip", "offset", "length"]].sort_values("offset")
+    assert places.to_numpy().tolist() == [["long.wav", second * SAMPLE_RATE, SAMPLE_RATE] for second in range(36, 40)]
     assert "boo" in output
 
 
