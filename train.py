@@ -12,7 +12,6 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from kws_data.errors import KwsError
-from kws_experiments.command import command_of_hydra
 from kws_experiments.config import register_resolvers, resolved
 
 log = logging.getLogger("train")
@@ -29,7 +28,7 @@ def main(cfg: DictConfig) -> float | None:
         config = resolved(cfg)
         from kws_experiments import run, summary  # TensorFlow, only now
 
-        result = run.run(config, folder, command_of_hydra())
+        result = run.run(config, folder)
     except KwsError as error:
         log.error("%s", error)
         sys.exit(1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from kws_data.atomic import lock_for
 from kws_data.errors import KwsError
 from kws_data.splits import TRAINING, VALIDATION
 from kws_experiments import tensorflow_setup
-from kws_experiments.command import Command, quoted
+from kws_experiments.command import command_of_hydra, quoted
 from kws_experiments.config import fingerprint
 from kws_experiments.folder import RunFolder, write_text
 from kws_experiments.parts import Parts, build_parts, check_top_level
@@ -40,15 +39,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def run(config: dict[str, Any], path: Path, command: Command | None = None) -> dict[str, Any]:
+def run(config: dict[str, Any], path: Path) -> dict[str, Any]:
     """Train and evaluate what a resolved configuration describes, in the folder `path`.
 
     A folder with an unfinished run is resumed; a finished one is left as it is.
-
-    Args:
-        config: resolved.
-        path: the run's folder.
-        command: what Hydra composed the configuration from, if it did: for the record.
 
     Returns:
         the metrics of the test split (of the validation split where there is no test split).
@@ -58,7 +52,7 @@ def run(config: dict[str, Any], path: Path, command: Command | None = None) -> d
         KeyboardInterrupt: the state was saved; the same call goes on.
     """
     with _alone(path):
-        return _run(config, RunFolder(path), command)
+        return _run(config, RunFolder(path))
 
 
 @contextmanager
@@ -73,7 +67,7 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-def _run(config: dict[str, Any], folder: RunFolder, command: Command | None) -> dict[str, Any]:
+def _run(config: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
     path = folder.path
     record = folder.read_record()
     if record is not None and record["status"] == "done":
@@ -97,7 +91,7 @@ def _run(config: dict[str, Any], folder: RunFolder, command: Command | None) -> 
         status="training",
         fingerprint=fingerprint(config),
         data_fingerprint=data_fingerprint,
-        command=None if command is None else asdict(command),
+        command=command_of_hydra(),
     )
     write_data_tables(folder, corpus, examples, labels)
 
