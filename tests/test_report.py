@@ -126,7 +126,11 @@ def make_run(
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = make_run(tmp_path_factory.mktemp("runs") / "trial" / "0123456789ab", speaker="<b>&me</b>")
+    path = make_run(
+        tmp_path_factory.mktemp("runs") / "trial" / "0123456789ab",
+        ("_silence_", "_unknown_", "yes", "$<i>no$_", "はい"),
+        speaker="<b>&me</b>",
+    )
     write_run_report(path)
     return path
 
@@ -171,6 +175,8 @@ def test_page_escapes_what_it_is_given(run: Path) -> None:
     assert "<b>&me" not in html
     assert "&lt;b&gt;&amp;me&lt;/b&gt;" in html
     assert "yes/&lt;broken&gt;.wav" in html
+    assert "<i>" not in html
+    assert html.count("$&lt;i&gt;no$_") > 10
 
 
 def test_page_needs_nothing_from_outside(run: Path) -> None:
@@ -232,6 +238,14 @@ def test_markdown_cells_show_their_text(text: str) -> None:
     assert shown[1] == text
 
 
+def test_links_in_tables() -> None:
+    rows = [{"run": "a", "report": "a/report.html", "accuracy": 0.5}, {"run": "b|c"}]
+    table = tables.table("t", rows, {"run": ("run", None), "accuracy": ("accuracy", tables.percent)}, {"run": "report"})
+
+    assert tables.as_markdown(table).splitlines()[2:] == ["| [a](<a/report.html>) | 50.0 % |", "| b\\|c | – |"]
+    assert [[cell.value for cell in row] for row in table.rows] == [["a", "0.5"], ["b|c", ""]]
+
+
 def test_page_stays_small_with_many_labels_and_clips(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", tuple(f"word{number:02d}" for number in range(37)), rate=48000)
     write_run_report(path)
@@ -248,10 +262,18 @@ def test_no_errors_no_costs_no_command_and_another_evaluation(tmp_path: Path) ->
     record = json.loads((path / "run.json").read_text())
     del record["command"]
     (path / "run.json").write_text(json.dumps(record))
+    metrics = json.loads((path / "metrics.json").read_text()) | {"split": "validation"}
+    (path / "metrics.json").write_text(json.dumps(metrics))
 
     html = write_run_report(path).read_text()
 
-    for said in ("Every clip is right", "Not measured", 'href="#evaluations"', "<h3>my clips</h3>"):
+    for said in (
+        "Every clip is right",
+        "Not measured",
+        "The split leaves no clip for testing",
+        'href="#evaluations"',
+        "<h3>my clips</h3>",
+    ):
         assert said in html
     assert "<audio" not in html
     assert "python train.py" not in html
