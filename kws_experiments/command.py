@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,15 @@ class Command:
         return shlex.join(["python", "train.py", *folders, *self.overrides])
 
 
-def command_of_hydra() -> Command:
-    """The command of this process, in which Hydra has composed."""
+def command_of_hydra() -> dict[str, Any] | None:
+    """The command of this process for a run's record, as `read_command` takes it; None where Hydra composed nothing."""
     from hydra.core.hydra_config import HydraConfig
 
+    if not HydraConfig.initialized():
+        return None
     hydra = HydraConfig.get()
     folders = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
-    return Command(list(hydra.overrides.task), _own_choices(dict(hydra.runtime.choices)), folders)
+    return asdict(Command(list(hydra.overrides.task), _own_choices(dict(hydra.runtime.choices)), folders))
 
 
 def _own_choices(choices: dict[str, Any]) -> dict[str, str | None]:

@@ -89,8 +89,8 @@ def evaluate_run(
     def write(folder: Path) -> None:
         """All files or none: on a full disk an earlier evaluation stays as it was."""
         with replace_dir(folder) as temporary:
-            worst_clips.keep(temporary, clips.source, features, clips.split, tables["confidently_wrong"])
             EvaluationFiles(temporary).write(result, tables)
+            worst_clips.keep(temporary, clips.source, features, clips.split, tables["confidently_wrong"])
             evaluation_figures.draw(temporary / "figures", result, tables)
 
     if out is not None:

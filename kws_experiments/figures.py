@@ -20,8 +20,11 @@ from kws_data.atomic import replace_file
 from kws_data.splits import SPLITS
 
 _BLUES = LinearSegmentedColormap.from_list("blues", [(0.11, 0.37, 0.66, 0.0), (0.11, 0.37, 0.66, 1.0)])
-# Of evaluations' and reports' pictures
-STYLE: Any = {"legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": "medium"}
+# Of evaluations' and reports' pictures; a word with dollar signs is no formula
+STYLE: Any = {
+    "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": "medium",
+    "text.parse_math": False,
+}  # fmt: skip
 
 
 def save(figure: Figure, path: Path) -> None:

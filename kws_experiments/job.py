@@ -23,7 +23,6 @@ from hydra.core.utils import configure_log
 from omegaconf import OmegaConf
 
 from kws_data.errors import KwsError
-from kws_experiments.command import command_of_hydra
 from kws_experiments.config import register_resolvers
 
 log = logging.getLogger("train")
@@ -39,7 +38,7 @@ def train(config: dict[str, Any], folder: Path) -> float:
     try:
         from kws_experiments import run, summary  # TensorFlow, only now
 
-        result = run.run(config, folder, command_of_hydra())
+        result = run.run(config, folder)
     except KwsError as error:
         log.error("%s", error)
         sys.exit(1)

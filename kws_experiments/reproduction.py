@@ -78,7 +78,7 @@ def repeat(original: RunFolder, repeated: RunFolder, *, data: Path | None, anywa
     _require_same_beginning(repeated, prepared)
     from kws_experiments import run
 
-    run.run(config, repeated.path, prepared=prepared)
+    run.run(config, repeated.path, prepared)
     findings = [_data_finding(recorded, changes), *compare_runs(original, repeated)]
     causes = [f"data: {told(changes)}"] if changes else []
     causes += [changed_start] if changed_start else []

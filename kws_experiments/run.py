@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from kws_data.atomic import lock_for
 from kws_data.errors import KwsError
 from kws_data.splits import TRAINING, VALIDATION
 from kws_experiments import tensorflow_setup
-from kws_experiments.command import Command, quoted
+from kws_experiments.command import command_of_hydra, quoted
 from kws_experiments.config import fingerprint
 from kws_experiments.folder import RunFolder, write_text
 from kws_experiments.loggers import RunLogger, build_loggers
@@ -44,9 +43,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def run(
-    config: dict[str, Any], path: Path, command: Command | None = None, prepared: PreparedData | None = None
-) -> dict[str, Any]:
+def run(config: dict[str, Any], path: Path, prepared: PreparedData | None = None) -> dict[str, Any]:
     """Train and evaluate what a resolved configuration describes, in the folder `path`.
 
     A folder with an unfinished run is resumed; a finished one is left as it is.
@@ -54,7 +51,6 @@ def run(
     Args:
         config: resolved.
         path: the run's folder.
-        command: what Hydra composed the configuration from, if it did: for the record.
         prepared: its data, where `prepare_data` has given them already.
 
     Returns:
@@ -65,7 +61,7 @@ def run(
         KeyboardInterrupt: the state was saved; the same call goes on.
     """
     with _alone(path):
-        return _run(config, RunFolder(path), command, prepared)
+        return _run(config, RunFolder(path), prepared)
 
 
 @contextmanager
@@ -80,9 +76,7 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-def _run(
-    config: dict[str, Any], folder: RunFolder, command: Command | None, prepared: PreparedData | None
-) -> dict[str, Any]:
+def _run(config: dict[str, Any], folder: RunFolder, prepared: PreparedData | None) -> dict[str, Any]:
     path = folder.path
     record = folder.read_record()
     if record is not None and record["status"] == "done":
@@ -107,7 +101,7 @@ def _run(
         status="training",
         fingerprint=fingerprint(config),
         data_fingerprint=data_fingerprint,
-        command=None if command is None else asdict(command),
+        command=command_of_hydra(),
     )
     write_data_tables(folder, corpus, examples, labels)
     record_environment(folder, config)
@@ -126,7 +120,8 @@ def _run(
     finally:
         parts.augmentation.close()
     model = save_model(folder.model, parts.features, network, parts.clip_samples)
-    write_cost(folder, config, parts, network, model)
+    with _not_fatal("the run's costs are not measured"):
+        write_cost(folder, config, parts, len(labels), model)
     folder.write_record(
         status="done",
         data_licence=parts.dataset.licence,
@@ -138,19 +133,25 @@ def _run(
     for logger in loggers:
         logger.end(result)
     if config["report"]:
-        _write_report(path)
+        write_report(path)
     return result
 
 
-def _write_report(path: Path) -> None:
+def write_report(path: Path) -> None:
     """Write the report of a finished run; whatever goes wrong with it, the run is done."""
-    try:
+    with _not_fatal(f"the run is done, but not its report; `{quoted('kws', 'report', path)}` writes it"):
         from kws_experiments.report.run_report import write_run_report
 
         write_run_report(path)
+
+
+@contextmanager
+def _not_fatal(lost: str) -> Iterator[None]:
+    """Turn any error into a warning: what is told of a model is not worth its training."""
+    try:
+        yield
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        log.warning("the run is done, but not its report (%s); `%s` writes it", reason, quoted("kws", "report", path))
+        log.warning("%s (%s)", lost, " ".join(str(error).split()) or type(error).__name__)
 
 
 def build_for_training(

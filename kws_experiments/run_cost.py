@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LATENCY_CALLS, WARM_UP_CALLS = 100, 10
+LATENCY_SECONDS = 10  # after which a slow model has had calls enough
 
 
-def write_cost(
-    folder: RunFolder, config: dict[str, Any], parts: Parts, network: keras.Model, model: keras.Model
-) -> None:
+def write_cost(folder: RunFolder, config: dict[str, Any], parts: Parts, num_labels: int, model: keras.Model) -> None:
     """Write `cost.json`, measured in this process with the threads it trained with.
 
     Args:
         folder: the run's, with the saved model.
         config: resolved.
         parts: the run's.
-        network: features → logits.
+        num_labels: how many logits there are.
         model: waveform → logits, as saved.
     """
+    network = parts.build_network(config, num_labels)  # counted anew: the trained one may be spread over devices
     trained = sum(int(math.prod(variable.shape)) for variable in network.trainable_variables)
     cost = {
         "parameters": network.count_params(),
@@ -86,12 +86,15 @@ def latency_ms(model: keras.Model, parts: Parts) -> dict[str, float | int]:
     if parts.clip_samples is None:
         inputs = {"waveform": waveform, "lengths": tf.constant([parts.nominal_samples], tf.int32)}
     times = []
-    for _ in range(WARM_UP_CALLS + LATENCY_CALLS):
+    begun = time.perf_counter()
+    while len(times) < WARM_UP_CALLS + LATENCY_CALLS:
+        if len(times) > 2 * WARM_UP_CALLS and time.perf_counter() - begun > LATENCY_SECONDS:
+            break
         start = time.perf_counter()
         infer(inputs).numpy()
         times.append(1000 * (time.perf_counter() - start))
     low, median, high = (round(float(value), 4) for value in np.quantile(times[WARM_UP_CALLS:], (0.1, 0.5, 0.9)))
-    return {"median": median, "low": low, "high": high, "calls": LATENCY_CALLS}
+    return {"median": median, "low": low, "high": high, "calls": len(times) - WARM_UP_CALLS}
 
 
 def machine() -> dict[str, str | int]:

@@ -33,7 +33,7 @@ from kws_experiments.evaluation_files import EvaluationFiles
 from kws_experiments.folder import RunFolder, write_text
 from kws_experiments.report import players, tables
 from kws_experiments.report.run_report import MOST_BYTES, write_run_report
-from kws_experiments.run import _write_report
+from kws_experiments.run import write_report
 from kws_experiments.worst_clips import HeardClip
 
 RATE = 16000
@@ -126,7 +126,11 @@ def make_run(
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = make_run(tmp_path_factory.mktemp("runs") / "trial" / "0123456789ab", speaker="<b>&me</b>")
+    path = make_run(
+        tmp_path_factory.mktemp("runs") / "trial" / "0123456789ab",
+        ("_silence_", "_unknown_", "yes", "$<i>no$_", "はい"),
+        speaker="<b>&me</b>",
+    )
     write_run_report(path)
     return path
 
@@ -171,6 +175,8 @@ def test_page_escapes_what_it_is_given(run: Path) -> None:
     assert "<b>&me" not in html
     assert "&lt;b&gt;&amp;me&lt;/b&gt;" in html
     assert "yes/&lt;broken&gt;.wav" in html
+    assert "<i>" not in html
+    assert html.count("$&lt;i&gt;no$_") > 10
 
 
 def test_page_needs_nothing_from_outside(run: Path) -> None:
@@ -232,6 +238,14 @@ def test_markdown_cells_show_their_text(text: str) -> None:
     assert shown[1] == text
 
 
+def test_links_in_tables() -> None:
+    rows = [{"run": "a", "report": "a/report.html", "accuracy": 0.5}, {"run": "b|c"}]
+    table = tables.table("t", rows, {"run": ("run", None), "accuracy": ("accuracy", tables.percent)}, {"run": "report"})
+
+    assert tables.as_markdown(table).splitlines()[2:] == ["| [a](<a/report.html>) | 50.0 % |", "| b\\|c | – |"]
+    assert [[cell.value for cell in row] for row in table.rows] == [["a", "0.5"], ["b|c", ""]]
+
+
 def test_page_stays_small_with_many_labels_and_clips(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", tuple(f"word{number:02d}" for number in range(37)), rate=48000)
     write_run_report(path)
@@ -248,10 +262,18 @@ def test_no_errors_no_costs_no_command_and_another_evaluation(tmp_path: Path) ->
     record = json.loads((path / "run.json").read_text())
     del record["command"]
     (path / "run.json").write_text(json.dumps(record))
+    metrics = json.loads((path / "metrics.json").read_text()) | {"split": "validation"}
+    (path / "metrics.json").write_text(json.dumps(metrics))
 
     html = write_run_report(path).read_text()
 
-    for said in ("Every clip is right", "Not measured", 'href="#evaluations"', "<h3>my clips</h3>"):
+    for said in (
+        "Every clip is right",
+        "Not measured",
+        "The split leaves no clip for testing",
+        'href="#evaluations"',
+        "<h3>my clips</h3>",
+    ):
         assert said in html
     assert "<audio" not in html
     assert "python train.py" not in html
@@ -306,7 +328,7 @@ def test_full_disk_leaves_the_old_report(damaged: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Path, "write_bytes", no_room)
 
-    with pytest.raises(KwsError, match="^the report can't be written into '.*': No space left on device$"):
+    with pytest.raises(KwsError, match=r"^the report can't be written into '.*': No space left on device$"):
         write_run_report(damaged)
 
     assert (damaged / "report.html").read_text() == "the old report"
@@ -315,11 +337,11 @@ def test_full_disk_leaves_the_old_report(damaged: Path, monkeypatch: pytest.Monk
 
 
 def test_report_that_fails_is_a_warning_after_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    _write_report(tmp_path / "no run")
+    write_report(tmp_path / "no run")
 
     (record,) = caplog.records
-    assert record.getMessage().startswith("the run is done, but not its report ('")
-    assert f"`kws report '{tmp_path / 'no run'}'` writes it" in record.getMessage()
+    command = f"`kws report '{tmp_path / 'no run'}'`"
+    assert record.getMessage().startswith(f"the run is done, but not its report; {command} writes it ('")
 
 
 def test_command_writes_into_another_folder(run: Path, tmp_path: Path) -> None:

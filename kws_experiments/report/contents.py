@@ -104,7 +104,7 @@ class RunContents:
             ),
             others=[
                 Evaluation.read(metrics.parent, metrics.parent.name, ())
-                for metrics in sorted(folder.evaluations.glob("*/metrics.json"))
+                for metrics in sorted(folder.evaluations.glob("[!.]*/metrics.json"))
             ],
             cost=_cost(folder.cost),
         )

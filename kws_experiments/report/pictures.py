@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -58,7 +59,9 @@ class Picture:
 
 def draw(name: str, title: str, figure: Callable[[], Figure], caption: str = "", *, svg: bool = True) -> Picture:
     """Call `figure` under the reports' style, and keep what it drew in both formats, or as PNG alone."""
-    with plt.rc_context(STYLE):
+    with plt.rc_context(STYLE), warnings.catch_warnings():
+        # words in scripts that Matplotlib's font lacks: a browser has others
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         drawn = figure()
         png = io.BytesIO()
         drawn.savefig(png, format="png", dpi=_PNG_DPI)

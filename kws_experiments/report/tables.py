@@ -77,18 +77,25 @@ def cell(value: Any, form: Format | None = None, href: str | None = None) -> Cel
     return Cell(text, str(value), href)
 
 
-def table(title: str, rows: Iterable[Mapping[str, Any]], columns: Mapping[str, tuple[str, Format | None]]) -> Table:
+def table(
+    title: str,
+    rows: Iterable[Mapping[str, Any]],
+    columns: Mapping[str, tuple[str, Format | None]],
+    hrefs: Mapping[str, str] | None = None,
+) -> Table:
     """A table of rows that are mappings.
 
     Args:
         title: what it shows.
         rows: each with the keys of `columns`; what is missing is not known.
         columns: per key the heading, and the format of a figure; None for text.
+        hrefs: for keys of `columns` that link somewhere, the key of the address.
     """
+    hrefs = hrefs or {}
     return Table(
         title,
         [Column(heading, form is not None) for heading, form in columns.values()],
-        [[cell(row.get(key), form) for key, (_, form) in columns.items()] for row in rows],
+        [[cell(row.get(key), form, row.get(hrefs.get(key, ""))) for key, (_, form) in columns.items()] for row in rows],
     )
 
 
