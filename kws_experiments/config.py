@@ -65,7 +65,7 @@ def compose(overrides: list[str], config_dir: Path | None = None) -> dict[str, A
         with initialize_config_dir(str(CONF), version_base="1.3"):
             return resolved(hydra_compose("train", overrides))
     except HydraException as error:
-        raise KwsError(" ".join(str(error).split())) from error
+        raise KwsError(told_by_hydra(error)) from error
 
 
 _EXTRAS = {"hydra/sweeper/optuna": "optuna", "hydra/launcher/submitit": "slurm", "sampler": "optuna"}
