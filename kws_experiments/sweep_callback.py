@@ -85,9 +85,9 @@ class SweepCallback(Callback):
             command=shlex.join(["python", *sys.argv]), overrides=overrides, swept=swept, planned=planned,
             launcher=launcher, sweeper=sweeper,
         )  # fmt: skip
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        if not self.one_by_one:
-            signal.signal(signal.SIGINT, self._stop_workers)
+        handler = signal.default_int_handler if self.one_by_one else self._stop_workers
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, handler)
 
     def _lock(self, sweep: SweepFolder) -> None:
         global _lock
@@ -102,7 +102,8 @@ class SweepCallback(Callback):
         """Let the jobs in other processes save their state before the launcher ends those; a second Ctrl-C does so."""
         del number, frame
         assert self.sweep is not None
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for again in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(again, signal.default_int_handler)
         print("stopping: the jobs save their state (Ctrl-C again: at once)", file=sys.stderr)
         self.sweep.stop.touch()
         deadline = time.monotonic() + _SAVING_S

@@ -125,8 +125,8 @@ def test_sweep_start_prints_seconds_and_ratios(make_folder: MakeFolder) -> None:
     result = run("sweep_start", "--repeats=1", *data, "trainer.batch_size=16")
     assert result.returncode == 0, result.stdout + result.stderr
     rows = table(result.stdout)
-    assert list(rows)[0] == "bare import tensorflow"
-    assert list(rows)[-1] == "first step"
+    names = list(rows)
+    assert (names[0], names[-1]) == ("bare import tensorflow", "first step")
     seconds = [row[0] for row in rows.values()]
     assert seconds[1:] == sorted(seconds[1:])
     assert rows["bare import tensorflow"][1] == 1

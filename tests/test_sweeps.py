@@ -185,6 +185,20 @@ def test_what_a_sweep_varies_and_how_many_jobs_that_makes() -> None:
         assert _plan(cfg, ["seed=0"]) == ([], 1)
 
 
+def test_a_search_takes_ranges_and_fixed_values_from_the_command_line() -> None:
+    pytest.importorskip("optuna")
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", ["sweep=optuna", "hydra.sweeper.n_trials=7"], return_hydra_config=True)
+        swept, planned = _plan(
+            cfg, ["sweep=optuna", "trainer.ema_momentum=interval(0.9,0.99)", "augment.time_shift_ms=5"]
+        )
+    assert planned == 7
+    assert swept == [
+        "optimizer.learning_rate", "augment.background_volume", "augment.background_frequency", "trainer.ema_momentum"
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("code", "printed", "outcome"),
     [
