@@ -137,7 +137,7 @@ def run_job(cfg: DictConfig) -> float | None:
 
 def stopped() -> int:
     """After Ctrl-C: print how far the sweep came, and return the exit status."""
-    if _callback is None:
+    if _callback is None or _callback.sweep is None:
         print("stopped", file=sys.stderr)
         return 130
     return _callback.end(stopped=True)
@@ -149,7 +149,7 @@ def broken(error: Exception) -> int:
     Raises:
         Exception: this one, where there is no sweep that it could have ended.
     """
-    if _callback is None or os.getpid() != _callback.process:
+    if _callback is None or _callback.sweep is None or os.getpid() != _callback.process:
         raise error
     log.debug("", exc_info=error)  # seen with hydra.verbose=true
     _callback.end(stopped=True)
