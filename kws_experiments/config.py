@@ -77,7 +77,7 @@ def compose_unresolved(overrides: list[str], config_dir: Path | None = None, *, 
         with _no_other_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
             return hydra_compose("train", overrides, return_hydra_config=with_hydra)
     except HydraException as error:
-        raise KwsError(" ".join(str(error).split())) from error
+        raise KwsError(told_by_hydra(error)) from error
 
 
 _EXTRAS = {"hydra/sweeper/optuna": "optuna", "hydra/launcher/submitit": "slurm", "sampler": "optuna"}

@@ -64,6 +64,7 @@ def main() -> None:
     HydraConfig.instance().cfg = OmegaConf.create(config)
     hydra: Any = HydraConfig.get()
     del config["hydra"]
+    sys.argv = ["train.py", *hydra.overrides.task]  # the command of a single run that trains the same
     configure_log(hydra.job_logging, hydra.verbose)
     threading.Thread(target=_stop_with_the_sweep, daemon=True).start()
     train(config, Path(hydra.runtime.output_dir))

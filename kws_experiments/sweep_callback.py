@@ -85,9 +85,9 @@ class SweepCallback(Callback):
             command=shlex.join(["python", *sys.argv]), overrides=overrides, swept=swept, planned=planned,
             launcher=launcher, sweeper=sweeper,
         )  # fmt: skip
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        if not self.one_by_one:
-            signal.signal(signal.SIGINT, self._stop_workers)
+        handler = signal.default_int_handler if self.one_by_one else self._stop_workers
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, handler)
 
     def _lock(self, sweep: SweepFolder) -> None:
         global _lock
@@ -102,7 +102,8 @@ class SweepCallback(Callback):
         """Let the jobs in other processes save their state before the launcher ends those; a second Ctrl-C does so."""
         del number, frame
         assert self.sweep is not None
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for again in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(again, signal.default_int_handler)
         print("stopping: the jobs save their state (Ctrl-C again: at once)", file=sys.stderr)
         self.sweep.stop.touch()
         deadline = time.monotonic() + _SAVING_S
@@ -136,7 +137,7 @@ def run_job(cfg: DictConfig) -> float | None:
 
 def stopped() -> int:
     """After Ctrl-C: print how far the sweep came, and return the exit status."""
-    if _callback is None:
+    if _callback is None or _callback.sweep is None:
         print("stopped", file=sys.stderr)
         return 130
     return _callback.end(stopped=True)
@@ -148,7 +149,7 @@ def broken(error: Exception) -> int:
     Raises:
         Exception: this one, where there is no sweep that it could have ended.
     """
-    if _callback is None or os.getpid() != _callback.process:
+    if _callback is None or _callback.sweep is None or os.getpid() != _callback.process:
         raise error
     log.debug("", exc_info=error)  # seen with hydra.verbose=true
     _callback.end(stopped=True)

@@ -68,14 +68,17 @@ def run_job(cfg: DictConfig, sweep: SweepFolder, number: int, *, worker: bool) -
         return _record(sweep, replace(told, status=FAILED, error=str(error), seconds=0.0))
     sweep.write_job(told)
     told = replace(told, status=STOPPED)
+    launcher = os.getppid()
     try:
-        status, reason = _train_in_child(config, folder, sweep, worker=worker)
+        status, reason = _train_in_child(config, folder, sweep, launcher if worker else None)
         told = replace(told, status=status, error=reason)
     except Exception as failure:  # a full disk, say; the sweep goes on
         log.debug("job %d", number, exc_info=True)
         told = replace(told, status=FAILED, error=" ".join(f"{type(failure).__name__}: {failure}".split()))
     finally:
         accuracy = _record(sweep, replace(told, seconds=round(time.monotonic() - started, 1)))
+    if worker and os.getppid() != launcher:  # was killed: nobody takes the result, and there is nothing else to do
+        os._exit(1)
     return accuracy
 
 
@@ -93,9 +96,9 @@ def _record(sweep: SweepFolder, told: Job) -> float | None:
 
 
 def _train_in_child(
-    config: dict[str, Any], folder: Path, sweep: SweepFolder, *, worker: bool
+    config: dict[str, Any], folder: Path, sweep: SweepFolder, launcher: int | None
 ) -> tuple[str, str | None]:
-    """Start the child and wait for it: (status, error)."""
+    """Start the child and wait for it, or for the end of the launcher if there is one: (status, error)."""
     output = folder / "output.log"
     # the modules that this process finds are those that the child finds, whatever the folder it stands in
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUNBUFFERED": "1"}
@@ -110,18 +113,17 @@ def _train_in_child(
             start_new_session=True,  # a Ctrl-C reaches the sweep alone, which passes it on once
         )
     assert child.stdin is not None
-    parent = os.getppid()
     with output.open("rb") as printed:
         printed.seek(begin)
         try:
             with suppress(BrokenPipeError):  # it ended before it read; its exit status tells
                 job.send(config, child.stdin)
-            while child.poll() is None and not sweep.stop.exists() and not (worker and os.getppid() != parent):
+            while child.poll() is None and not sweep.stop.exists() and launcher in (None, os.getppid()):
                 time.sleep(_POLL_S)
-                _pass_on(printed, not worker)
+                _pass_on(printed, launcher is None)
         finally:
             _end(child)
-            _pass_on(printed, not worker)
+            _pass_on(printed, launcher is None)
         printed.seek(begin)
         return _outcome(child.returncode, printed.read().decode(errors="replace"))
 

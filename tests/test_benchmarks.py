@@ -119,6 +119,20 @@ def test_scan_makes_as_many_usable_one_second_clips_as_asked_for(tmp_path: Path)
     assert set(catalog["num_samples"]) == {16000}
 
 
+@pytest.mark.slow
+def test_sweep_start_prints_seconds_and_ratios(make_folder: MakeFolder) -> None:
+    data = ["dataset=folder", f"dataset.path={make_folder()}", "task=custom", "task.words=[yes,no]"]
+    result = run("sweep_start", "--repeats=1", *data, "trainer.batch_size=16")
+    assert result.returncode == 0, result.stdout + result.stderr
+    rows = table(result.stdout)
+    names = list(rows)
+    assert (names[0], names[-1]) == ("bare import tensorflow", "first step")
+    seconds = [row[0] for row in rows.values()]
+    assert seconds[1:] == sorted(seconds[1:])
+    assert rows["bare import tensorflow"][1] == 1
+    assert re.search(rf"first step: {NUMBER} times a bare import .*; target: under 2\.5", result.stdout)
+
+
 def test_audiomentations_workers_print_rates_and_ratios() -> None:
     result = run("audiomentations_workers", "--workers=0,1", "--clips=100", "--repeats=1")
     assert result.returncode == 0, result.stderr

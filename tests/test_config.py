@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.errors import HydraException
 
 from kws_data.errors import KwsError
-from kws_experiments.config import compose, fingerprint
+from kws_experiments.config import compose, fingerprint, told_by_hydra
+from kws_experiments.loggers import build_loggers
 from kws_experiments.parts import build_parts, check_top_level
 from tests.conftest import ROOT
 
@@ -23,18 +26,53 @@ FOLDER = ["dataset=folder", "dataset.path=/nowhere"]
 NEEDS = {"folder": FOLDER[1:], "cnn4": ["features=log_spectrogram"]}  # choices that can't do with the defaults
 
 
+EXTRAS = {
+    "sweep=optuna": ("optuna", "optuna"),
+    "sweep=slurm": ("submitit", "slurm"),
+    "logger=mlflow": ("mlflow", "mlflow"),
+}
+
+
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_config_composes_and_builds(group: str, choice: str) -> None:
-    config = compose([f"{group}={choice}", *NEEDS.get(choice, [])])
+    overrides = [f"{group}={choice}", *NEEDS.get(choice, [])]
+    package, extra = EXTRAS.get(overrides[0], ("hydra", ""))
+    if importlib.util.find_spec(package) is None:
+        with pytest.raises(KwsError, match=rf"extra '?{extra}'?: pip install"):
+            build_loggers(compose(overrides))
+        return
+    config = compose(overrides)
 
     parts = build_parts(config)
 
     assert parts.feature_shape()[0] >= 1
+    assert len(build_loggers(config)) == (group == "logger")
+
+
+def test_a_choice_whose_extra_is_missing_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(KwsError, match=r"^logger=mlflow needs the extra 'mlflow': pip install -e '\.\[mlflow\]'"):
+        build_loggers(compose(["logger=mlflow"]))
+    missing = HydraException("In 'sweep/optuna': Could not find 'hydra/sweeper/optuna'\n\nAvailable: basic")
+    assert told_by_hydra(missing).endswith("basic; it comes with the extra optuna: pip install -e '.[optuna]'")
 
 
 @pytest.mark.parametrize(
     "group",
-    ["dataset", "task", "split", "augment", "features", "model", "optimizer", "schedule", "trainer", "experiment"],
+    [
+        "dataset",
+        "task",
+        "split",
+        "augment",
+        "features",
+        "model",
+        "optimizer",
+        "schedule",
+        "trainer",
+        "experiment",
+        "sweep",
+        "logger",
+    ],
 )
 def test_readme_names_every_choice(group: str) -> None:
     row = re.search(rf"^\| .*`{group}`.* \| (.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
@@ -143,7 +181,7 @@ def test_fingerprint_names_what_is_trained() -> None:
 
     assert fingerprint(compose(["name=other", "force=true", "pipeline.threads=7"])) == plain
     told = ["trainer.print_confusion=false", "trainer.tensorboard=false", "trainer.checkpoint_every=7"]
-    assert fingerprint(compose(told)) == plain
+    assert fingerprint(compose([*told, "logger=mlflow"])) == plain
     for trained in ("trainer.ema_momentum=0.9", "trainer.strategy=mirrored", "trainer.jit_compile=true"):
         assert fingerprint(compose([trained])) != plain
     workers = "augment.waveform.audiomentations.num_workers"

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 from kws_data.errors import KwsError
 from kws_data.parallel import available_cpus
-from kws_experiments import job, sweep_summary
+from kws_experiments import job, sweep_callback, sweep_summary
 from kws_experiments.config import CONF, overrides_fingerprint, register_resolvers, resolved
 from kws_experiments.folder import RunFolder
 from kws_experiments.sweep_callback import SweepCallback, _plan
@@ -80,6 +81,32 @@ def test_a_job_is_as_its_runs_folder_says(tmp_path: Path) -> None:
     assert "metrics.json' is missing or damaged" in torn.error
     assert old.error is not None
     assert "schema version 99" in old.error
+
+
+def test_an_error_outside_of_a_sweep_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep_callback, "_callback", None)
+    with pytest.raises(ZeroDivisionError):
+        sweep_callback.broken(ZeroDivisionError())
+    SweepCallback().on_job_start(OmegaConf.create())  # as Hydra calls it in a single run
+    with pytest.raises(ZeroDivisionError):
+        sweep_callback.broken(ZeroDivisionError())
+    assert sweep_callback.stopped() == 130
+
+
+def test_an_error_of_the_launcher_leaves_a_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    callback = SweepCallback()
+    callback.sweep = begun(tmp_path)
+    callback.sweep.write_job(Job(0, ["seed=1"], finished_run(tmp_path / "r1", 0.9), DONE))
+    monkeypatch.setattr(sweep_callback, "_callback", callback)
+
+    assert sweep_callback.broken(RuntimeError("a worker\nis gone")) == 1
+
+    told = capsys.readouterr()
+    assert told.err == "error: RuntimeError: a worker is gone\n"
+    assert "1 of 2 jobs are done" in told.out
+    assert read_sweep(callback.sweep.path).status == STOPPED
 
 
 def test_a_killed_sweep_counts_as_stopped_and_a_running_one_as_running(tmp_path: Path) -> None:
@@ -185,6 +212,20 @@ def test_what_a_sweep_varies_and_how_many_jobs_that_makes() -> None:
         assert _plan(cfg, ["seed=0"]) == ([], 1)
 
 
+def test_a_search_takes_ranges_and_fixed_values_from_the_command_line() -> None:
+    pytest.importorskip("optuna")
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", ["sweep=optuna", "hydra.sweeper.n_trials=7"], return_hydra_config=True)
+        swept, planned = _plan(
+            cfg, ["sweep=optuna", "trainer.ema_momentum=interval(0.9,0.99)", "augment.time_shift_ms=5"]
+        )
+    assert planned == 7
+    assert swept == [
+        "optimizer.learning_rate", "augment.background_volume", "augment.background_frequency", "trainer.ema_momentum"
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("code", "printed", "outcome"),
     [
@@ -203,8 +244,6 @@ def test_how_a_child_ended(code: int, printed: str, outcome: tuple[str, str | No
 
 def test_a_search_goes_on_with_what_is_missing(tmp_path: Path) -> None:
     optuna = pytest.importorskip("optuna")
-    from omegaconf import OmegaConf
-
     from kws_experiments.optuna_study import continue_study
 
     storage = f"sqlite:///{tmp_path / 'optuna.db'}"

@@ -1,0 +1,170 @@
+"""Seconds from the start of a sweep's second job to its first training step, against a bare `import tensorflow`.
+
+    python -m benchmarks.sweep_start [--repeats 5] [dataset=… model=…]
+
+A first job fills the caches, as in any sweep. Then jobs with other seeds are started as a sweep starts them, each a
+process of its own that ends after its first step, and take turns with processes that import TensorFlow and do nothing
+else. The table says when each part of the start is over; medians over the rounds, and of the ratios within a round.
+
+Target: under 2.5 times a bare `import tensorflow`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from rich.console import Console
+from rich.table import Table
+
+from kws_data.errors import KwsError
+from kws_data.parallel import available_cpus
+from kws_experiments import job, tensorflow_setup
+from kws_experiments.config import CONF, register_resolvers, resolved
+
+TARGET = 2.5
+BARE = "bare import tensorflow"
+MARKS = {  # functions of kws_experiments.run whose return ends a part of the start
+    "tensorflow_setup": "TensorFlow imported",
+    "build_parts": "parts built",
+    "prepare_data": "data ready",
+    "set_initial_weights": "network built",
+}
+FIRST_STEP = "first step"
+
+# The job's own process, which tells when it passes by, and ends with its first step.
+DRIVER = f"""
+import os
+from kws_experiments import job, run, tensorflow_setup
+
+def mark(name):
+    print(f"@{{name}}", flush=True)
+
+def after(module, name, told):
+    function = getattr(module, name)
+    def call(*args, **kwargs):
+        result = function(*args, **kwargs)
+        mark(told)
+        return result
+    setattr(module, name, call)
+
+def started(*args, **kwargs):
+    start(*args, **kwargs)
+    from kws_experiments import initial_weights, training_step
+    after(initial_weights, "set_initial_weights", {MARKS["set_initial_weights"]!r})
+    step = training_step.TrainingStep.__call__
+    def first(*args, **kwargs):
+        step(*args, **kwargs)
+        mark({FIRST_STEP!r})
+        os._exit(0)
+    training_step.TrainingStep.__call__ = first
+    mark({MARKS["tensorflow_setup"]!r})
+
+start, tensorflow_setup.start = tensorflow_setup.start, started
+after(run, "build_parts", {MARKS["build_parts"]!r})
+after(run, "prepare_data", {MARKS["prepare_data"]!r})
+job.main()
+"""
+
+
+def main() -> None:
+    options = _parser().parse_args()
+    tensorflow_setup.quiet()  # for all processes below
+    try:
+        with tempfile.TemporaryDirectory(prefix="kws-sweep-start-") as folder:
+            seconds_of_job(options.overrides, Path(folder), seed=0)
+            rows = []
+            for number in range(options.repeats):
+                bare = seconds_of_import()
+                rows.append({BARE: bare, **seconds_of_job(options.overrides, Path(folder), seed=1 + number)})
+    except (KwsError, HydraException) as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")
+    except KeyboardInterrupt:
+        sys.exit("stopped")
+    show(pd.DataFrame(rows))
+
+
+def seconds_of_import() -> float:
+    """Of a process that imports TensorFlow."""
+    begin = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import tensorflow"], check=True, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - begin
+
+
+def seconds_of_job(overrides: list[str], folder: Path, seed: int) -> dict[str, float]:
+    """When each part of a job's start is over, from the start of its process.
+
+    Raises:
+        KwsError: the job ended before its first step; the message is its last line.
+    """
+    register_resolvers()
+    settings = [*overrides, f"seed={seed}", "hydra.mode=MULTIRUN", f"hydra.runtime.output_dir={folder / str(seed)}"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", settings, return_hydra_config=True)
+    cfg.hydra.job.name = "train"
+    HydraConfig.instance().set_config(cfg)
+    config = resolved(cfg)
+    (folder / str(seed)).mkdir()
+    begin = time.perf_counter()
+    child = subprocess.Popen(
+        [sys.executable, "-c", DRIVER],
+        env=os.environ | {"PYTHONUNBUFFERED": "1"}, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert child.stdin is not None
+    assert child.stdout is not None
+    job.send(config, child.stdin.buffer)  # type: ignore[attr-defined]
+    parts, last = {}, ""
+    for line in child.stdout:
+        last = line.strip() or last
+        if line.startswith("@"):
+            parts[line[1:].strip()] = time.perf_counter() - begin
+    if child.wait() or FIRST_STEP not in parts:
+        raise KwsError(f"the job ended before its first step: {last}")
+    return parts
+
+
+def show(seconds: pd.DataFrame) -> None:
+    """Print the medians, the ratios, the target and the machine."""
+    ratios = seconds.div(seconds[BARE], axis=0)
+    table = Table("after the start of the process", title="Second job of a sweep", title_justify="left")
+    for heading in ("seconds", "of a bare import"):
+        table.add_column(heading, justify="right")
+    for name in seconds.columns:
+        table.add_row(name, f"{seconds[name].median():.2f}", f"{ratios[name].median():.2f}")
+    console = Console()
+    console.print(table)
+    ratio = ratios[FIRST_STEP]
+    console.print(
+        f"{FIRST_STEP}: {ratio.median():.2f} times a bare import ({ratio.min():.2f} to {ratio.max():.2f} over the"
+        f" rounds); target: under {TARGET:g}",
+        soft_wrap=True,
+    )
+    console.print(f"{available_cpus()} cores, median of {len(seconds)} rounds")
+
+
+def _parser() -> argparse.ArgumentParser:
+    def positive(text: str) -> int:
+        if (value := int(text)) < 1:
+            raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+        return value
+
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.sweep_start", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("overrides", nargs="*", help="as train.py takes them: dataset=… model=…")
+    parser.add_argument("--repeats", type=positive, default=5, help="rounds (5)")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
