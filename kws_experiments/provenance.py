@@ -115,9 +115,10 @@ def packages() -> dict[str, str]:
     """The version of every installed distribution, by its normalised name."""
     found: dict[str, str] = {}
     for distribution in distributions():
-        name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"] or "").lower()
+        metadata = distribution.metadata  # parsed anew each time it is asked for
+        name = re.sub(r"[-_.]+", "-", metadata["Name"] or "").lower()
         if name:
-            found.setdefault(name, distribution.version)  # the first on the path is what gets imported
+            found.setdefault(name, metadata["Version"])  # the first on the path is what gets imported
     return dict(sorted(found.items()))
 
 
