@@ -82,7 +82,7 @@ def _chain(network: keras.Model) -> list[keras.layers.Layer]:
     Raises:
         NotCausalError: they are no chain, or clips have lengths of their own.
     """
-    if isinstance(network.input_shape, dict) or network.input_shape[1] is None:
+    if len(network.inputs) > 1:
         raise NotCausalError("clips have lengths of their own")
     first, *chain = network.layers
     for before, layer in pairwise([first, *chain]):

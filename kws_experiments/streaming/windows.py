@@ -172,8 +172,8 @@ class NetworkWindows:
 
         self._sliding = SlidingWindows(num_frames, hop_frames)
         self._num_labels = network.output_shape[-1]
-        has_lengths = isinstance(network.input_shape, dict)
-        bins = (network.input_shape["features"] if has_lengths else network.input_shape)[-1]
+        has_lengths = len(network.inputs) > 1
+        bins = max(network.inputs, key=lambda tensor: len(tensor.shape)).shape[-1]
 
         def infer(windows: tf.Tensor) -> tf.Tensor:
             if not has_lengths:
