@@ -11,6 +11,7 @@ import typer
 from kws_data.errors import KwsError
 from kws_experiments import (
     data_commands,
+    demo_commands,
     label_commands,
     model_commands,
     run_commands,
@@ -23,6 +24,7 @@ app.add_typer(data_commands.app, name="data")
 app.command()(model_commands.models)
 app.command()(run_commands.evaluate)
 app.command()(label_commands.label)
+app.command()(demo_commands.demo)
 app.command()(stream_commands.stream)
 app.command()(stream_commands.make_stream)
 app.command()(stream_commands.evaluate_stream)
