@@ -58,7 +58,7 @@ def read_header(path: Path) -> AudioHeader:
             info = soundfile.info(path)
             header = AudioHeader(info.frames, info.samplerate)
     except soundfile.LibsndfileError as error:
-        raise UnreadableAudioError(_decoding_reason(error)) from error
+        raise UnreadableAudioError(decoding_reason(error)) from error
     except OSError as error:
         raise UnreadableAudioError(f"cannot be read: {error.strerror or error}") from error
     if header.num_samples <= 0:
@@ -87,7 +87,7 @@ def read_pcm(path: Path, sample_rate: int) -> np.ndarray:
             _check_decoded(len(samples), sound.frames)
             rate = sound.samplerate
     except soundfile.LibsndfileError as error:
-        raise UnreadableAudioError(_decoding_reason(error)) from error
+        raise UnreadableAudioError(decoding_reason(error)) from error
     except OSError as error:
         raise UnreadableAudioError(f"cannot be read: {error.strerror or error}") from error
     if not np.isfinite(samples).all():
@@ -117,7 +117,8 @@ def _check_decoded(num_decoded: int, num_expected: int) -> None:
         raise UnreadableAudioError(f"cut short: {num_decoded} of {num_expected} samples could be decoded")
 
 
-def _decoding_reason(error: soundfile.LibsndfileError) -> str:
+def decoding_reason(error: soundfile.LibsndfileError) -> str:
+    """What the catalog lists of a file that libsndfile refuses."""
     reason = error.error_string.strip()
     # What libsndfile says of a regular file in which it finds no MPEG frame
     if not reason or "not a regular file" in reason:

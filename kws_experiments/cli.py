@@ -9,7 +9,16 @@ import sys
 import typer
 
 from kws_data.errors import KwsError
-from kws_experiments import data_commands, model_commands, run_commands, runs_commands, tensorflow_setup
+from kws_experiments import (
+    data_commands,
+    demo_commands,
+    label_commands,
+    model_commands,
+    run_commands,
+    runs_commands,
+    stream_commands,
+    tensorflow_setup,
+)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(data_commands.app, name="data")
@@ -18,6 +27,11 @@ app.command()(run_commands.evaluate)
 app.command()(run_commands.report)
 app.command()(run_commands.reproduce)
 app.command()(runs_commands.runs)
+app.command()(label_commands.label)
+app.command()(demo_commands.demo)
+app.command()(stream_commands.stream)
+app.command()(stream_commands.make_stream)
+app.command()(stream_commands.evaluate_stream)
 
 
 @app.callback()

@@ -56,6 +56,11 @@ class AveragePooledSpectrogram(FeatureLayer):
         """Pooled frequency bins."""
         return self._pooling.shape[1]
 
+    @property
+    def frames_are_independent(self) -> bool:
+        """True."""
+        return True
+
     def extract(self, waveform: tf.Tensor) -> tf.Tensor:
         """Pooled spectra of ``[clips, samples]``."""
         spectrum = power_spectrum(waveform, self._window, self.frame_step, self.fft_size)

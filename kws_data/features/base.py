@@ -49,6 +49,15 @@ class FeatureLayer(keras.layers.Layer, ABC):
     def num_bins(self) -> int:
         """Features per frame."""
 
+    @property
+    def frames_are_independent(self) -> bool:
+        """Whether a frame is a function of its own samples alone, not of the clip around it or the frames before.
+
+        Then the frames of a long recording serve every window that slides over it. Layers that know it of themselves
+        say so; False is always safe.
+        """
+        return False
+
     @abstractmethod
     def extract(self, waveform: tf.Tensor) -> tf.Tensor:
         """Features before normalisation, of ``[clips, samples]`` with at least one window of samples."""

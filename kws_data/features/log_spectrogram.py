@@ -50,6 +50,11 @@ class LogSpectrogram(FeatureLayer):
         """Frequency bins from 0 Hz to half of the sample rate."""
         return self.fft_size // 2 + 1
 
+    @property
+    def frames_are_independent(self) -> bool:
+        """True."""
+        return True
+
     def extract(self, waveform: tf.Tensor) -> tf.Tensor:
         """Log spectrograms of ``[clips, samples]``."""
         spectrum = power_spectrum(waveform, self._window, self.frame_step, self.fft_size)

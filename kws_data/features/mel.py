@@ -59,6 +59,11 @@ class MelLayer(FeatureLayer):
         weights = mel_weights(fft_size, sample_rate, num_mel_bins, lower_hz, upper_hz, as_mfcc_op=as_mfcc_op)
         self._spectrum_bins, self._mel = weights[0], weights[1].astype(np.float32)
 
+    @property
+    def frames_are_independent(self) -> bool:
+        """True."""
+        return True
+
     def mel_bands(self, waveform: tf.Tensor) -> tf.Tensor:
         """[clips, samples] to [clips, frames, num_mel_bins], before the logarithm."""
         spectrum = power_spectrum(waveform, self._window, self.frame_step, self.fft_size, self._spectrum_bins)

@@ -141,6 +141,11 @@ class MlperfTinyMfcc(MelLayer):
         """Coefficients."""
         return self.num_coefficients
 
+    @property
+    def frames_are_independent(self) -> bool:
+        """Unless the clip's maximum is in every frame."""
+        return not self.divide_by_maximum
+
     def extract(self, waveform: tf.Tensor) -> tf.Tensor:
         """MFCC of ``[clips, samples]``."""
         if self.divide_by_maximum:

@@ -1,0 +1,144 @@
+"""What the demo page shows, without the page: scores and pictures of a clip, and a strip of detections as they come."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import soxr
+
+from kws_data.audio import UnreadableAudioError
+from kws_data.audio_blocks import read_start
+from kws_data.errors import KwsError
+from kws_experiments.streaming.audio_file import check_file, file_blocks
+from kws_experiments.streaming.listener import Detection, Listener, open_listener
+
+if TYPE_CHECKING:
+    import keras
+    from matplotlib.figure import Figure
+
+    from kws_experiments.export.scorer import Scorer
+
+STRIP_S = 20.0  # of the past that a live strip shows
+LONGEST_CLIP_S = 10  # of models that take clips of any length: as in training
+
+
+class Heard(NamedTuple):
+    """What a model makes of a recording.
+
+    Attributes:
+        scores: by label, of the first window.
+        picture: that window's waveform and features.
+        strip: detections over the whole recording, as HTML; of one that is no longer than the window, ''.
+    """
+
+    scores: dict[str, float]
+    picture: Figure
+    strip: str
+
+
+class ClipLabeller:
+    """The model of a run, on recordings in files.
+
+    Args:
+        run: the folder of a finished run.
+
+    Raises:
+        KwsError: it is none.
+    """
+
+    def __init__(self, run: Path) -> None:
+        from kws_data.features.base import FeatureLayer
+        from kws_experiments.export.artifact import run_facts
+        from kws_experiments.export.scorer import KerasScorer
+        from kws_experiments.saved_model import load_model
+
+        self._run = run
+        model: keras.Model = load_model(run)
+        self.scorer: Scorer = KerasScorer(model, run_facts(run))
+        self._features = next(layer for layer in model.layers if isinstance(layer, FeatureLayer))
+
+    def hear(self, recording: Path) -> Heard:
+        """Score the first window of a file, and listen to all of it where there is more.
+
+        Raises:
+            KwsError: the file can't be read.
+        """
+        rate = self.scorer.sample_rate
+        window = self.scorer.clip_samples or LONGEST_CLIP_S * rate
+        check_file(recording)
+        try:
+            samples, more = read_start(recording, rate, window)
+        except UnreadableAudioError as error:
+            raise KwsError(f"'{recording.name}': {error}") from error
+        scores = self.scorer.scores(samples[None])[0]
+        named = dict(zip(self.scorer.labels, scores.tolist(), strict=True))
+        return Heard(named, self._picture(samples), self._strip_of(recording) if more else "")
+
+    def _picture(self, samples: np.ndarray) -> Figure:
+        from kws_experiments import figures
+
+        clip = np.zeros(self.scorer.clip_samples or max(len(samples), self._features.frame_length), np.float32)
+        clip[: len(samples)] = samples
+        features = self._features(clip[None]).numpy()
+        return figures.clips(clip[None], features, [""], self.scorer.sample_rate, columns=1)
+
+    def _strip_of(self, recording: Path) -> str:
+        listener, detections, count = open_listener(self._run), [], 0
+        for block in file_blocks(recording, listener.sample_rate):
+            count += len(block)
+            detections += listener.feed(block)
+        detections += listener.finish()
+        return strip(detections, 0.0, max(1000 * count / listener.sample_rate, *(d.time_ms for d in detections), 1.0))
+
+
+class LiveSession:
+    """One visitor's microphone: takes chunks at the browser's rate, and keeps what was detected."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._rate = 0
+        self._resampler: soxr.ResampleStream | None = None
+        self._samples = 0
+        self.detections: list[Detection] = []
+
+    def feed(self, rate: int, chunk: np.ndarray) -> str:
+        """The next samples, [n] or [n, channels], of whatever number type, at `rate` Hz → the strip as it is now."""
+        mono = _as_float(chunk)
+        if rate != self._rate:
+            self._rate = rate
+            self._resampler = soxr.ResampleStream(rate, self._listener.sample_rate, 1, dtype="float32")
+        assert self._resampler is not None
+        samples = mono if rate == self._listener.sample_rate else self._resampler.resample_chunk(mono)
+        self._samples += len(samples)
+        self.detections += self._listener.feed(samples)
+        now_ms = 1000 * self._samples / self._listener.sample_rate
+        return strip(self.detections, now_ms - 1000 * STRIP_S, now_ms)
+
+
+def _as_float(chunk: np.ndarray) -> np.ndarray:
+    """[n] float32 in [-1, 1]."""
+    scale = 1 / -float(np.iinfo(chunk.dtype).min) if chunk.dtype.kind == "i" else 1.0
+    samples = chunk.astype(np.float32) * np.float32(scale)
+    return samples if samples.ndim == 1 else samples.mean(axis=1)
+
+
+def strip(detections: Sequence[Detection], from_ms: float, to_ms: float) -> str:
+    """The detections of a stretch of time as HTML: each a word at its place, below it its time; then as a list."""
+    shown = [detection for detection in detections if detection.time_ms >= from_ms]
+    words = []
+    for number, (time_ms, word, score) in enumerate(shown):
+        left = 92 * (time_ms - from_ms) / (to_ms - from_ms)
+        words.append(
+            f'<span class="kws-word" style="left: {left:.1f}%; top: {2.1 * (number % 2):.1f}em"'
+            f' title="{score:.2f} at {time_ms / 1000:.1f} s">{html.escape(word)}</span>'
+        )
+    told = ", ".join(f"{html.escape(word)} ({time_ms / 1000:.1f} s, {score:.2f})" for time_ms, word, score in shown)
+    first, last = max(0.0, from_ms) / 1000, to_ms / 1000
+    return (
+        f'<div class="kws-strip">{"".join(words)}</div><div class="kws-times"><span>{first:.1f} s</span>'
+        f"<span>{last:.1f} s</span></div><p>Heard: {told or 'nothing yet'}</p>"
+    )

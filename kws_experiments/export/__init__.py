@@ -1,0 +1,1 @@
+"""Trained runs in other formats, and one way to score waveforms with whatever format there is."""

@@ -1,0 +1,151 @@
+"""Label any audio files with a trained model (`kws label`)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from kws_data.audio import UnreadableAudioError
+from kws_data.audio_blocks import read_start
+from kws_data.errors import KwsError
+from kws_data.parallel import show_progress
+from kws_experiments.feature_files import find_files
+from kws_experiments.folder import write_text
+
+if TYPE_CHECKING:
+    from kws_experiments.export.scorer import Scorer
+
+log = logging.getLogger(__name__)
+
+BATCH = 100
+LONGEST_CLIP_S = 10  # of models that take clips of any length: as in training
+
+
+class Labelled(NamedTuple):
+    """A file with its best classes, best first."""
+
+    path: Path
+    top: list[tuple[str, float]]
+
+
+def label(
+    model: Path, paths: Sequence[Path], *, top: int, figures: Path | None = None
+) -> tuple[list[Labelled], list[Path]]:
+    """Score every file below `paths`, sorted by path.
+
+    Args:
+        model: the folder of a finished run, or an export.
+        paths: audio files, or folders of them.
+        top: how many classes to keep of each file.
+        figures: a folder; `<path>.png` in it draws scores and spectrogram of a file.
+
+    Returns:
+        the labelled files, and those that could not be read; each of these is logged with its reason.
+
+    Raises:
+        KwsError: no model, no files, or none that can be read.
+    """
+    files = find_files(paths)
+    from kws_experiments.export.artifact import load_scorer
+
+    scorer = load_scorer(model)
+    most = scorer.clip_samples or LONGEST_CLIP_S * scorer.sample_rate
+    root = Path(os.path.commonpath([file.absolute().parent for file in files]))
+    labelled: list[Labelled] = []
+    failed: list[Path] = []
+    longer = 0
+    with tqdm(total=len(files), desc="labelling", unit="file", disable=not show_progress(len(files))) as bar:
+        for start in range(0, len(files), BATCH):
+            read = list(_readable(files[start : start + BATCH], scorer.sample_rate, most, failed))
+            longer += sum(more for _, _, more in read)
+            scores = _scores(scorer, [samples for _, samples, _ in read])
+            for (path, samples, _), row in zip(read, scores, strict=True):
+                best = [(scorer.labels[index], float(row[index])) for index in np.argsort(-row, kind="stable")]
+                labelled.append(Labelled(path, best[:top]))
+                if figures is not None:
+                    _draw(figures / f"{path.absolute().relative_to(root)}.png", path, samples, best, scorer.sample_rate)
+            bar.update(min(BATCH, len(files) - start))
+    if not labelled:
+        raise KwsError(f"none of the {len(files)} files can be read")
+    if longer:
+        seconds = most / scorer.sample_rate
+        log.warning("%d files are longer than the model's window: their first %g s are labelled", longer, seconds)
+    return labelled, failed
+
+
+def _readable(
+    files: Sequence[Path], sample_rate: int, most: int, failed: list[Path]
+) -> Iterator[tuple[Path, np.ndarray, bool]]:
+    """(path, samples, whether the file goes on) of those that can be read; the others join `failed`."""
+    for path in files:
+        try:
+            yield path, *read_start(path, sample_rate, most)
+        except UnreadableAudioError as error:
+            log.warning("%s: %s", path, error)
+            failed.append(path)
+
+
+def _scores(scorer: Scorer, clips: Sequence[np.ndarray]) -> np.ndarray:
+    """[clips, labels]; clips of any length are scored one by one where the model takes them so."""
+    if scorer.clip_samples is None:
+        parts = [scorer.scores(clip[None]) for clip in clips]
+        return np.concatenate([np.zeros((0, len(scorer.labels)), np.float32), *parts])
+    batch = np.zeros((len(clips), scorer.clip_samples), np.float32)
+    for row, clip in zip(batch, clips, strict=True):
+        row[: len(clip)] = clip
+    return scorer.scores(batch) if len(batch) else np.zeros((0, len(scorer.labels)), np.float32)
+
+
+def as_csv(labelled: Sequence[Labelled]) -> str:
+    """A row a file: `path`, then `label_1`, `score_1`, `label_2`, …"""
+    places = range(1, len(labelled[0].top) + 1)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", *(name for place in places for name in (f"label_{place}", f"score_{place}"))])
+    for path, top in labelled:
+        writer.writerow([path, *(value for word, score in top for value in (word, f"{score:.4f}"))])
+    return text.getvalue()
+
+
+def as_json(labelled: Sequence[Labelled]) -> str:
+    """A list of `{"path": …, "top": [{"label": …, "score": …}, …]}`."""
+    rows = [
+        {"path": str(path), "top": [{"label": word, "score": round(score, 4)} for word, score in top]}
+        for path, top in labelled
+    ]
+    return json.dumps(rows, indent=2)
+
+
+def write(out: Path, labelled: Sequence[Labelled]) -> None:
+    """Write `.csv` or `.json`, whole or not at all."""
+    write_text(out, as_csv(labelled) if out.suffix == ".csv" else as_json(labelled) + "\n")
+
+
+def show(labelled: Sequence[Labelled]) -> None:
+    """Print a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("file")
+    for place in range(1, len(labelled[0].top) + 1):
+        table.add_column(f"{place}.")
+        table.add_column("score", justify="right")
+    for path, top in labelled:
+        table.add_row(str(path), *(text for word, score in top for text in (word, f"{score:.3f}")))
+    Console().print(table)
+
+
+def _draw(out: Path, path: Path, samples: np.ndarray, scores: Sequence[tuple[str, float]], sample_rate: int) -> None:
+    from kws_experiments.figures import save
+    from kws_experiments.label_figure import labelled_clip
+
+    save(labelled_clip(path.name, samples, scores, sample_rate), out)

@@ -1,0 +1,153 @@
+"""`kws stream`, `kws make-stream` and `kws evaluate-stream`: listening to long audio, and how well it works."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kws_data.errors import KwsError
+
+if TYPE_CHECKING:
+    from kws_experiments.streaming.listener import Detection, Listener
+    from kws_experiments.streaming.recognize import RecognizerSettings
+
+Model = Annotated[Path, typer.Argument(help="the folder of a finished run, or of an export")]
+HopMs = Annotated[float, typer.Option(help="from window to window; a multiple of the front end's step saves most work")]
+AverageWindowMs = Annotated[float, typer.Option(help="scores of so long are averaged")]
+Threshold = Annotated[float, typer.Option(help="an averaged score above it is a detection")]
+SuppressionMs = Annotated[float, typer.Option(help="no other detection for so long after one")]
+MinimumCount = Annotated[int, typer.Option(help="averages of fewer windows count for nothing")]
+
+
+def stream(
+    model: Model,
+    audio: Annotated[Path | None, typer.Argument(help="a WAV, FLAC, Ogg or MP3 file of any length")] = None,
+    microphone: Annotated[bool, typer.Option("--microphone", help="listen to it until Ctrl-C")] = False,
+    device: Annotated[str | None, typer.Option(help="of the microphone: a number, or part of its name")] = None,
+    hop_ms: HopMs = 40.0,
+    average_window_ms: AverageWindowMs = 500.0,
+    threshold: Threshold = 0.7,
+    suppression_ms: SuppressionMs = 500.0,
+    minimum_count: MinimumCount = 4,
+    unknown: Annotated[bool, typer.Option("--unknown", help="tell _unknown_ as well")] = False,
+    json_lines: Annotated[bool, typer.Option("--json", help="print a JSON object a line")] = False,
+    labels: Annotated[Path | None, typer.Option(help="also write an Audacity label track to this file")] = None,
+) -> None:
+    """Find words in long audio: print the time, word and score of each as soon as it is heard.
+
+    The time is that of the end of the window with which the word was decided, from the beginning of the audio.
+    """
+    settings = _settings(average_window_ms, threshold, suppression_ms, minimum_count)
+    if (audio is None) != microphone:
+        raise KwsError("give one audio file, or --microphone")
+    if audio is not None:
+        from kws_experiments.streaming.audio_file import check_file
+
+        check_file(audio)
+    from kws_experiments.streaming.label_track import write_label_track
+    from kws_experiments.streaming.listener import open_listener
+
+    listener = open_listener(model, settings, hop_ms=hop_ms, unknown=unknown)
+    heard = _from_microphone(listener, device) if audio is None else _from_file(listener, audio)
+    found = []
+    for detection in heard:
+        found.append(detection)
+        if json_lines:
+            print(json.dumps(detection._asdict() | {"score": round(detection.score, 4)}), flush=True)
+        else:
+            print(f"{detection.time_ms / 1000:10.2f} s  {detection.word:<12} {detection.score:.3f}", flush=True)
+    if labels is not None:
+        write_label_track(labels, [(found.time_ms, found.time_ms, found.word) for found in found])
+
+
+def _settings(
+    average_window_ms: float, threshold: float, suppression_ms: float, minimum_count: int
+) -> RecognizerSettings:
+    from kws_experiments.streaming.recognize import RecognizerSettings
+
+    try:
+        return RecognizerSettings(average_window_ms, threshold, suppression_ms, minimum_count)
+    except ValueError as error:
+        name, _, rest = str(error).partition(" ")
+        option = {"detection_threshold": "threshold"}.get(name, name).replace("_", "-")
+        raise KwsError(f"--{option} {rest}") from error
+
+
+def _from_file(listener: Listener, audio: Path) -> Iterator[Detection]:
+    from kws_experiments.streaming.audio_file import file_blocks
+
+    began, samples = time.perf_counter(), 0
+    for block in file_blocks(audio, listener.sample_rate):
+        samples += len(block)
+        yield from listener.feed(block)
+    yield from listener.finish()
+    seconds, taken = samples / listener.sample_rate, time.perf_counter() - began
+    if seconds:
+        print(f"{seconds:.1f} s of audio in {taken:.1f} s: real-time factor {taken / seconds:.3f}", file=sys.stderr)
+
+
+def _from_microphone(listener: Listener, device: str | None) -> Iterator[Detection]:
+    from kws_experiments.streaming.microphone import microphone_blocks
+
+    number = int(device) if device is not None and device.isdigit() else device
+    print("listening; Ctrl-C ends", file=sys.stderr)
+    try:
+        for block in microphone_blocks(listener.sample_rate, listener.windows.hop_samples, number):
+            yield from listener.feed(block)
+    except KeyboardInterrupt:
+        yield from listener.finish()
+
+
+def make_stream(
+    source: Annotated[
+        list[str], typer.Argument(help="the folder of a run, or overrides as train.py takes them: dataset=… split=…")
+    ],
+    out: Annotated[Path, typer.Option(help="the folder to make, or an older stream")],
+    minutes: Annotated[float, typer.Option(help="length")] = 30.0,
+    snr_db: Annotated[str, typer.Option(help="speech above noise in dB: a number, or LOW,HIGH")] = "15",
+    gap_ms: Annotated[str, typer.Option(help="from clip to clip: a number, or LOW,HIGH")] = "1000,3000",
+    unknown_percentage: Annotated[float, typer.Option(help="words that are none of the task's, of all words")] = 30.0,
+    seed: Annotated[int, typer.Option(help="another seed, another stream")] = 0,
+) -> None:
+    """Make a long recording to test on: test clips over background noise, with a table of what is said when."""
+    from kws_experiments.streaming.make_stream import StreamSettings, parse_range, write_stream
+
+    try:
+        settings = StreamSettings(
+            minutes=minutes,
+            snr_db=parse_range("snr_db", snr_db),
+            gap_ms=parse_range("gap_ms", gap_ms),
+            unknown_percentage=unknown_percentage,
+            seed=seed,
+        )
+    except ValueError as error:
+        name, _, rest = str(error).partition(" ")
+        raise KwsError(f"--{name.replace('_', '-')} {rest}") from error
+    summary = write_stream(source, out, settings)
+    print(f"{summary}: {out}")
+
+
+def evaluate_stream(
+    model: Model,
+    recording: Annotated[Path, typer.Argument(help="a folder that kws make-stream made, or one with the same files")],
+    hop_ms: HopMs = 40.0,
+    average_window_ms: AverageWindowMs = 500.0,
+    threshold: Threshold = 0.7,
+    suppression_ms: SuppressionMs = 500.0,
+    minimum_count: MinimumCount = 4,
+    tolerance_ms: Annotated[float, typer.Option(help="a detection may be so long before a word or after it")] = 750.0,
+    out: Annotated[Path | None, typer.Option(help="the folder to write; default: RUN/streams/<its name>")] = None,
+) -> None:
+    """Hold detections against what was said: misses, false accepts an hour, latency; over all thresholds."""
+    settings = _settings(average_window_ms, threshold, suppression_ms, minimum_count)
+    from kws_experiments.streaming.evaluate_stream import evaluate, show
+
+    result, folder = evaluate(model, recording, settings, hop_ms=hop_ms, tolerance_ms=tolerance_ms, out=out)
+    show(result)
+    print(folder)

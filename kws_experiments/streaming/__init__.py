@@ -1,0 +1,1 @@
+"""Listening to long audio: windows that slide over it, detections, and how good they are."""

@@ -1,0 +1,93 @@
+"""From samples, as they come, to detections: the part of `kws stream` that other programs can use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from kws_data.catalog import SILENCE, UNKNOWN
+from kws_experiments.streaming.recognize import Recognizer, RecognizerSettings
+from kws_experiments.streaming.windows import Scored, WindowScorer, open_windows
+
+HOP_MS = 40.0  # a whole number of frame steps of every front end here (8, 10 and 20 ms)
+
+
+class Detection(NamedTuple):
+    """A word heard.
+
+    Attributes:
+        time_ms: from the stream's start to the end of the window with which it was decided; no later sample was needed.
+        word: a label.
+        score: averaged over the last windows, from 0 to 1.
+    """
+
+    time_ms: int
+    word: str
+    score: float
+
+
+class Listener:
+    """Takes chunks of samples of any length and yields what they let it detect, for example:
+
+        listener = open_listener(Path("runs/train/0123456789ab"))
+        for chunk in microphone:  # [samples] float32 at listener.sample_rate
+            for detection in listener.feed(chunk):
+                print(detection.word)
+
+    Args:
+        windows: scores the windows; a listener needs one of its own.
+        settings: see RecognizerSettings.
+        unknown: whether `_unknown_` is told like a word; silence never is.
+    """
+
+    def __init__(
+        self, windows: WindowScorer, settings: RecognizerSettings | None = None, *, unknown: bool = False
+    ) -> None:
+        self.windows = windows
+        self.recognizer = Recognizer(windows.labels, settings or RecognizerSettings())
+        self._passed_over = {SILENCE} if unknown else {SILENCE, UNKNOWN}
+        self._heard = 0  # samples
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the samples, in Hz."""
+        return self.windows.sample_rate
+
+    def feed(self, samples: np.ndarray) -> list[Detection]:
+        """Take in the next samples, [n] float32 in [-1, 1].
+
+        Raises:
+            KwsError: a sample isn't finite, or `samples` has other axes.
+        """
+        scored = self.windows.feed(samples)
+        self._heard += len(samples)
+        return list(self._detections(scored))
+
+    def finish(self) -> list[Detection]:
+        """What is heard at the stream's end, as if silence followed for as long as scores are averaged.
+
+        A stream shorter than one window is filled up to it first.
+        """
+        average = round(self.recognizer.settings.average_window_ms * self.sample_rate / 1000)
+        return self.feed(np.zeros(max(0, self.windows.clip_samples - self._heard) + average, np.float32))
+
+    def _detections(self, scored: Scored) -> Iterator[Detection]:
+        for end, scores in zip(scored.ends.tolist(), scored.scores, strict=True):
+            time_ms = round(1000 * end / self.sample_rate)
+            heard = self.recognizer.process(time_ms, scores)
+            if heard.is_new and heard.label not in self._passed_over:
+                yield Detection(time_ms, heard.label, heard.score)
+
+
+def open_listener(
+    path: Path, settings: RecognizerSettings | None = None, *, hop_ms: float = HOP_MS, unknown: bool = False
+) -> Listener:
+    """A listener with the model of a run's folder or an export.
+
+    Raises:
+        KwsError: there is no model, or the hop isn't possible.
+    """
+    return Listener(open_windows(path, hop_ms), settings, unknown=unknown)

@@ -1,0 +1,45 @@
+"""The picture of a model that listened to a long recording."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from kws_experiments.figures import plt
+
+
+def stream_figure(curve: pd.DataFrame, result: dict[str, Any], latency_ms: np.ndarray) -> Figure:
+    """Misses against false accepts an hour, both by threshold, and how late words are detected.
+
+    Args:
+        curve: see `threshold_curve`.
+        result: the metrics at the chosen threshold.
+        latency_ms: [correct detections], from the words' ends.
+    """
+    figure, (against, by_threshold, late) = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
+    chosen = f"threshold {result['detection_threshold']:g}"
+    false_accepts, missed = curve["false_accepts_per_hour"], 100 * curve["miss_rate"]
+    against.plot(false_accepts, missed, ".-")
+    against.plot(result["false_accepts_per_hour"], 100 * result["miss_rate"], "o", color="tab:red", label=chosen)
+    against.set_xscale("symlog", linthresh=1)
+    against.set(xlabel="false accepts an hour", ylabel="missed (%)", title="Misses against false accepts")
+    against.set(xlim=(0, None), ylim=(0, 100))
+    against.legend()
+
+    by_threshold.plot(curve["threshold"], missed, color="tab:blue")
+    by_threshold.set(xlabel="threshold", ylim=(0, 100), title="By threshold")
+    by_threshold.set_ylabel("missed (%)", color="tab:blue")
+    by_threshold.axvline(result["detection_threshold"], color="0.6", linestyle=":")
+    other = by_threshold.twinx()
+    other.plot(curve["threshold"], false_accepts, color="tab:orange")
+    other.set_ylabel("false accepts an hour", color="tab:orange")
+    other.set_ylim(bottom=0)
+
+    late.hist(latency_ms, bins=30, color="0.4")
+    late.set(xlabel="ms from the word's end to its detection", ylabel="words", title=f"Latency, {chosen}")
+    for axis in (against, by_threshold):
+        axis.grid(alpha=0.3)
+    return figure

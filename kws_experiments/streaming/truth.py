@@ -1,0 +1,45 @@
+"""What is said when in a long recording: `truth.csv`, a row a word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from kws_data.errors import KwsError
+
+AUDIO, TRUTH, TRACK, FACTS = "stream.wav", "truth.csv", "labels.txt", "stream.json"
+
+
+def read_truth(path: Path) -> pd.DataFrame:
+    """Rows with `time_ms` and `end_ms` (floats, the word's beginning and end) and `word`, in the order of time.
+
+    The file needs `time_ms` and `word`; without `end_ms` a word ends where it begins. Other columns are passed over.
+
+    Raises:
+        KwsError: naming the file and the row.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise KwsError(f"'{path}' can't be read: {reason}; it must be CSV with columns time_ms and word") from error
+    for column in ("time_ms", "word"):
+        if column not in table:
+            raise KwsError(f"'{path}' has no column {column}; it has {', '.join(table.columns)}")
+    if table.empty:
+        raise KwsError(f"'{path}' holds no word")
+    if "end_ms" not in table:
+        table["end_ms"] = table["time_ms"]
+    for column in ("time_ms", "end_ms"):
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        wrong = np.flatnonzero(~np.isfinite(numbers) | (numbers < 0))
+        if len(wrong):
+            value = table[column].iloc[wrong[0]]
+            raise KwsError(f"'{path}' row {wrong[0] + 2}: {column} must be a number of milliseconds, got '{value}'")
+        table[column] = numbers.astype(float)
+    wrong = np.flatnonzero((table["end_ms"] < table["time_ms"]) | (table["word"] == ""))
+    if len(wrong):
+        raise KwsError(f"'{path}' row {wrong[0] + 2}: needs a word, and end_ms not before time_ms")
+    return table[["time_ms", "end_ms", "word"]].sort_values("time_ms", kind="stable", ignore_index=True)
