@@ -63,7 +63,8 @@ def run(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         small = [override for override in SMALL if not override.startswith(("model.", "trainer.batch"))]
         train(folder, "dataset=folder", f"dataset.path={real_data}", "split=lists", *small, "features.normalise=true",
               f"task.words=[{','.join(WORDS)}]", "model.filters=24", "task.unknown_percentage=60",
-              "trainer.epochs=18", "trainer.batch_size=32", "optimizer.learning_rate=0.005", "augment=original")  # fmt: skip
+              "trainer.epochs=18", "trainer.batch_size=32", "optimizer.learning_rate=0.005",
+              "augment=original")  # fmt: skip
     return only_run(folder)
 
 
