@@ -1,10 +1,10 @@
 """Exports on disk: what stands in their folder, and reading a trained run in whatever format it is.
 
-    RUN/exports/<format>-<quantize>/
-        the model in one file or two, or in the folder `saved_model`
-        labels.txt           class names, one a line, in the order of the scores
-        export.json          everything else there is to know, as `Artifact` has it
-        predictions.parquet  what the original and the exported files say of each test clip
+RUN/exports/<format>-<quantize>/
+    the model in one file or two, or in the folder `saved_model`
+    labels.txt           class names, one a line, in the order of the scores
+    export.json          everything else there is to know, as `Artifact` has it
+    predictions.parquet  what the original and the exported files say of each test clip
 """
 
 from __future__ import annotations
@@ -67,6 +67,11 @@ class ModelFile:
     check: dict[str, Any] = field(default_factory=dict)
 
 
+def model_file(fields: dict[str, Any]) -> ModelFile:
+    """A ModelFile of its fields as JSON has them."""
+    return ModelFile(**fields | {"input": Port(**fields["input"]), "output": Port(**fields["output"])})
+
+
 @dataclass(frozen=True)
 class Artifact:
     """What export.json says.
@@ -127,10 +132,7 @@ def read_artifact(folder: Path) -> Artifact:
         content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         schema = content.pop("schema_version")
         if schema == SCHEMA_VERSION:
-            files = [
-                ModelFile(**file | {"input": Port(**file["input"]), "output": Port(**file["output"])})
-                for file in content.pop("files")
-            ]
+            files = [model_file(fields) for fields in content.pop("files")]
             artifact = Artifact(**content, files=files)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise KwsError(f"'{folder / RECORD}' is missing or damaged: export the run again") from error

@@ -74,7 +74,7 @@ def c_header(
 
 def c_string(text: str) -> str:
     """A C string literal: UTF-8, all but plain characters as octal escapes."""
-    plain = {byte for byte in range(0x20, 0x7F)} - set(b'"\\?')
+    plain = set(range(0x20, 0x7F)) - set(b'"\\?')
     return '"' + "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in text.encode()) + '"'
 
 

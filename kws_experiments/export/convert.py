@@ -19,7 +19,6 @@ import numpy as np
 
 from kws_data.errors import KwsError
 from kws_experiments import tensorflow_setup
-from kws_experiments.export.artifact import ModelFile, Port
 
 
 def convert_in_child(
@@ -38,7 +37,7 @@ def convert_in_child(
         calibration: [clips, samples] float32 waveforms of training clips, for int8.
 
     Returns:
-        `files` (a list of ModelFile), `notes`, `front_end`, `versions` and `requires`, as Artifact has them.
+        `files`, `notes`, `front_end`, `versions` and `requires`, as export.json has them.
 
     Raises:
         KwsError: the conversion failed, or the converter ended the process.
@@ -61,10 +60,6 @@ def convert_in_child(
     result = json.loads(answer.read_text())
     if "error" in result:
         raise KwsError(f"{what}: {result['error']}")
-    result["files"] = [
-        ModelFile(**file | {"input": Port(**file["input"]), "output": Port(**file["output"])})
-        for file in result["files"]
-    ]
     return result
 
 

@@ -15,7 +15,7 @@ from kws_data.atomic import lock_for, remove_leftovers, replace_dir
 from kws_data.errors import KwsError
 from kws_data.splits import TESTING, VALIDATION
 from kws_experiments import tensorflow_setup
-from kws_experiments.export.artifact import Artifact, content_hash, run_facts
+from kws_experiments.export.artifact import Artifact, content_hash, model_file, run_facts
 from kws_experiments.folder import RunFolder, write_text
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def export_run(
                     run, temporary, scratch, format=format, quantize=quantize, clip_samples=clip_samples,
                     calibration=calibration,
                 )  # fmt: skip
-                artifact = _described(folder, config, clip_samples, format, quantize, converted, temporary)
+                artifact = described(folder, config, clip_samples, format, quantize, converted, temporary)
                 if check:
                     assert source is not None
                     artifact = _checked(artifact, temporary, run, source, config)
@@ -143,16 +143,16 @@ def _clips(folder: RunFolder, config: dict[str, Any], clip_samples: int | None) 
     )
 
 
-def _described(
+def described(
     folder: RunFolder, config: dict[str, Any], clip_samples: int | None, format: str, quantize: str,
     converted: dict[str, Any], out: Path,
 ) -> Artifact:  # fmt: skip
     """What the conversion made, before it is checked."""
     record = folder.read_record() or {}
     files = []
-    for file in converted["files"]:
-        size, sha256 = content_hash(out / file.file)
-        files.append(dataclasses.replace(file, bytes=size, sha256=sha256))
+    for fields in converted["files"]:
+        size, sha256 = content_hash(out / fields["file"])
+        files.append(model_file(fields | {"bytes": size, "sha256": sha256}))
     return Artifact(
         format=format,
         quantize=quantize,
@@ -213,8 +213,7 @@ def _write_headers(artifact: Artifact, out: Path) -> None:
     for file in artifact.files:
         if artifact.format == "tflite" and file.takes == "features" and artifact.quantize in _HEADERS:
             about = [
-                f"{file.file} of run {artifact.run['name']} {artifact.run['fingerprint']}, quantize {artifact.quantize}:"
-                " features in, scores out.",
+                f"{file.file} of run {artifact.run['name']} {artifact.run['fingerprint']}: features in, scores out.",
                 "The front end's parameters are in export.json beside it.",
                 f"Trained on data of licence: {artifact.data_licence or 'not stated'}",
             ]
