@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 FAMILIES = {
     "bc_resnet": ["model=bc_resnet_1"],
     "cnn4": ["model=cnn4", "features=log_spectrogram", "model.filters=[4,4,8,8]"],
-    "conv": ["model=conv", "features=mfcc", "model.filters=[8,8]"],
+    "conv": ["model=conv", "features=mfcc"],
     "low_latency_conv": ["model=low_latency_conv", "features=mfcc"],
     "low_latency_svdf": ["model=low_latency_svdf", "features=mfcc", "model.units=64"],
     "ds_cnn": ["model=ds_cnn_s", "features=mfcc_hello_edge"],
@@ -33,6 +33,9 @@ FAMILIES = {
     "tiny_conv": ["model=tiny_conv", "features=log_mel", "features.normalise=true"],
     "tiny_embedding_conv": ["model=tiny_embedding_conv", "features=log_mel"],
 }
+
+# of the drawn weights, for networks whose scores would hardly differ from clip to clip
+GAINS = {"low_latency_conv": 4, "low_latency_svdf": 4, "tiny_conv": 4, "tiny_embedding_conv": 4}
 
 
 def exported(run: Path, format: str, quantize: str = "none", clip_samples: int | None = None) -> tuple[Path, Artifact]:
@@ -54,7 +57,7 @@ def exported(run: Path, format: str, quantize: str = "none", clip_samples: int |
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_scores_as_the_original(family: str, tmp_path: Path) -> None:
-    run = untrained_run(tmp_path / "run", *FAMILIES[family])
+    run = untrained_run(tmp_path / "run", *FAMILIES[family], gain=GAINS.get(family, 1.5))
     original = load_run(run)
     waveforms = some_waveforms(samples=original.clip_samples or 16000)
     expected = original.scores(waveforms)
@@ -79,3 +82,77 @@ def test_every_family_scores_as_the_original(family: str, tmp_path: Path) -> Non
 def test_every_model_belongs_to_a_family_above() -> None:
     for path in (ROOT / "conf" / "model").glob("*.yaml"):
         assert any(path.stem.startswith(family) for family in FAMILIES), path.stem
+
+
+SMALL = ["model=ds_cnn_s", "model.filters=16", "model.num_blocks=2", "features=log_mel_20ms"]
+
+
+@pytest.mark.parametrize(("format", "quantize"), [("tflite", "float16"), ("tflite", "dynamic"), ("onnx", "dynamic")])
+def test_smaller_weights_change_little(format: str, quantize: str, tmp_path: Path) -> None:
+    run = untrained_run(tmp_path / "run", *SMALL, "model.filters=64")
+    waveforms = some_waveforms()
+    expected = load_run(run).scores(waveforms)
+    _, whole = exported(run, format)
+    out, artifact = exported(run, format, quantize)
+    assert artifact.files[-1].bytes < 0.8 * whole.files[-1].bytes
+    for file in artifact.files:
+        scores = load_export(out, artifact, file).scores(waveforms)
+        np.testing.assert_allclose(scores, expected, atol=0.002 if quantize == "float16" else 0.05)
+        assert not np.array_equal(scores, expected)
+
+
+@pytest.mark.parametrize("quantize", ["float16", "dynamic", "int8"])
+def test_the_front_end_inside_stays_in_float(quantize: str, tmp_path: Path) -> None:
+    """Quantized along with the network, the quietest clips would lose all that is in them."""
+    run = untrained_run(tmp_path / "run", *SMALL)
+    out, artifact = exported(run, "tflite", quantize)
+    whole, network = (load_export(out, artifact, file) for file in artifact.files)
+    waveforms = some_waveforms(40) * np.logspace(0, -3, 40, dtype=np.float32)[:, np.newaxis]
+    np.testing.assert_allclose(whole.scores(waveforms), network.scores(waveforms), atol=0.02)
+
+
+def test_a_front_end_that_cannot_be_converted_stays_outside_and_is_named(tmp_path: Path) -> None:
+    run = untrained_run(tmp_path / "run", *SMALL, "features=micro", "features.normalise=true")
+    waveforms = some_waveforms()
+    expected = load_run(run).scores(waveforms)
+    for format, name in (("tflite", "network.tflite"), ("onnx", "network.onnx")):
+        out, artifact = exported(run, format)
+        (file,) = artifact.files
+        assert (file.file, file.takes) == (name, "features")
+        assert (
+            f"the front end (MicroFrontend) can't be converted to {artifact.notes[0].split(' to ')[1][:4]}"
+            in artifact.notes[0]
+        )
+        assert f"so that {name} takes features" in artifact.notes[0]
+        np.testing.assert_allclose(load_export(out, artifact, file).scores(waveforms), expected, atol=2e-5)
+    out, artifact = exported(run, "saved_model")
+    assert artifact.requires == "tensorflow.lite.experimental.microfrontend.python.ops.audio_microfrontend_op"
+    assert artifact.requires in artifact.notes[0]
+    np.testing.assert_allclose(load_export(out, artifact, artifact.files[0]).scores(waveforms), expected, atol=1e-6)
+
+
+def test_a_run_that_keeps_lengths(tmp_path: Path) -> None:
+    run = untrained_run(tmp_path / "run", *SMALL, "clip_ms=null")
+    out, artifact = exported(run, "tflite", clip_samples=12000)
+    waveforms = some_waveforms(4, 12000)
+    for file in artifact.files:
+        scores = load_export(out, artifact, file).scores(waveforms)
+        np.testing.assert_allclose(scores, load_run(run, 12000).scores(waveforms), atol=2e-5)
+    request = {"run": str(run), "out": str(run), "format": "saved_model", "quantize": "none", "calibration": None}
+    result = convert(request | {"clip_samples": None})
+    config = RunFolder(run).read_config()
+    artifact = described(RunFolder(run), config, None, "saved_model", "none", result, run)
+    assert artifact.clip_samples is None
+    scorer = load_export(run, artifact, artifact.files[0])
+    for samples in (1, 3000, 12000):
+        expected = load_run(run).scores(waveforms[:, :samples])
+        np.testing.assert_allclose(scorer.scores(waveforms[:, :samples]), expected, atol=1e-6)
+
+
+def test_half_precision_is_exported_in_single(tmp_path: Path) -> None:
+    run = untrained_run(tmp_path / "run", *SMALL, "trainer.precision=mixed_bfloat16")
+    out, artifact = exported(run, "tflite")
+    waveforms = some_waveforms()
+    scores = load_export(out, artifact, artifact.files[1]).scores(waveforms)
+    np.testing.assert_allclose(scores, load_run(run).scores(waveforms), atol=0.03)
+    assert "CAST" not in artifact.files[1].operators

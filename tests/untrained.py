@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -17,7 +16,7 @@ from kws_experiments.saved_model import save_model
 LABELS = ["_silence_", "_unknown_", "yes", "no"]
 
 
-def untrained_run(path: Path, *overrides: str, seed: int = 0) -> Path:
+def untrained_run(path: Path, *overrides: str, gain: float = 1.5, seed: int = 0) -> Path:
     """A finished run's folder, its network of such weights that the scores differ from clip to clip."""
     config = compose(["dataset=folder", "dataset.path=/nowhere", "split=speaker", *overrides])
     parts = build_parts(config)
@@ -26,7 +25,7 @@ def untrained_run(path: Path, *overrides: str, seed: int = 0) -> Path:
     generator = np.random.default_rng(seed)
     for weight in network.trainable_variables:
         if len(weight.shape) > 1:
-            weight.assign(1.5 * weight.numpy())
+            weight.assign(gain * weight.numpy())
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.moving_variance.assign(generator.uniform(0.5, 2, layer.moving_variance.shape))
@@ -34,17 +33,13 @@ def untrained_run(path: Path, *overrides: str, seed: int = 0) -> Path:
         parts.features.build()
         parts.features.mean.assign(generator.normal(-5, 2, parts.features.mean.shape))
         parts.features.variance.assign(generator.uniform(4, 9, parts.features.variance.shape))
-    return write_run(path, config, parts.features, network, parts.clip_samples)
-
-
-def write_run(path: Path, config: dict[str, Any], features: Any, network: keras.Model, clip_samples: int | None) -> Path:
     folder = RunFolder(path)
     path.mkdir(parents=True)
     folder.write_config(config)
     folder.write_record(status="done", fingerprint="0123456789ab", data_fingerprint="ba9876543210", data_licence="CC0")
     write_text(folder.labels, "\n".join(LABELS) + "\n")
     write_text(folder.thresholds, json.dumps({"thresholds": {"yes": 0.5, "no": 0.75}}))
-    save_model(folder.model, features, network, clip_samples)
+    save_model(folder.model, parts.features, network, parts.clip_samples)
     return path
 
 

@@ -167,7 +167,7 @@ def content_hash(path: Path) -> tuple[int, str]:
     Raises:
         OSError: it is not there.
     """
-    if path.is_file():
+    if not path.is_dir():
         content = path.read_bytes()
         return len(content), hashlib.sha256(content).hexdigest()
     total, digest = 0, hashlib.sha256()

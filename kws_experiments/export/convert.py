@@ -69,8 +69,8 @@ def _last_words(done: subprocess.CompletedProcess[str]) -> str:
     if done.returncode < 0:
         status = f"signal {signal.Signals(-done.returncode).name}"
     lines = [" ".join(line.split()) for line in done.stderr.splitlines() if line.strip()]
-    telling = [line for line in lines if "error" in line.lower()] or lines
-    return f"the converter ended with {status}" + (f": {telling[-1][:300]}" if telling else "")
+    telling = [line for line in lines if "ERROR:" in line] or lines[-1:]  # LLVM's, before the trace of the abort
+    return f"the converter ended with {status}" + (f": {telling[0][:300]}" if telling else "")
 
 
 def convert(request: dict[str, Any]) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def convert(request: dict[str, Any]) -> dict[str, Any]:
 
     run, out, clip_samples = Path(request["run"]), Path(request["out"]), request["clip_samples"]
     config = RunFolder(run).read_config()
-    trained = load_trained(run, unrolled=request["format"] != "saved_model")
+    trained = load_trained(run, unrolled=request["format"] == "tflite")
     writer = importlib.import_module(f"kws_experiments.export.to_{request['format']}")
     arguments: dict[str, Any] = {"clip_samples": clip_samples}
     if request["format"] == "saved_model":

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import tensorflow as tf
 import tf2onnx
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 from tf2onnx.utils import make_name
 
 from kws_experiments.export.artifact import ModelFile, Port
@@ -66,9 +67,14 @@ def write(trained: Trained, out: Path, *, clip_samples: int, quantize: str) -> t
 def _converted(function: Callable[[Any], Any], shape: list[int | None], name: str) -> onnx.ModelProto:
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
     spec = tf.TensorSpec(shape, tf.float32, name=name)
-    model, _ = tf2onnx.convert.from_function(
-        tf.function(lambda inputs: {"scores": function(inputs)}, input_signature=[spec]),
-        input_signature=[spec],
+    # frozen first: tf2onnx's own freezing takes tensors that a layer holds, such as Normalization's, for inputs
+    frozen = convert_variables_to_constants_v2(tf.function(function).get_concrete_function(spec))
+    (source,), (result,) = frozen.inputs, frozen.outputs
+    model, _ = tf2onnx.convert.from_graph_def(
+        frozen.graph.as_graph_def(),
+        input_names=[source.name],
+        output_names=[result.name],
+        tensors_to_rename={source.name: name, result.name: "scores"},
         opset=OPSET,
         custom_op_handlers={"RFFT": (_rfft, []), "Real": (_real, []), "Imag": (_imaginary, [])},
     )
