@@ -47,6 +47,9 @@ INT8 = ModelFile(
 )
 
 
+FRONT_END = {"config": {"_target_": "kws_data.features.log_mel.LogMel"}}
+
+
 class Loudness(Scorer):
     """Scores that tell what came in."""
 
@@ -61,7 +64,7 @@ def artifact(folder: Path, content: bytes = b"model") -> Artifact:
     size, sha256 = content_hash(folder / INT8.file)
     written = Artifact(
         format="tflite", quantize="int8", run={"name": "train", "fingerprint": "0123456789ab"}, labels=LABELS,
-        sample_rate=SAMPLE_RATE, clip_samples=SAMPLE_RATE, front_end={"config": {"_target_": "kws_data.features.log_mel.LogMel"}}, thresholds={"yes": 0.5, "no": 0.7},
+        sample_rate=SAMPLE_RATE, clip_samples=SAMPLE_RATE, front_end=FRONT_END, thresholds={"yes": 0.5, "no": 0.7},
         thresholds_from="", data_licence=None, data_citation=None, versions={}, notes=[],
         files=[dataclasses.replace(INT8, bytes=size, sha256=sha256)],
     )  # fmt: skip

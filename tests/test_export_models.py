@@ -34,9 +34,6 @@ FAMILIES = {
     "tiny_embedding_conv": ["model=tiny_embedding_conv", "features=log_mel"],
 }
 
-# of the drawn weights, for networks whose scores would hardly differ from clip to clip
-GAINS = {"low_latency_conv": 4, "low_latency_svdf": 4, "tiny_conv": 4, "tiny_embedding_conv": 4}
-
 
 def exported(run: Path, format: str, quantize: str = "none", clip_samples: int | None = None) -> tuple[Path, Artifact]:
     """`kws export` without its child process and without data."""
@@ -48,7 +45,7 @@ def exported(run: Path, format: str, quantize: str = "none", clip_samples: int |
     request = {"run": str(run), "out": str(out), "format": format, "quantize": quantize, "calibration": None}
     if quantize == "int8":
         request["calibration"] = str(run / "calibration.npy")
-        np.save(run / "calibration.npy", some_waveforms(60, clip_samples))
+        np.save(run / "calibration.npy", some_waveforms(30, clip_samples))
     result = convert(request | {"clip_samples": clip_samples})
     artifact = described(folder, config, clip_samples, format, quantize, result, out)
     artifact.write(out)
@@ -57,11 +54,11 @@ def exported(run: Path, format: str, quantize: str = "none", clip_samples: int |
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_scores_as_the_original(family: str, tmp_path: Path) -> None:
-    run = untrained_run(tmp_path / "run", *FAMILIES[family], gain=GAINS.get(family, 1.5))
+    run = untrained_run(tmp_path / "run", *FAMILIES[family])
     original = load_run(run)
     waveforms = some_waveforms(samples=original.clip_samples or 16000)
     expected = original.scores(waveforms)
-    assert np.ptp(expected, axis=0).max() > 0.01, "the clips' scores are to differ"
+    assert np.ptp(expected, axis=0).max() > 0.3, "the clips' scores are to differ"
 
     for format, names in (("tflite", ["model.tflite", "network.tflite"]), ("onnx", ["model.onnx"])):
         out, artifact = exported(run, format)

@@ -11,7 +11,7 @@ HEADINGS = ("model", "takes", "accuracy", "as the original", "size", "ms a clip"
 
 def rows(artifact: Artifact) -> list[tuple[str, ...]]:
     """A row for the original and one for each exported file, as text; figures of unchecked files are dashes."""
-    table = []
+    table: list[tuple[str, ...]] = []
     checked = [file.check for file in artifact.files if file.check]
     if checked:
         own = checked[0]["original"]

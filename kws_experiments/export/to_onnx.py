@@ -60,15 +60,16 @@ def write(trained: Trained, out: Path, *, clip_samples: int, quantize: str) -> t
     else:
         onnx.save(model, out / name)
     operators = sorted({node.op_type for node in onnx.load(out / name).graph.node})
-    ports = Port(takes, [-1, *shape], "float32"), Port("scores", [-1, len(trained.labels)], "float32")
-    return [ModelFile(name, takes, *ports, operators=operators)], notes
+    source, scores = Port(takes, [-1, *shape], "float32"), Port("scores", [-1, len(trained.labels)], "float32")
+    return [ModelFile(name, takes, source, scores, operators=operators)], notes
 
 
 def _converted(function: Callable[[Any], Any], shape: list[int | None], name: str) -> onnx.ModelProto:
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
     spec = tf.TensorSpec(shape, tf.float32, name=name)
     # frozen first: tf2onnx's own freezing takes tensors that a layer holds, such as Normalization's, for inputs
-    frozen = convert_variables_to_constants_v2(tf.function(function).get_concrete_function(spec))
+    traced = tf.function(function).get_concrete_function(spec)
+    frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False)
     (source,), (result,) = frozen.inputs, frozen.outputs
     model, _ = tf2onnx.convert.from_graph_def(
         frozen.graph.as_graph_def(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,9 +75,11 @@ def _described(path: Path, takes: str) -> ModelFile:
     for name, details in ((takes, interpreter.get_input_details()), ("scores", interpreter.get_output_details())):
         scale, zero_point = details[0]["quantization"]
         dtype = np.dtype(details[0]["dtype"]).name
-        quantization = {} if dtype == "float32" else {"scale": float(scale), "zero_point": int(zero_point)}
-        ports.append(Port(name, details[0]["shape"].tolist(), dtype, **quantization))
-    return ModelFile(path.name, takes, *ports, operators=tflite_graph.operators(path.read_bytes()))
+        port = Port(name, details[0]["shape"].tolist(), dtype)
+        if dtype != "float32":
+            port = dataclasses.replace(port, scale=float(scale), zero_point=int(zero_point))
+        ports.append(port)
+    return ModelFile(path.name, takes, ports[0], ports[1], operators=tflite_graph.operators(path.read_bytes()))
 
 
 def _first_line(error: Exception) -> str:
