@@ -11,6 +11,7 @@ import typer
 from kws_data.errors import KwsError
 from kws_experiments import (
     data_commands,
+    export_commands,
     label_commands,
     model_commands,
     run_commands,
@@ -22,6 +23,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(data_commands.app, name="data")
 app.command()(model_commands.models)
 app.command()(run_commands.evaluate)
+app.command()(export_commands.export)
 app.command()(label_commands.label)
 app.command()(stream_commands.stream)
 app.command()(stream_commands.make_stream)
