@@ -205,6 +205,24 @@ def test_evaluate_stream_agrees_with_stream_and_keeps_everything(kws, run: Path,
     assert (out / "metrics.json").read_bytes() == before
 
 
+def test_an_export_labels_and_listens_as_its_run(
+    kws, run: Path, recording: Path, real_data: Path, tmp_path: Path
+) -> None:
+    assert kws("export", run, "--format", "tflite", "--no-check").status == 0
+    export, files = run / "exports" / "tflite-none", sorted((real_data / "left").iterdir())[:5]
+    start = tmp_path / "start.wav"
+    samples, _ = soundfile.read(recording / "stream.wav", frames=15 * SAMPLE_RATE)
+    soundfile.write(start, samples, SAMPLE_RATE)
+
+    ours, theirs = (json.loads(kws("label", model, *files, "--json").out) for model in (run, export))
+    for one, other in zip(ours, theirs, strict=True):
+        assert one["top"][0]["label"] == other["top"][0]["label"]
+        assert one["top"][0]["score"] == pytest.approx(other["top"][0]["score"], abs=0.01)
+    ours, theirs = (kws("stream", model, start, "--threshold", 0.5).out.splitlines() for model in (run, export))
+    assert [line.split()[:3] for line in ours] == [line.split()[:3] for line in theirs]  # times and words
+    assert "--out: give a folder to write to" in kws("evaluate-stream", export, recording).error()
+
+
 def test_mistakes_are_one_line(kws, run: Path, recording: Path, tmp_path: Path) -> None:
     audio = recording / "stream.wav"
     cut = tmp_path / "cut.wav"
@@ -222,7 +240,7 @@ def test_mistakes_are_one_line(kws, run: Path, recording: Path, tmp_path: Path) 
         (("stream", run, nan), "nan.wav': holds samples that are not finite"),
         (("stream", run, tmp_path), "is a folder: give one audio file; kws label takes folders"),
         (("stream", run, tmp_path / "absent.wav"), "no such file"),
-        (("stream", tmp_path / "absent", audio), "absent': no such folder; give the folder of a finished run"),
+        (("stream", tmp_path / "absent", audio), "give the folder of a finished run or of an export"),
         (("stream", tmp_path, audio), "is missing or damaged: give the folder of a run"),
         (("stream", run), "give one audio file, or --microphone"),
         (("stream", run, audio, "--hop-ms", 0), "--hop-ms: must be from one sample"),
