@@ -17,6 +17,9 @@ BLOCK_S = 5
 def read_blocks(path: Path, sample_rate: int) -> Iterator[np.ndarray]:
     """Yield the file's samples in order: [samples] float32 in [-1, 1] at `sample_rate` Hz, some seconds each.
 
+    Of MP3 some samples where a piece begins can differ a little from those of the file read at once, since soundfile
+    seeks between reads and the decoder starts anew.
+
     Raises:
         UnreadableAudioError: no audio, cut short, or not finite; a defect that lies far in is told when it is reached.
     """

@@ -12,6 +12,7 @@ from kws_data.errors import KwsError
 from kws_experiments import (
     data_commands,
     demo_commands,
+    export_commands,
     label_commands,
     model_commands,
     run_commands,
@@ -27,6 +28,7 @@ app.command()(run_commands.evaluate)
 app.command()(run_commands.report)
 app.command()(run_commands.reproduce)
 app.command()(runs_commands.runs)
+app.command()(export_commands.export)
 app.command()(label_commands.label)
 app.command()(demo_commands.demo)
 app.command()(stream_commands.stream)

@@ -128,6 +128,11 @@ class RunFolder:
         return self.path / "reproductions"
 
     @property
+    def exports(self) -> Path:
+        """What `kws export` made: a folder for each format."""
+        return self.path / "exports"
+
+    @property
     def tensorboard(self) -> Path:
         """Event files."""
         return self.path / "tensorboard"

@@ -16,7 +16,7 @@ runs on windows of their outputs. Up to rounding the logits are those of the who
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -27,10 +27,10 @@ from kws_models.sliding import SlidingWindows
 from kws_models.svdf import SVDF
 
 # What these make of a frame depends on no other, when they don't train.
-_FRAME_BY_FRAME = (layers.Dropout, layers.Activation, layers.ReLU, layers.BatchNormalization)
-_BATCH = 16  # windows; those of SVDF's filter outputs take 1 MB each
+_FRAME_BY_FRAME = (layers.Activation, layers.ReLU, layers.BatchNormalization)
+_BATCH = 16  # windows
 
-Stage = Callable[[tf.Tensor], tf.Tensor]  # the stream's next frames [1, n, ...] → the next outputs [1, m, ...]
+Stage = Callable[[np.ndarray], np.ndarray]  # the stream's next frames [n, ...] → the next outputs [m, ...]
 
 
 class NotCausalError(Exception):
@@ -39,6 +39,8 @@ class NotCausalError(Exception):
 
 class CausalStream:
     """A network's first layers on a stream of frames, the rest on windows of what they make.
+
+    The weights are those that the network has when the stream begins.
 
     Args:
         network: features [batch, frames, bins] → logits, built for a fixed number of frames.
@@ -49,31 +51,49 @@ class CausalStream:
     """
 
     def __init__(self, network: keras.Model, hop_frames: int) -> None:
-        chain = _chain(network)
         self._frames, self._hop_frames = network.input_shape[1], hop_frames
-        self._stages, rest, length, stride = _cut(chain, self._frames)
-        if hop_frames % stride:
-            raise NotCausalError(f"windows must be a multiple of {stride} frames apart, got {hop_frames}")
-        self._windows = SlidingWindows(length, hop_frames // stride)
+        cut = _cut(_chain(network), self._frames)
+        if hop_frames % cut.stride:
+            raise NotCausalError(f"windows must be a multiple of {cut.stride} frames apart, got {hop_frames}")
+        self._stages, self._reduce = cut.stages, cut.reduce
+        self._windows = SlidingWindows(cut.length, hop_frames // cut.stride)
         self._early: np.ndarray | None = None  # windows of outputs that don't need their window's last frames
         self._seen = self._done = 0
         self._num_labels = network.output_shape[-1]
-        self._rest = tf.function(lambda x: _through(rest, x))
+        self._rest = tf.function(lambda x: _through(cut.rest, x), reduce_retracing=True)
 
     def feed(self, frames: np.ndarray) -> np.ndarray:
         """The stream's next frames [n, bins] → logits [m, labels] of the windows that are complete now."""
         self._seen += len(frames)
-        made = tf.convert_to_tensor(frames[None])
         for stage in self._stages:
-            made = stage(made)
-        windows = self._windows.feed(made.numpy()[0])
-        if self._early is not None:
+            frames = stage(frames)
+        windows = self._windows.feed(frames)
+        if self._early is not None and len(self._early):
             windows = np.concatenate([self._early, windows])
         complete = max(0, (self._seen - self._frames) // self._hop_frames + 1) - self._done
         self._done += complete
         self._early = windows[complete:].copy()
-        parts = [self._rest(windows[start:][: min(_BATCH, complete - start)]) for start in range(0, complete, _BATCH)]
+        reduced = self._reduce(windows[:complete])
+        parts = [self._rest(reduced[start : start + _BATCH]).numpy() for start in range(0, complete, _BATCH)]
         return np.concatenate([np.zeros((0, self._num_labels), np.float32), *parts])
+
+
+class _Cut(NamedTuple):
+    """Where a network is cut.
+
+    Attributes:
+        stages: to run on the stream.
+        reduce: what to make of windows first, in NumPy: [m, length, ...] → [m, ...].
+        rest: to run on that.
+        length: the stages' outputs in a window.
+        stride: frames from output to output.
+    """
+
+    stages: list[Stage]
+    reduce: Stage
+    rest: list[Any]
+    length: int
+    stride: int
 
 
 def _chain(network: keras.Model) -> list[keras.layers.Layer]:
@@ -88,31 +108,34 @@ def _chain(network: keras.Model) -> list[keras.layers.Layer]:
     for before, layer in pairwise([first, *chain]):
         if len(layer._inbound_nodes) != 1 or layer.input is not before.output:
             raise NotCausalError(f"{layer.name} does not simply follow {before.name}")
-    return chain
+    return [layer for layer in chain if not isinstance(layer, layers.Dropout)]
 
 
-def _cut(chain: Sequence[keras.layers.Layer], frames: int) -> tuple[list[Stage], list[Stage], int, int]:
-    """(stages to run on the stream, what to run on windows, outputs of a window, frames from output to output).
+def _cut(chain: Sequence[keras.layers.Layer], frames: int) -> _Cut:
+    """The longest first part that can run on the stream.
 
     Raises:
-        NotCausalError: no layer with weights can run on the stream.
+        NotCausalError: it has no layer with weights.
     """
     stages: list[Stage] = []
     stride, saves = 1, False
     for place, layer in enumerate(chain):
         if isinstance(layer, SVDF) and not layer.return_sequences:
-            return [*stages, _project(layer)], [_last_frames(layer), *chain[place + 1 :]], frames, stride
+            filters = _Filters(layer)
+            return _Cut(
+                [*stages, filters.frequency], filters.time, [filters.combine, *chain[place + 1 :]], frames, stride
+            )
         if isinstance(layer, layers.Reshape) and layer.target_shape[0] in (frames, -1):
             stages.append(_reshape(layer))
         elif isinstance(layer, _FRAME_BY_FRAME):
-            stages.append(layer)
+            stages.append(_alone(layer))
         elif (window := _window(layer)) is not None and window[0] < frames:
             stages.append(_Sliding(layer, *window))
             frames, stride = (frames - window[0]) // window[1] + 1, stride * window[1]
             saves = True
+        elif saves:
+            return _Cut(stages, lambda windows: windows, list(chain[place:]), frames, stride)
         else:
-            if saves:
-                return stages, list(chain[place:]), frames, stride
             raise NotCausalError(_reason(layer))
     raise NotCausalError("no layer looks at the window as a whole")
 
@@ -135,34 +158,46 @@ class _Sliding:
 
     def __init__(self, layer: keras.layers.Layer, kernel: int, stride: int) -> None:
         self._layer, self._kernel, self._stride = layer, kernel, stride
-        self._state: tf.Tensor | None = None
+        self._state: np.ndarray | None = None
 
-    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
         """See Stage."""
-        x = x if self._state is None else tf.concat([self._state, x], axis=1)
-        count = max(0, (int(x.shape[1]) - self._kernel) // self._stride + 1)
-        self._state = x[:, count * self._stride :]
-        if count:
-            return self._layer(x[:, : (count - 1) * self._stride + self._kernel], training=False)
-        return tf.zeros((1, 0, *self._layer.output.shape[2:]), x.dtype)
+        frames = frames if self._state is None else np.concatenate([self._state, frames])
+        count = max(0, (len(frames) - self._kernel) // self._stride + 1)
+        self._state = frames[count * self._stride :]
+        if not count:
+            return np.zeros((0, *self._layer.output.shape[2:]), np.float32)
+        return self._layer(frames[None, : (count - 1) * self._stride + self._kernel]).numpy()[0]
+
+
+class _Filters:
+    """An SVDF layer in NumPy: TensorFlow would copy each window's filter outputs, 1 MB of them, some times over."""
+
+    def __init__(self, layer: SVDF) -> None:
+        self._layer = layer
+        self._frequency_kernel = np.asarray(layer.frequency_kernel, np.float32)
+        self._time_kernel = np.asarray(layer.time_kernel, np.float32)
+
+    def frequency(self, frames: np.ndarray) -> np.ndarray:
+        """[n, bins] → [n, filters]."""
+        return frames @ self._frequency_kernel
+
+    def time(self, windows: np.ndarray) -> np.ndarray:
+        """[m, frames, filters] → [m, filters]; before a window's first frame are zeros, as in the layer itself."""
+        length = min(windows.shape[1], len(self._time_kernel))
+        return np.einsum("mtf,tf->mf", windows[:, -length:], self._time_kernel[-length:])
+
+    def combine(self, filtered: tf.Tensor) -> tf.Tensor:
+        """[m, filters] → [m, units]."""
+        return self._layer.combine(tf.cast(filtered, self._layer.compute_dtype))
 
 
 def _reshape(layer: keras.layers.Layer) -> Stage:
-    return lambda x: tf.reshape(x, (1, x.shape[1], *layer.target_shape[1:]))
+    return lambda frames: frames.reshape(len(frames), *layer.target_shape[1:])
 
 
-def _project(layer: SVDF) -> Stage:
-    return lambda x: layer.project(tf.cast(x, layer.compute_dtype))
-
-
-def _last_frames(layer: SVDF) -> Stage:
-    """What comes after the frequency filters; before the first frame of a window are zeros, as in the layer itself."""
-
-    def run(projected: tf.Tensor) -> tf.Tensor:
-        missing = max(0, layer.memory_size - projected.shape[1])
-        return layer.at_last_frame(tf.pad(projected, [[0, 0], [missing, 0], [0, 0]])[:, -layer.memory_size :])
-
-    return run
+def _alone(layer: keras.layers.Layer) -> Stage:
+    return lambda frames: layer(frames[None]).numpy()[0]
 
 
 def _through(stages: Sequence[Any], x: tf.Tensor) -> tf.Tensor:

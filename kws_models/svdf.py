@@ -86,7 +86,7 @@ class SVDF(keras.layers.Layer):
         # In float16 the products of two small weights would lose their digits.
         if training and self.compute_dtype != "float16":
             return self._finish(ops.tensordot(window, self._full_kernel(), axes=2))
-        return self.at_last_frame(self.project(window))
+        return self._at_last_frame(self._project(window))
 
     def initial_state(self, batch: int) -> Any:
         """What `step` starts a stream from: zeros, [batch, memory_size, units · rank]."""
@@ -99,23 +99,25 @@ class SVDF(keras.layers.Layer):
         """
         if not self.built:
             self.build(ops.shape(frame))
-        newest = self.project(ops.cast(frame, self.compute_dtype))
+        newest = self._project(ops.cast(frame, self.compute_dtype))
         state = ops.concatenate([state[:, 1:], ops.expand_dims(newest, 1)], axis=1)
-        return self.at_last_frame(state), state
+        return self._at_last_frame(state), state
 
-    def project(self, features: Any) -> Any:
+    def _project(self, features: Any) -> Any:
         """[..., bins] → [..., units · rank], each frame through the frequency filters."""
         return ops.matmul(features, ops.cast(self.frequency_kernel, self.compute_dtype))
 
-    def at_last_frame(self, projected: Any) -> Any:
+    def _at_last_frame(self, projected: Any) -> Any:
         """[batch, memory_size, units · rank] → [batch, units], through the time filters."""
-        return self._finish(
-            self._sum_ranks(ops.sum(projected * ops.cast(self.time_kernel, self.compute_dtype), axis=1))
-        )
+        return self.combine(ops.sum(projected * ops.cast(self.time_kernel, self.compute_dtype), axis=1))
+
+    def combine(self, filtered: Any) -> Any:
+        """[..., units · rank] from the time filters → [..., units]: each unit's ranks summed, bias and activation."""
+        return self._finish(self._sum_ranks(filtered))
 
     def _every_frame(self, features: Any) -> Any:
         """[batch, frames, bins] → [batch, frames, units]."""
-        padded = ops.pad(self.project(features), ((0, 0), (self.memory_size - 1, 0), (0, 0)))
+        padded = ops.pad(self._project(features), ((0, 0), (self.memory_size - 1, 0), (0, 0)))
         time_kernel = ops.expand_dims(ops.cast(self.time_kernel, self.compute_dtype), -1)
         return self._finish(self._sum_ranks(ops.depthwise_conv(padded, time_kernel)))
 

@@ -229,3 +229,26 @@ def test_the_networks_in_torch_are_as_large_as_ours(model: str) -> None:
     ours = sum(variable.shape.num_elements() for variable in choice.build().trainable_variables)
     assert sum(parameter.numel() for parameter in network.parameters()) == ours
     assert network(torch.zeros(2, *choice.shape())).shape == (2, choice.num_labels())
+
+
+@pytest.mark.slow
+def test_streaming_prints_costs_and_ratios() -> None:
+    result = run("streaming", "--models=low_latency_svdf,ds_cnn_mlperf", "--seconds=1.2", "--repeats=1", "--threads=1")
+    assert result.returncode == 0, result.stderr
+    rows = {
+        name.strip(): [cell.strip() for cell in cells]
+        for name, *cells in (line.strip("│").split("│") for line in result.stdout.splitlines() if line[:1] == "│")
+    }
+    assert list(rows) == ["low_latency_svdf", "ds_cnn_mlperf"]
+    for _, front_end, _, _, *whole, _ in rows.values():
+        assert all(float(cell) > 0 for cell in (front_end, *whole))
+    svdf, mlperf = rows.values()
+    assert float(svdf[3]) == pytest.approx(float(svdf[2]) / float(svdf[1]), rel=0.05)
+    assert (svdf[-1], mlperf[2], mlperf[-1]) == ("frames, first layers", "–", "nothing")
+    assert re.search(rf"front end once, of each window: {NUMBER} at worst; target: at most 0\.333", result.stdout)
+
+
+def test_streaming_says_in_one_line_what_cannot_be() -> None:
+    result = run("streaming", "--models=luck")
+    assert result.returncode == 2
+    assert result.stderr.endswith(", got 'luck'\n")

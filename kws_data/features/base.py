@@ -26,11 +26,14 @@ class FeatureLayer(keras.layers.Layer, ABC):
     With ``normalise=True`` the features leave with zero mean and unit variance per bin, once ``adapt`` has seen the
     training split; the statistics are weights and are saved with the model. Before that they are 0 and 1.
 
-    A batch of a fixed, small size is computed in one piece; other batches go through a loop over chunks of clips, which
-    TFLite does not convert: export with a fixed batch of one.
+    A batch of a fixed, small size is computed in one piece; other batches go through a loop over chunks of clips.
+    Converters, which know no such loop, take ``in_one_piece``.
 
     Subclasses implement ``extract`` and ``num_bins``, and keep each constructor argument as an attribute of its name.
     """
+
+    op_module: str | None = None
+    """The module that registers the layer's ops, without which a SavedModel can't be read; None: TensorFlow's own."""
 
     def __init__(
         self, sample_rate: int, frame_length: int, frame_step: int, fft_size: int, normalise: bool, **kwargs: Any
@@ -90,11 +93,18 @@ class FeatureLayer(keras.layers.Layer, ABC):
 
     def call(self, waveform: tf.Tensor) -> tf.Tensor:
         """Features of ``[batch, samples]`` as ``[batch, frames, bins]``."""
-        features = self._extract_in_chunks(tf.cast(waveform, tf.float32))
-        if self.normalise:
-            scale = tf.math.rsqrt(tf.maximum(tf.convert_to_tensor(self.variance), _MIN_VARIANCE))
-            features = (features - tf.convert_to_tensor(self.mean)) * scale
-        return features
+        return self._normalised(self._extract_in_chunks(tf.cast(waveform, tf.float32)))
+
+    def in_one_piece(self, waveform: tf.Tensor) -> tf.Tensor:
+        """What ``call`` gives, of clips of one known length, without a loop over chunks: for formats that have none."""
+        missing = max(self.frame_length - waveform.shape[1], 0)
+        return self._normalised(self.extract(tf.pad(waveform, [[0, 0], [0, missing]]) if missing else waveform))
+
+    def _normalised(self, features: tf.Tensor) -> tf.Tensor:
+        if not self.normalise:
+            return features
+        scale = tf.math.rsqrt(tf.maximum(tf.convert_to_tensor(self.variance), _MIN_VARIANCE))
+        return (features - tf.convert_to_tensor(self.mean)) * scale
 
     def _extract_in_chunks(self, waveform: tf.Tensor) -> tf.Tensor:
         """``extract``, some clips at a time, of clips that are padded to one window at least."""

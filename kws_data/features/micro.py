@@ -44,6 +44,8 @@ class MicroFrontend(FeatureLayer):
         normalise: per channel, by the training split's mean and variance.
     """
 
+    op_module = audio_microfrontend.__module__
+
     def __init__(
         self,
         sample_rate: int = 16000,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,7 +32,7 @@ class Facts:
 
 
 class Scorer(ABC):
-    """A trained model, whatever its format.
+    """A trained model, whatever its format. Not for several threads at once.
 
     Attributes:
         facts: labels, rate, length and thresholds.
@@ -74,11 +74,17 @@ class Scorer(ABC):
             raise KwsError(f"waveforms must be [batch, samples] with at least one sample, got {list(waveforms.shape)}")
         if not np.isfinite(waveforms).all():
             raise KwsError("waveforms hold samples that are not finite (NaN or infinity)")
-        return self._scores(fitted(waveforms, self.clip_samples))
+        if not len(waveforms):
+            return np.zeros((0, len(self.labels)), np.float32)
+        return self.infer(self.prepare(waveforms))
+
+    def prepare(self, waveforms: np.ndarray) -> np.ndarray:
+        """Waveforms [batch, samples] as the model takes them: fitted to its length."""
+        return fitted(waveforms, self.clip_samples)
 
     @abstractmethod
-    def _scores(self, waveforms: np.ndarray) -> np.ndarray:
-        """Of waveforms that have the model's length."""
+    def infer(self, inputs: np.ndarray) -> np.ndarray:
+        """What `prepare` made → scores [batch, labels] float32."""
 
 
 def fitted(waveforms: np.ndarray, clip_samples: int | None) -> np.ndarray:
@@ -97,14 +103,17 @@ class KerasScorer(Scorer):
         import tensorflow as tf
 
         super().__init__(facts)
+        keeps_lengths = isinstance(model.input, dict)
 
-        def infer(waveforms: tf.Tensor) -> tf.Tensor:
-            if facts.clip_samples is not None:
-                return tf.nn.softmax(model(waveforms, training=False))
-            lengths = tf.fill(tf.shape(waveforms)[:1], tf.shape(waveforms)[1])
-            return tf.nn.softmax(model({"waveform": waveforms, "lengths": lengths}, training=False))
+        def scores(waveforms: tf.Tensor) -> tf.Tensor:
+            inputs: Any = waveforms
+            if keeps_lengths:
+                lengths = tf.fill(tf.shape(waveforms)[:1], tf.shape(waveforms)[1])
+                inputs = {"waveform": waveforms, "lengths": lengths}
+            return tf.nn.softmax(model(inputs, training=False))
 
-        self._infer = tf.function(infer, [tf.TensorSpec([None, facts.clip_samples], tf.float32)])
+        self._scores = tf.function(scores, [tf.TensorSpec([None, facts.clip_samples], tf.float32)])
 
-    def _scores(self, waveforms: np.ndarray) -> np.ndarray:
-        return self._infer(waveforms).numpy()
+    def infer(self, inputs: np.ndarray) -> np.ndarray:
+        """Waveforms of the model's length → scores."""
+        return self._scores(inputs).numpy()

@@ -128,12 +128,12 @@ class FramesOnce(WindowScorer):
     ) -> None:
         super().__init__(labels, sample_rate, clip_samples, hop_samples)
         self._front_end = FrameStream(features)
-        self._consumer = consumer
+        self.consumer = consumer
 
     def _feed(self, samples: np.ndarray) -> np.ndarray:
         from scipy.special import softmax
 
-        return softmax(self._consumer.feed(self._front_end.feed(samples)).astype(np.float32), axis=1)
+        return softmax(self.consumer.feed(self._front_end.feed(samples)).astype(np.float32), axis=1)
 
 
 class FrameStream:

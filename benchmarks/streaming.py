@@ -1,0 +1,217 @@
+"""The cost of listening: of the front end once a frame and once a window, and the real-time factor of every model.
+
+    python -m benchmarks.streaming [--models ds_cnn_s,conv] [--hop-ms 40] [--seconds 10] [--threads N] [--repeats 3]
+        [features=…]
+
+Each model of `conf/model/` is built, untrained, for the features of its source, as `kws models` does (or those that
+overrides choose), and listens to noise. Windows are a second long, `--hop-ms` apart. Measured, in one process:
+
+- *front end*: milliseconds that the features of a second of audio take, of each window by itself, in batches; *once*:
+  of the stream's frames, each once; and the *ratio* of that to the former;
+- *whole*: the real-time factor, seconds that a second of audio takes from samples to detections, each window through
+  the whole model; *file*: as `kws stream FILE` does it, in pieces of 5 s; *microphone*: in pieces of one hop;
+- *computed once*: frames, a causal network's first layers too, or nothing, where frames depend on their window.
+
+The table holds medians over the rounds, after one round that isn't counted.
+
+Target: the front end once a frame costs at most a third of once a window.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import importlib.metadata
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from benchmarks.pipeline import processor
+from kws_data.errors import KwsError
+from kws_data.parallel import available_cpus
+from kws_experiments import model_table, tensorflow_setup
+from kws_experiments.config import instantiate
+
+if TYPE_CHECKING:
+    from kws_data.features.base import FeatureLayer
+
+TARGET = 1 / 3
+BATCH = 64  # windows, as `kws stream` has them
+_PIECE_S = 5
+
+
+@dataclass(frozen=True)
+class Row:
+    """Seconds that a second of audio takes; None where there is no such way."""
+
+    model: str
+    features: str
+    front_end_windows: float
+    front_end_once: float | None
+    whole_windows: float
+    whole_file: float
+    whole_live: float
+    once: str
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    tensorflow_setup.quiet()
+    try:
+        rows = measure(options)
+    except KwsError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped")
+    show(rows, options)
+
+
+def measure(options: argparse.Namespace) -> list[Row]:
+    """A row per model.
+
+    Raises:
+        KwsError: an override names something that isn't there, or the hop isn't possible.
+    """
+    overrides = [*options.overrides, f"threads.intra_op={options.threads}"]
+    choices = [model_table.choose(name, overrides) for name in options.models]
+    config = choices[0].config
+    tensorflow_setup.start(deterministic=config["deterministic"], seed=config["seed"], **config["threads"])
+    import keras
+    import tensorflow as tf
+
+    with contextlib.suppress(RuntimeError):  # that TensorFlow has started already
+        tf.config.set_visible_devices([], "GPU")
+    rows = []
+    with tqdm(choices, unit="model", disable=None, leave=False) as bar:
+        for choice in bar:
+            bar.set_description(choice.model)
+            rows.append(_row(choice, options))
+            keras.backend.clear_session()
+            gc.collect()
+    return rows
+
+
+def _row(choice: model_table.Choice, options: argparse.Namespace) -> Row:
+    import keras
+
+    from kws_experiments.export.scorer import Facts, KerasScorer
+    from kws_experiments.streaming.listener import Listener
+    from kws_experiments.streaming.windows import EachWindow, FrameStream, frames_once
+    from kws_models.causal import CausalStream
+
+    rate = choice.config["sample_rate"]
+    hop, piece = round(options.hop_ms * rate / 1000), _PIECE_S * rate
+    features, network = instantiate(choice.config, "features"), choice.build()
+    labels = [f"label {number}" for number in range(choice.num_labels())]
+    waveform = keras.Input((rate,))
+    scorer = KerasScorer(keras.Model(waveform, network(features(waveform))), Facts(labels, rate, rate))
+    samples = np.random.default_rng(0).normal(0, 0.05, round(options.seconds * rate)).astype(np.float32)
+
+    def seconds(feed: Callable[[np.ndarray], object], piece: int) -> float:
+        """The median time of a second of audio; every round goes on with the stream."""
+        times = []
+        for _ in range(options.repeats + 1):
+            start = time.perf_counter()
+            for at in range(0, len(samples), piece):
+                feed(samples[at : at + piece])
+            times.append((time.perf_counter() - start) / options.seconds)
+        return statistics.median(times[1:])
+
+    shared = frames_once(features, network, labels, rate, hop)
+    listener = Listener(shared or EachWindow(scorer, hop))
+    once = "nothing" if shared is None else "frames"
+    if shared is not None and isinstance(shared.consumer, CausalStream):
+        once = "frames, first layers"
+    return Row(
+        choice.model,
+        choice.features,
+        front_end_windows=seconds(_EachWindowsFrames(features, rate, hop), piece),
+        front_end_once=None if shared is None else seconds(FrameStream(features).feed, piece),
+        whole_windows=seconds(Listener(EachWindow(scorer, hop)).feed, piece),
+        whole_file=seconds(listener.feed, piece),
+        whole_live=seconds(listener.feed, hop),
+        once=once,
+    )
+
+
+class _EachWindowsFrames:
+    """The front end of each window by itself, in batches, as the whole model has it."""
+
+    def __init__(self, features: FeatureLayer, clip_samples: int, hop_samples: int) -> None:
+        import tensorflow as tf
+
+        from kws_models.sliding import SlidingWindows
+
+        self._sliding = SlidingWindows(clip_samples, hop_samples)
+        self._compute = tf.function(lambda x: features(x), [tf.TensorSpec([None, clip_samples], tf.float32)])
+
+    def __call__(self, samples: np.ndarray) -> None:
+        windows = self._sliding.feed(samples)
+        for start in range(0, len(windows), BATCH):
+            self._compute(windows[start : start + BATCH])
+
+
+def show(rows: list[Row], options: argparse.Namespace) -> None:
+    """Print the table, and whether the target is reached."""
+    title = f"Listening, a window every {options.hop_ms:g} ms: front end in ms, whole in s, for a second of audio"
+    table = Table("model", "features", title=title, title_justify="left")
+    for heading in ("front end", "once", "ratio", "whole", "file", "microphone"):
+        table.add_column(heading, justify="right")
+    table.add_column("computed once")
+    ratios = []
+    for row in rows:
+        once = ["–", "–"]
+        if row.front_end_once is not None:
+            ratios.append(row.front_end_once / row.front_end_windows)
+            once = [f"{1000 * row.front_end_once:.2f}", f"{ratios[-1]:.3f}"]
+        whole = (f"{seconds:.4f}" for seconds in (row.whole_windows, row.whole_file, row.whole_live))
+        table.add_row(row.model, row.features, f"{1000 * row.front_end_windows:.2f}", *once, *whole, row.once)
+    console = Console()
+    console.print(table)
+    if ratios:
+        console.print(f"front end once, of each window: {max(ratios):.3f} at worst; target: at most {TARGET:.3f}")
+    console.print(
+        f"{available_cpus()} cores ({processor()}), TensorFlow {importlib.metadata.version('tensorflow')}, "
+        f"{options.threads} threads, {options.seconds:g} s of audio, median of {options.repeats}"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    def whole(text: str) -> int:
+        if (value := int(text)) < 1:
+            raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+        return value
+
+    def models(text: str) -> list[str]:
+        known = model_table.names()
+        names = known if text == "all" else text.split(",")
+        if unknown := [name for name in names if name not in known]:
+            raise argparse.ArgumentTypeError(f"must be all or some of {', '.join(known)}, got '{unknown[0]}'")
+        return names
+
+    def positive(text: str) -> float:
+        if not (value := float(text)) > 0:
+            raise argparse.ArgumentTypeError(f"must be above 0, got {value:g}")
+        return value
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.streaming", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--models", type=models, default="all", help="names, separated by commas (all)")
+    parser.add_argument("--hop-ms", type=positive, default=40.0, help="from window to window (40)")
+    parser.add_argument("--seconds", type=positive, default=10.0, help="of audio in a round (10)")
+    parser.add_argument("--threads", type=whole, default=available_cpus(), help="of TensorFlow (all cores)")
+    parser.add_argument("--repeats", type=whole, default=3, help="rounds (3)")
+    parser.add_argument("overrides", nargs="*", help="as train.py takes them: features=…")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""A TensorFlow Lite model as a C array, for TensorFlow Lite Micro: C11 and C++11."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from kws_experiments.export.artifact import ModelFile
+
+_BYTES_A_LINE = 16
+
+
+def c_header(
+    model: bytes,
+    file: ModelFile,
+    *,
+    labels: Sequence[str],
+    thresholds: Mapping[str, float],
+    about: Sequence[str],
+) -> str:
+    """The text of the header: `g_model`, `g_model_len`, labels, thresholds, shapes and quantization.
+
+    Args:
+        model: the .tflite file's content.
+        file: its description.
+        labels: class names.
+        thresholds: each keyword's decision threshold; labels without one get a value that no score reaches.
+        about: lines for the comment at the head.
+    """
+    steps = file.output.scale is not None
+    limits = [_threshold(thresholds.get(label, math.inf), file) for label in labels]
+    lines = [
+        "/*",
+        *(f" * {line.replace('*/', '* /')}" for line in about),
+        f" * Operators: {', '.join(file.operators)}",
+        " */",
+        "#ifndef KWS_MODEL_H_",
+        "#define KWS_MODEL_H_",
+        "",
+        "#ifdef __cplusplus",
+        "#define KWS_ALIGN_16 alignas(16)",
+        "#else",
+        "#define KWS_ALIGN_16 _Alignas(16)",
+        "#endif",
+        "",
+        f"static const char* const g_labels[] = {{{', '.join(map(c_string, labels))}}};",
+        f"static const int g_num_labels = {len(labels)};",
+        "",
+        f"static const int g_input_frames = {file.input.shape[1]};",
+        f"static const int g_input_bins = {file.input.shape[2]};",
+    ]
+    if steps:
+        lines += [
+            "/* real = scale * (quantized - zero point) */",
+            f"static const float g_input_scale = {_c_float(file.input.scale)};",
+            f"static const int g_input_zero_point = {file.input.zero_point};",
+            f"static const float g_output_scale = {_c_float(file.output.scale)};",
+            f"static const int g_output_zero_point = {file.output.zero_point};",
+        ]
+    kind = "int" if steps else "float"
+    lines += [
+        "/* A keyword is heard where its output reaches this; others can't reach it. */",
+        f"static const {kind} g_thresholds[] = {{{', '.join(limits)}}};",
+        "",
+        f"static const int g_model_len = {len(model)};",
+        "KWS_ALIGN_16 static const unsigned char g_model[] = {",
+        *_array(model),
+        "};",
+        "",
+        "#endif  // KWS_MODEL_H_",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def c_string(text: str) -> str:
+    """A C string literal: UTF-8, all but plain characters as octal escapes."""
+    plain = set(range(0x20, 0x7F)) - set(b'"\\?')
+    return '"' + "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in text.encode()) + '"'
+
+
+def _threshold(threshold: float, file: ModelFile) -> str:
+    """As the model puts scores out: in its integers, rounded up, where it has any."""
+    if file.output.scale is None or file.output.zero_point is None:
+        return _c_float(min(threshold, 2.0))
+    beyond = 128  # one above int8's largest
+    if math.isinf(threshold):
+        return str(beyond)
+    return str(min(math.ceil(threshold / file.output.scale) + file.output.zero_point, beyond))
+
+
+def _c_float(value: float | None) -> str:
+    assert value is not None
+    return f"{value:.9e}f"
+
+
+def _array(model: bytes) -> list[str]:
+    digits = [f"0x{byte:02x}" for byte in range(256)]
+    return [
+        "  " + ", ".join(digits[byte] for byte in model[start : start + _BYTES_A_LINE]) + ","
+        for start in range(0, len(model), _BYTES_A_LINE)
+    ]

@@ -1,0 +1,83 @@
+"""TensorFlow Lite models as data: what operators they hold, and two of them joined into one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tensorflow.lite.python import schema_py_generated as schema
+from tensorflow.lite.tools import flatbuffer_utils
+
+from kws_data.errors import KwsError
+
+_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+
+
+def operators(model: bytes) -> list[str]:
+    """The kinds of operators in a model, sorted: what an interpreter for it has to know."""
+    graph = flatbuffer_utils.convert_bytearray_to_object(bytearray(model))
+    return sorted({_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)] for code in graph.operatorCodes})
+
+
+def joined(first: bytes, second: bytes) -> bytes:
+    """One model that feeds what `first` puts out to `second`, float at both ends.
+
+    Converting both as one would quantize the front end's own matrices and spectra as well, which eight bits do not
+    hold; so each is converted by itself. Where `second` takes or gives int8, the conversion is put in between.
+
+    Raises:
+        KwsError: one of them has subgraphs (loops, branches).
+    """
+    model, tail = (flatbuffer_utils.convert_bytearray_to_object(bytearray(part)) for part in (first, second))
+    if len(model.subgraphs) != 1 or len(tail.subgraphs) != 1:
+        raise KwsError("the model has loops or branches, and can't be joined with its front end")
+    graph, added = model.subgraphs[0], tail.subgraphs[0]
+    tensors, buffers, codes = len(graph.tensors), len(model.buffers), len(model.operatorCodes)
+
+    for tensor in added.tensors:
+        tensor.buffer += buffers if tensor.buffer else 0  # buffer 0 is the empty one of every model
+    for operator in added.operators:
+        operator.opcodeIndex += codes
+        for field in ("inputs", "outputs", "intermediates"):
+            if getattr(operator, field) is not None:
+                places = [index + tensors if index >= 0 else index for index in getattr(operator, field)]
+                setattr(operator, field, places)
+    graph.tensors = [*graph.tensors, *added.tensors]
+    model.buffers = [*model.buffers, *tail.buffers]
+    model.operatorCodes = [*model.operatorCodes, *tail.operatorCodes]
+
+    given, taken, result = graph.outputs[0], added.inputs[0] + tensors, added.outputs[0] + tensors
+    if graph.tensors[taken].type == schema.TensorType.FLOAT32:
+        for operator in added.operators:
+            operator.inputs = [given if index == taken else index for index in operator.inputs]
+        between = []
+    else:
+        between = [_cast(model, schema.BuiltinOperator.QUANTIZE, 1, given, taken)]
+    after = []
+    if graph.tensors[result].type != schema.TensorType.FLOAT32:
+        after = [_cast(model, schema.BuiltinOperator.DEQUANTIZE, 2, result, _float_tensor(graph, result))]
+        result = after[0].outputs[0]
+    graph.operators = [*graph.operators, *between, *added.operators, *after]
+    graph.outputs = [result]
+    model.metadata = model.signatureDefs = None  # of the first part alone
+    return flatbuffer_utils.convert_object_to_bytearray(model)
+
+
+def _cast(model: Any, code: int, version: int, source: int, target: int) -> Any:
+    """An operator of one input and one output, its code added to the model's."""
+    operator_code = schema.OperatorCodeT()
+    operator_code.builtinCode = operator_code.deprecatedBuiltinCode = code
+    operator_code.version = version
+    model.operatorCodes.append(operator_code)
+    operator = schema.OperatorT()
+    operator.opcodeIndex = len(model.operatorCodes) - 1
+    operator.inputs, operator.outputs = [source], [target]
+    return operator
+
+
+def _float_tensor(graph: Any, like: int) -> int:
+    """A new float32 tensor of another's shape: its index."""
+    tensor = schema.TensorT()
+    tensor.shape = graph.tensors[like].shape
+    tensor.type, tensor.name, tensor.hasRank = schema.TensorType.FLOAT32, b"scores", True
+    graph.tensors.append(tensor)
+    return len(graph.tensors) - 1

@@ -1,0 +1,362 @@
+"""What exports put beside their models, and the reading of it back; what is wrong is one line."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kws_data.errors import KwsError
+from kws_experiments.export import convert, table
+from kws_experiments.export.artifact import (
+    Artifact,
+    ModelFile,
+    Port,
+    content_hash,
+    find_exports,
+    load_scorer,
+    read_artifact,
+)
+from kws_experiments.export.c_header import c_header, c_string
+from kws_experiments.export.check import compared
+from kws_experiments.export.export_run import export_run
+from kws_experiments.export.runners import dequantized, quantized
+from kws_experiments.export.scorer import Facts, Scorer, fitted
+from kws_experiments.folder import RunFolder, write_text
+from tests.conftest import SAMPLE_RATE
+
+LABELS = ["_silence_", "yes", "no"]
+INT8 = ModelFile(
+    "network.tflite",
+    "features",
+    Port("features", [1, 49, 10], "int8", 0.1194, -27),
+    Port("scores", [1, 3], "int8", 1 / 256, -128),
+    operators=["CONV_2D", "SOFTMAX"],
+)
+
+
+FRONT_END = {"config": {"_target_": "kws_data.features.log_mel.LogMel"}}
+
+
+class Loudness(Scorer):
+    """Scores that tell what came in."""
+
+    def infer(self, inputs: np.ndarray) -> np.ndarray:
+        return np.abs(inputs).sum(axis=1, keepdims=True) * [[1, 2, 3]]
+
+
+def artifact(folder: Path, content: bytes = b"model") -> Artifact:
+    """An export on disk, its model no model."""
+    folder.mkdir(parents=True)
+    (folder / INT8.file).write_bytes(content)
+    size, sha256 = content_hash(folder / INT8.file)
+    written = Artifact(
+        format="tflite", quantize="int8", run={"name": "train", "fingerprint": "0123456789ab"}, labels=LABELS,
+        sample_rate=SAMPLE_RATE, clip_samples=SAMPLE_RATE, front_end=FRONT_END, thresholds={"yes": 0.5, "no": 0.7},
+        thresholds_from="", data_licence=None, data_citation=None, versions={}, notes=[],
+        files=[dataclasses.replace(INT8, bytes=size, sha256=sha256)],
+    )  # fmt: skip
+    written.write(folder)
+    return written
+
+
+# what comes in
+
+
+@given(samples=st.integers(1, 50), clip_samples=st.none() | st.integers(1, 50))
+def test_waveforms_are_padded_or_cut_at_their_end(samples: int, clip_samples: int | None) -> None:
+    waveforms = np.arange(1, 2 * samples + 1, dtype=np.float32).reshape(2, samples)
+    result = fitted(waveforms, clip_samples)
+    kept = min(samples, result.shape[1])
+    assert result.shape == (2, clip_samples or samples)
+    np.testing.assert_array_equal(result[:, :kept], waveforms[:, :kept])
+    assert not result[:, kept:].any()
+
+
+@pytest.mark.parametrize(
+    ("waveforms", "message"),
+    [
+        (np.zeros(16), r"must be \[batch, samples\] with at least one sample, got \[16\]"),
+        (np.zeros((1, 0)), "at least one sample"),
+        (np.array([[0.0, np.nan]]), "not finite"),
+        (np.array([[np.inf]]), "not finite"),
+    ],
+)
+def test_waveforms_that_nothing_can_be_said_of_are_refused(waveforms: np.ndarray, message: str) -> None:
+    with pytest.raises(KwsError, match=message):
+        Loudness(Facts(LABELS, SAMPLE_RATE, 4)).scores(waveforms)
+
+
+def test_any_length_and_no_clip_at_all_is_scored() -> None:
+    scorer = Loudness(Facts(LABELS, SAMPLE_RATE, 4, {"yes": 0.5}))
+    assert scorer.scores(np.ones((2, 1))).tolist() == [[1, 2, 3]] * 2
+    assert scorer.scores(np.ones((1, 99))).tolist() == [[4, 8, 12]]
+    assert scorer.scores(np.ones((0, 4))).shape == (0, 3)
+    assert (scorer.labels, scorer.sample_rate, scorer.clip_samples) == (LABELS, SAMPLE_RATE, 4)
+    assert scorer.thresholds == {"yes": 0.5}
+
+
+# integers
+
+
+@given(st.floats(-20, 20, width=32), st.floats(0.01, 1), st.integers(-128, 127))
+def test_quantized_values_are_the_nearest_that_there_are(value: float, scale: float, zero_point: int) -> None:
+    port = Port("features", [1], "int8", scale, zero_point)
+    whole = quantized(np.array([value], np.float32), port)
+    back = float(dequantized(whole, port)[0])
+    lowest, highest = (-128 - zero_point) * scale, (127 - zero_point) * scale
+    assert whole.dtype == np.int8
+    assert abs(back - min(max(value, lowest), highest)) <= 0.5001 * scale + 1e-5
+
+
+@given(threshold=st.floats(0, 1), output=st.integers(-128, 127))
+def test_a_score_reaches_the_headers_threshold_where_it_reaches_the_own(threshold: float, output: int) -> None:
+    text = c_header(b"x", INT8, labels=LABELS, thresholds={"yes": threshold}, about=[])
+    silence, yes, no = map(int, re.search(r"g_thresholds\[\] = \{(.*)\}", text)[1].split(","))
+    score = float(dequantized(np.array([output], np.int8), INT8.output)[0])
+    assert (output >= yes) == (score >= threshold)
+    assert output < silence
+    assert output < no
+
+
+# the C header
+
+
+@given(st.text())
+def test_strings_survive_c(text: str) -> None:
+    literal = c_string(text)
+    assert re.fullmatch(r'"([^"\\?\n]|\\[0-7]{3})*"', literal)
+    octal = re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), literal[1:-1].encode("ascii"))
+    assert octal == text.encode()
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+@pytest.mark.parametrize("language", ["c", "c++"])
+def test_the_header_compiles_to_the_models_bytes(language: str, tmp_path: Path) -> None:
+    model = np.random.default_rng(0).integers(0, 256, 1001, np.uint8).tobytes()
+    labels = ["_silence_", "größe", 'a "?" \\ b']
+    text = c_header(model, INT8, labels=labels, thresholds={"größe": 0.5}, about=["made */ here"])
+    (tmp_path / "network.h").write_text(text)
+    extern = 'extern "C" ' if language == "c++" else ""
+    names = {"bytes": "g_model", "length": "&g_model_len", "label": "g_labels", "limit": "g_thresholds"}
+    code = "".join(f"{extern}const void* {name}(void) {{ return {value}; }}\n" for name, value in names.items())
+    code += f"{extern}float scale(void) {{ return g_input_scale; }}\n"
+    code += f"{extern}int zero(void) {{ return g_input_zero_point; }}\n"
+    (tmp_path / "use.src").write_text('#include "network.h"\n' + code)
+    command = ["cc", "-Wall", "-Werror", "-Wno-unused-variable", "-shared", "-fPIC", "-x", language]
+    subprocess.run([*command, "use.src", "-o", "use.so"], cwd=tmp_path, check=True)
+
+    library = ctypes.CDLL(str(tmp_path / "use.so"))
+
+    def pointer(name: str, kind: Any) -> Any:
+        function = getattr(library, name)
+        function.restype = ctypes.POINTER(kind)
+        return function()
+
+    length = pointer("length", ctypes.c_int)[0]
+    array = pointer("bytes", ctypes.c_ubyte)
+    assert bytes(array[:length]) == model
+    assert ctypes.addressof(array.contents) % 16 == 0
+    assert [text.decode() for text in pointer("label", ctypes.c_char_p)[:3]] == labels
+    assert pointer("limit", ctypes.c_int)[:3] == [128, 0, 128]
+    library.scale.restype = ctypes.c_float
+    assert library.scale() == np.float32(0.1194)
+    assert library.zero() == -27
+
+
+def test_a_float_models_header_has_no_quantization() -> None:
+    ports = Port("features", [1, 49, 10], "float32"), Port("scores", [1, 3], "float32")
+    text = c_header(
+        b"x", ModelFile("network.tflite", "features", *ports), labels=LABELS, thresholds={"no": 0.25}, about=[]
+    )
+    assert "scale" not in text
+    assert "g_thresholds[] = {2.000000000e+00f, 2.000000000e+00f, 2.500000000e-01f};" in text
+
+
+# on disk
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    written = artifact(tmp_path / "exports" / "tflite-int8")
+    assert read_artifact(tmp_path / "exports" / "tflite-int8") == written
+    assert (tmp_path / "exports" / "tflite-int8" / "labels.txt").read_text() == "_silence_\nyes\nno\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("export.json", "{", "export.json' is missing or damaged: export the run again"),
+        ("export.json", "[]", "export.json' is missing or damaged"),
+        ("export.json", '{"schema_version": 1, "files": []}', "export.json' is missing or damaged"),
+        ("export.json", '{"schema_version": 9}', "export.json' has schema version 9, not 1: export the run again"),
+        ("labels.txt", None, "labels.txt' is missing or damaged"),
+        ("labels.txt", "up\ndown\n", r"labels.txt' names other labels \(up, down, …\) than export.json beside it"),
+        ("network.tflite", None, "network.tflite': No such file"),
+        ("network.tflite", "mode", r"network.tflite' is not what was exported \(4 of 5 bytes\): export the run again"),
+    ],
+)
+def test_damaged_exports_are_one_line(tmp_path: Path, name: str, content: str | None, message: str) -> None:
+    artifact(tmp_path / "export")
+    (tmp_path / "export" / name).unlink()
+    if content is not None:
+        (tmp_path / "export" / name).write_text(content)
+    with pytest.raises(KwsError, match=message) as caught:
+        load_scorer(tmp_path / "export")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_export_is_one_line(tmp_path: Path) -> None:
+    artifact(tmp_path / "export")
+    (tmp_path / "alone.tflite").write_bytes(b"model")
+    with pytest.raises(KwsError, match="no such file or folder; give the folder of a finished run or of an export"):
+        load_scorer(tmp_path / "nothing")
+    with pytest.raises(KwsError, match=r"there is no export.json beside it"):
+        load_scorer(tmp_path / "alone.tflite")
+    with pytest.raises(KwsError, match=r"labels.txt' is no model of this export, which has network.tflite"):
+        load_scorer(tmp_path / "export" / "labels.txt")
+    with pytest.raises(KwsError, match=r"config.yaml' is missing or damaged: give the folder of a run"):
+        load_scorer(tmp_path)
+    with pytest.raises(KwsError, match=r"network.tflite' can't be loaded"):
+        load_scorer(tmp_path / "export")
+
+
+def test_finding_passes_over_the_damaged_and_the_unfinished(tmp_path: Path) -> None:
+    whole = artifact(tmp_path / "exports" / "tflite-int8")
+    artifact(tmp_path / "exports" / ".tflite-none.0123456789abcdef.tmp")
+    artifact(tmp_path / "exports" / "onnx-none")
+    (tmp_path / "exports" / "onnx-none" / "export.json").write_text("{")
+    assert find_exports(tmp_path) == [(tmp_path / "exports" / "tflite-int8", whole)]
+    assert find_exports(tmp_path / "exports") == []
+
+
+# the comparison
+
+
+def test_comparison_counts_clips() -> None:
+    original = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]])
+    exported = np.array([[0.9, 0.1], [0.7, 0.3], [0.6, 0.4], [0.3, 0.7]])
+    result = compared(original, exported, truth=np.array([0, 1, 1, 1]))
+    assert result == {"accuracy": 0.5, "agreement": 0.75, "disagreements": 1, "largest_difference": 0.5}
+
+
+def test_table_has_the_original_and_each_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = artifact(tmp_path / "export")
+    assert table.rows(written) == [("network.tflite", "features", "–", "–", "0.0 kB", "–")]
+    own = {"accuracy": 0.925, "bytes": 100_000, "latency_ms": 1.0}
+    check = {"split": "testing", "clips": 50, "accuracy": 0.9, "disagreements": 2, "latency_ms": 0.123, "original": own}
+    checked = dataclasses.replace(written, files=[dataclasses.replace(INT8, bytes=2000, check=check)])
+    assert table.rows(checked) == [
+        ("model.keras", "waveform", "92.5%", "", "100.0 kB", "1.00"),
+        ("network.tflite", "features", "90.0%", "48 of 50", "2.0 kB", "0.12"),
+    ]
+    table.show(checked, tmp_path)
+    assert "testing split, 50 clips" in capsys.readouterr().out
+
+
+# choices, before any work
+
+
+def run_folder(path: Path, clip_ms: int | None = 1000, status: str = "done") -> Path:
+    folder = RunFolder(path)
+    folder.write_config({"clip_ms": clip_ms, "sample_rate": 16000, "name": "train"})
+    folder.write_record(status=status)
+    write_text(folder.labels, "yes\n")
+    write_text(folder.thresholds, json.dumps({"thresholds": {}}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("choice", "clip_ms", "message"),
+    [
+        ({"format": "h5"}, 1000, "--format must be one of saved_model, tflite, onnx, got 'h5'"),
+        ({"format": "onnx", "quantize": "int8"}, 1000, "--quantize with onnx must be one of none, dynamic, got 'int8'"),
+        ({"format": "saved_model", "quantize": "float16"}, 1000, "--quantize with saved_model must be one of none"),
+        (
+            {"format": "tflite", "clip_ms": 500},
+            1000,
+            r"--clip-ms: the run's clips have one length already \(clip_ms=1000\)",
+        ),
+        ({"format": "tflite"}, None, r"--clip-ms: this run keeps its clips' lengths .* --clip-ms 1000"),
+        ({"format": "tflite", "clip_ms": math.nan}, None, "--clip-ms must be a number from 10 to 60000, got nan"),
+        ({"format": "saved_model", "clip_ms": 1000}, None, "--clip-ms: a SavedModel takes clips of any length"),
+    ],
+)
+def test_choices_that_make_no_sense(tmp_path: Path, choice: dict[str, Any], clip_ms: int | None, message: str) -> None:
+    with pytest.raises(KwsError, match=message):
+        export_run(run_folder(tmp_path / "run", clip_ms), **choice)
+    assert not (tmp_path / "run" / "exports").exists()
+
+
+def test_unfinished_runs_and_other_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(KwsError, match="holds no finished run: the same training command finishes it"):
+        export_run(run_folder(tmp_path / "run", status="training"), format="onnx")
+    with pytest.raises(KwsError, match=r"config.yaml' is missing or damaged: give the folder of a run"):
+        export_run(tmp_path, format="onnx")
+
+
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(KwsError, match=r"--format onnx needs tf2onnx and onnxruntime: pip install -e '.\[onnx\]'"):
+        export_run(run_folder(tmp_path / "run"), format="onnx")
+
+
+# the child process
+
+ABORTS = """#!/bin/sh
+echo 'loading' >&2
+echo 'LLVM ERROR: Failed to infer result type(s).' >&2
+echo 'Fatal Python error: Aborted' >&2
+echo 'Current thread' >&2
+kill -ABRT $$
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (
+            ABORTS,
+            r"converting to tflite \(quantize int8\) failed: the converter ended with signal SIGABRT: .*LLVM ERROR",
+        ),
+        ("#!/bin/sh\nexit 7\n", "the converter ended with exit status 7$"),
+    ],
+)
+def test_a_converter_that_aborts_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, message: str
+) -> None:
+    converter = tmp_path / "converter"
+    converter.write_text(script)
+    converter.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(converter))
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(KwsError, match=message) as caught:
+        convert.convert_in_child(
+            tmp_path, out, tmp_path, format="tflite", quantize="int8", clip_samples=16000,
+            calibration=np.zeros((1, 16000), np.float32),
+        )  # fmt: skip
+    assert "\n" not in str(caught.value)
+
+
+def test_the_childs_error_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(request: dict[str, Any]) -> dict[str, Any]:
+        raise RuntimeError("first line\nsecond line")
+
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps({"answer": str(tmp_path / "answer.json")}))
+    monkeypatch.setattr(convert, "convert", fail)
+    monkeypatch.setattr(sys, "argv", ["convert", str(request)])
+    convert.main()
+    assert json.loads((tmp_path / "answer.json").read_text()) == {"error": "RuntimeError: first line"}

@@ -1,0 +1,155 @@
+"""Every family of models and every front end, in every format: the same scores as the original's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kws_experiments.export.artifact import Artifact, load_export, load_run, read_artifact
+from kws_experiments.export.convert import convert
+from kws_experiments.export.export_run import described
+from kws_experiments.folder import RunFolder
+from tests.conftest import ROOT
+from tests.untrained import some_waveforms, untrained_run
+
+pytestmark = pytest.mark.slow
+
+# One of each kind of network, as small as its kind allows
+FAMILIES = {
+    "bc_resnet": ["model=bc_resnet_1"],
+    "cnn4": ["model=cnn4", "features=log_spectrogram", "model.filters=[4,4,8,8]"],
+    "conv": ["model=conv", "features=mfcc"],
+    "low_latency_conv": ["model=low_latency_conv", "features=mfcc"],
+    "low_latency_svdf": ["model=low_latency_svdf", "features=mfcc", "model.units=64"],
+    "ds_cnn": ["model=ds_cnn_s", "features=mfcc_hello_edge"],
+    "matchboxnet": ["model=matchboxnet_3x1x64", "features=mfcc"],
+    "mhatt_rnn": ["model=mhatt_rnn", "features=log_mel_20ms", "clip_ms=300", "model.rnn_units=16"],
+    "res": ["model=res8_narrow", "features=mfcc"],
+    "simple_audio": ["model=simple_audio", "features=stft"],
+    "single_fc": ["model=single_fc", "features=average"],
+    "tc_resnet": ["model=tc_resnet8", "features=mfcc_mlperf_tiny"],
+    "tiny_conv": ["model=tiny_conv", "features=log_mel", "features.normalise=true"],
+    "tiny_embedding_conv": ["model=tiny_embedding_conv", "features=log_mel"],
+}
+
+
+def exported(run: Path, format: str, quantize: str = "none", clip_samples: int | None = None) -> tuple[Path, Artifact]:
+    """`kws export` without its child process and without data."""
+    folder = RunFolder(run)
+    config = folder.read_config()
+    clip_samples = clip_samples or round(config["clip_ms"] * 16)
+    out = folder.exports / f"{format}-{quantize}"
+    out.mkdir(parents=True)
+    request = {"run": str(run), "out": str(out), "format": format, "quantize": quantize, "calibration": None}
+    if quantize == "int8":
+        request["calibration"] = str(run / "calibration.npy")
+        np.save(run / "calibration.npy", some_waveforms(30, clip_samples))
+    result = convert(request | {"clip_samples": clip_samples})
+    artifact = described(folder, config, clip_samples, format, quantize, result, out)
+    artifact.write(out)
+    return out, read_artifact(out)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_scores_as_the_original(family: str, tmp_path: Path) -> None:
+    run = untrained_run(tmp_path / "run", *FAMILIES[family])
+    original = load_run(run)
+    waveforms = some_waveforms(samples=original.clip_samples or 16000)
+    expected = original.scores(waveforms)
+    assert np.ptp(expected, axis=0).max() > 0.3, "the clips' scores are to differ"
+
+    for format, names in (("tflite", ["model.tflite", "network.tflite"]), ("onnx", ["model.onnx"])):
+        out, artifact = exported(run, format)
+        assert [file.file for file in artifact.files] == names
+        for file in artifact.files:
+            np.testing.assert_allclose(load_export(out, artifact, file).scores(waveforms), expected, atol=2e-5)
+
+    out, artifact = exported(run, "tflite", "int8")
+    for file in artifact.files:
+        scores = load_export(out, artifact, file).scores(waveforms)
+        np.testing.assert_allclose(scores, expected, atol=0.1)
+        assert np.corrcoef(scores.ravel(), expected.ravel())[0, 1] > 0.98
+    network = artifact.files[-1]
+    assert (network.input.dtype, network.output.dtype) == ("int8", "int8")
+    assert not {"QUANTIZE", "DEQUANTIZE"} & set(network.operators)
+
+
+def test_every_model_belongs_to_a_family_above() -> None:
+    for path in (ROOT / "conf" / "model").glob("*.yaml"):
+        assert any(path.stem.startswith(family) for family in FAMILIES), path.stem
+
+
+SMALL = ["model=ds_cnn_s", "model.filters=16", "model.num_blocks=2", "features=log_mel_20ms"]
+
+
+@pytest.mark.parametrize(("format", "quantize"), [("tflite", "float16"), ("tflite", "dynamic"), ("onnx", "dynamic")])
+def test_smaller_weights_change_little(format: str, quantize: str, tmp_path: Path) -> None:
+    run = untrained_run(tmp_path / "run", *SMALL, "model.filters=64")
+    waveforms = some_waveforms()
+    expected = load_run(run).scores(waveforms)
+    _, whole = exported(run, format)
+    out, artifact = exported(run, format, quantize)
+    assert artifact.files[-1].bytes < 0.8 * whole.files[-1].bytes
+    for file in artifact.files:
+        scores = load_export(out, artifact, file).scores(waveforms)
+        np.testing.assert_allclose(scores, expected, atol=0.002 if quantize == "float16" else 0.05)
+        assert not np.array_equal(scores, expected)
+
+
+@pytest.mark.parametrize("quantize", ["float16", "dynamic", "int8"])
+def test_the_front_end_inside_stays_in_float(quantize: str, tmp_path: Path) -> None:
+    """Quantized along with the network, the quietest clips would lose all that is in them."""
+    run = untrained_run(tmp_path / "run", *SMALL)
+    out, artifact = exported(run, "tflite", quantize)
+    whole, network = (load_export(out, artifact, file) for file in artifact.files)
+    waveforms = some_waveforms(40) * np.logspace(0, -3, 40, dtype=np.float32)[:, np.newaxis]
+    np.testing.assert_allclose(whole.scores(waveforms), network.scores(waveforms), atol=0.02)
+
+
+def test_a_front_end_that_cannot_be_converted_stays_outside_and_is_named(tmp_path: Path) -> None:
+    run = untrained_run(tmp_path / "run", *SMALL, "features=micro", "features.normalise=true")
+    waveforms = some_waveforms()
+    expected = load_run(run).scores(waveforms)
+    for format, name in (("tflite", "network.tflite"), ("onnx", "network.onnx")):
+        out, artifact = exported(run, format)
+        (file,) = artifact.files
+        assert (file.file, file.takes) == (name, "features")
+        assert (
+            f"the front end (MicroFrontend) can't be converted to {artifact.notes[0].split(' to ')[1][:4]}"
+            in artifact.notes[0]
+        )
+        assert f"so that {name} takes features" in artifact.notes[0]
+        np.testing.assert_allclose(load_export(out, artifact, file).scores(waveforms), expected, atol=2e-5)
+    out, artifact = exported(run, "saved_model")
+    assert artifact.requires == "tensorflow.lite.experimental.microfrontend.python.ops.audio_microfrontend_op"
+    assert artifact.requires in artifact.notes[0]
+    np.testing.assert_allclose(load_export(out, artifact, artifact.files[0]).scores(waveforms), expected, atol=1e-6)
+
+
+def test_a_run_that_keeps_lengths(tmp_path: Path) -> None:
+    run = untrained_run(tmp_path / "run", *SMALL, "clip_ms=null")
+    out, artifact = exported(run, "tflite", clip_samples=12000)
+    waveforms = some_waveforms(4, 12000)
+    for file in artifact.files:
+        scores = load_export(out, artifact, file).scores(waveforms)
+        np.testing.assert_allclose(scores, load_run(run, 12000).scores(waveforms), atol=2e-5)
+    request = {"run": str(run), "out": str(run), "format": "saved_model", "quantize": "none", "calibration": None}
+    result = convert(request | {"clip_samples": None})
+    config = RunFolder(run).read_config()
+    artifact = described(RunFolder(run), config, None, "saved_model", "none", result, run)
+    assert artifact.clip_samples is None
+    scorer = load_export(run, artifact, artifact.files[0])
+    for samples in (1, 3000, 12000):
+        expected = load_run(run).scores(waveforms[:, :samples])
+        np.testing.assert_allclose(scorer.scores(waveforms[:, :samples]), expected, atol=1e-6)
+
+
+def test_half_precision_is_exported_in_single(tmp_path: Path) -> None:
+    run = untrained_run(tmp_path / "run", *SMALL, "trainer.precision=mixed_bfloat16")
+    out, artifact = exported(run, "tflite")
+    waveforms = some_waveforms()
+    scores = load_export(out, artifact, artifact.files[1]).scores(waveforms)
+    np.testing.assert_allclose(scores, load_run(run).scores(waveforms), atol=0.03)
+    assert "CAST" not in artifact.files[1].operators

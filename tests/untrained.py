@@ -1,0 +1,67 @@
+"""Runs whose weights were drawn, not learned: what exports need of a run, without a training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kws_experiments.config import compose
+from kws_experiments.folder import RunFolder, write_text
+from kws_experiments.parts import build_parts
+from kws_experiments.saved_model import save_model
+
+LABELS = ["_silence_", "_unknown_", "yes", "no"]
+
+
+def untrained_run(path: Path, *overrides: str, seed: int = 0) -> Path:
+    """A finished run's folder, its network of such weights that the scores differ from clip to clip."""
+    config = compose(["dataset=folder", "dataset.path=/nowhere", "split=speaker", *overrides])
+    parts = build_parts(config)
+    keras.utils.set_random_seed(seed)
+    network = parts.build_network(config, len(LABELS))
+    generator = np.random.default_rng(seed)
+    if parts.features.normalise:
+        parts.features.build()
+        parts.features.mean.assign(generator.normal(-5, 2, parts.features.mean.shape))
+        parts.features.variance.assign(generator.uniform(4, 9, parts.features.variance.shape))
+    tell_apart(network, parts.features, some_waveforms(40, parts.nominal_samples))
+    folder = RunFolder(path)
+    path.mkdir(parents=True)
+    folder.write_config(config)
+    folder.write_record(status="done", fingerprint="0123456789ab", data_fingerprint="ba9876543210", data_licence="CC0")
+    write_text(folder.labels, "\n".join(LABELS) + "\n")
+    write_text(folder.thresholds, json.dumps({"thresholds": {"yes": 0.5, "no": 0.75}}))
+    save_model(folder.model, parts.features, network, parts.clip_samples)
+    return path
+
+
+def tell_apart(network: keras.Model, features: Any, waveforms: np.ndarray) -> None:
+    """Set statistics and the last layer so that the logits of these clips have mean 0 and standard deviation 2."""
+    inputs = features(waveforms)
+    if isinstance(network.input, dict):
+        inputs = {"features": inputs, "num_frames": np.full(len(waveforms), inputs.shape[1], np.int32)}
+    norms = [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.momentum = 0.0
+    network(inputs, training=True)
+    for layer, momentum in zip(norms, momenta, strict=True):
+        layer.momentum = momentum
+    last = next(layer for layer in reversed(network.layers) if hasattr(layer, "kernel"))
+    logits = network(inputs, training=False).numpy()
+    last.kernel.assign(2 / logits.std(axis=0).mean() * last.kernel.numpy())
+    if last.bias is not None:
+        last.bias.assign(last.bias.numpy() - network(inputs, training=False).numpy().mean(axis=0))
+
+
+def some_waveforms(count: int = 12, samples: int = 16000) -> np.ndarray:
+    """[count, samples] float32: noise and gliding tones of many levels."""
+    generator = np.random.default_rng(0)
+    time = np.arange(samples) / 16000
+    glides = np.sin(2 * np.pi * time * (generator.uniform(100, 3000, (count, 1)) + 400 * time))
+    levels = 10 ** generator.uniform(-2, -0.5, (count, 1))
+    return (levels * (glides + generator.normal(0, 0.3, (count, samples)))).astype(np.float32)
