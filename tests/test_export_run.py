@@ -134,7 +134,7 @@ def test_int8_for_microcontrollers_as_typed(run: Path, real_data: Path) -> None:
     printed = kws("export", str(run), "--format", "tflite", "--quantize", "int8")
 
     folder = run / "exports" / "tflite-int8"
-    assert printed.strip().splitlines()[-1] == str(folder)
+    assert str(folder) in printed.splitlines()
     assert "network.tflite" in printed
     artifact = read_artifact(folder)
     network = artifact.files[1]
