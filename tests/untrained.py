@@ -41,7 +41,7 @@ def untrained_run(path: Path, *overrides: str, seed: int = 0) -> Path:
 
 
 def tell_apart(network: keras.Model, features: Any, waveforms: np.ndarray) -> None:
-    """Set statistics and the last layer so that the logits of these clips have mean 0 and standard deviation 2."""
+    """Set statistics and the last layer so that the logits of most of these clips lie within a few units around 0."""
     inputs = features(waveforms)
     if isinstance(network.input, dict):
         inputs = {"features": inputs, "num_frames": tf.fill([len(waveforms)], inputs.shape[1])}
@@ -54,9 +54,10 @@ def tell_apart(network: keras.Model, features: Any, waveforms: np.ndarray) -> No
         layer.momentum = momentum
     last = next(layer for layer in reversed(network.layers) if hasattr(layer, "kernel"))
     logits = network(inputs, training=False).numpy()
-    last.kernel.assign(2 / logits.std(axis=0).mean() * last.kernel.numpy())
+    low, high = np.percentile(logits, [25, 75], axis=0)
+    last.kernel.assign(3 / (high - low).mean() * last.kernel.numpy())
     if last.bias is not None:
-        last.bias.assign(last.bias.numpy() - network(inputs, training=False).numpy().mean(axis=0))
+        last.bias.assign(last.bias.numpy() - np.median(network(inputs, training=False).numpy(), axis=0))
 
 
 def some_waveforms(count: int = 12, samples: int = 16000) -> np.ndarray:

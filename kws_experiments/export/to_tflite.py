@@ -44,6 +44,10 @@ def write(
     except Exception as error:  # whatever the converter raises; a converter that aborts ends the process anyway
         reason = f"the front end ({type(trained.features).__name__}) can't be converted to TensorFlow Lite"
         return [features_in], [f"{reason}, so that {NETWORK} takes features: {_first_line(error)}"]
+    if tflite_graph.has_branches(network_bytes):  # recurrent layers of clips that keep their lengths
+        return [features_in], [
+            f"the network has loops and can't be joined with its front end: {NETWORK} takes features"
+        ]
     (out / WHOLE).write_bytes(tflite_graph.joined(front_end, network_bytes))
     notes = [] if quantize == "none" else [f"{quantize} is the network in {WHOLE}; its front end stays in float32"]
     return [_described(out / WHOLE, "waveform"), features_in], notes
