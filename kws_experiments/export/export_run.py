@@ -67,7 +67,7 @@ def export_run(
 
     source = calibration = None
     if check or quantize == "int8":
-        source = _clips(folder, config, clip_samples)
+        source = run_clips(folder, config, clip_samples)
     if quantize == "int8":
         assert source is not None
         assert clip_samples is not None
@@ -123,7 +123,7 @@ def _check_choice(folder: RunFolder, format: str, quantize: str, clip_ms: float 
     return round(clip_ms * config["sample_rate"] / 1000)
 
 
-def _clips(folder: RunFolder, config: dict[str, Any], clip_samples: int | None) -> ClipSource:
+def run_clips(folder: RunFolder, config: dict[str, Any], clip_samples: int | None) -> ClipSource:
     """The run's own clips, prepared as it prepared them, of the length that the export takes."""
     from kws_data.pipeline import ClipSource
     from kws_experiments.parts import build_parts
