@@ -58,13 +58,16 @@ def export_run(
     config = folder.read_config()
     threads = {"intra_op": 1, "inter_op": 1}  # latency is told for one thread
     tensorflow_setup.start(deterministic=config["deterministic"], seed=config["seed"], **threads)
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")  # and for a processor
 
     from kws_experiments.export import check as checks
     from kws_experiments.export.convert import convert_in_child
 
     source = calibration = None
     if check or quantize == "int8":
-        source = _clips(folder, config, clip_samples)
+        source = run_clips(folder, config, clip_samples)
     if quantize == "int8":
         assert source is not None
         assert clip_samples is not None
@@ -99,6 +102,8 @@ def _check_choice(folder: RunFolder, format: str, quantize: str, clip_ms: float 
     config, record = folder.read_config(), folder.read_record()
     if record is None or record["status"] != "done":
         raise KwsError(f"'{folder.path}' holds no finished run: the same training command finishes it")
+    if not folder.model.is_file():
+        raise KwsError(f"'{folder.path}' holds no model.keras: give the folder of a finished run")
     if format == "onnx" and any(importlib.util.find_spec(name) is None for name in ("tf2onnx", "onnxruntime")):
         raise KwsError("--format onnx needs tf2onnx and onnxruntime: pip install -e '.[onnx]'")
     if config["clip_ms"] is not None:
@@ -118,14 +123,17 @@ def _check_choice(folder: RunFolder, format: str, quantize: str, clip_ms: float 
     return round(clip_ms * config["sample_rate"] / 1000)
 
 
-def _clips(folder: RunFolder, config: dict[str, Any], clip_samples: int | None) -> ClipSource:
+def run_clips(folder: RunFolder, config: dict[str, Any], clip_samples: int | None) -> ClipSource:
     """The run's own clips, prepared as it prepared them, of the length that the export takes."""
     from kws_data.pipeline import ClipSource
     from kws_experiments.parts import build_parts
     from kws_experiments.run_data import examples_fingerprint, prepare_data
 
     parts = build_parts(config)
-    corpus, examples, labels = prepare_data(config, parts)
+    try:
+        corpus, examples, labels = prepare_data(config, parts)
+    except KwsError as error:
+        raise KwsError(f"{error} (the run's clips are needed to check the export and for int8; --no-check)") from error
     if labels != folder.read_labels():
         raise KwsError(f"'{folder.labels}' names other labels than the run's data: {', '.join(labels)}")
     record = folder.read_record() or {}
