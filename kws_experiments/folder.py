@@ -133,6 +133,11 @@ class RunFolder:
         return self.path / "exports"
 
     @property
+    def streams(self) -> Path:
+        """What `kws evaluate-stream` found on long recordings: a folder for each."""
+        return self.path / "streams"
+
+    @property
     def tensorboard(self) -> Path:
         """Event files."""
         return self.path / "tensorboard"

@@ -32,8 +32,11 @@ def evaluate(
     """Evaluate a run: on its own test clips again, or on all of another folder, where other words count as unknown."""
     from kws_experiments import summary
     from kws_experiments.evaluate_run import evaluate_run
+    from kws_experiments.report.run_report import renew_run_report
 
     result, folder = evaluate_run(run, dataset, split=split, snrs_db=ratios(noise_snr), out=out)
+    if out is None:
+        renew_run_report(run)
     summary.show(result, folder)
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow
 
 from kws_data.errors import KwsError
 from kws_data.splits import SPLITS
 from kws_experiments import worst_clips
 from kws_experiments.command import Command, Difference, differences, read_command
 from kws_experiments.evaluation_files import EvaluationFiles
+from kws_experiments.export.artifact import RECORD, Artifact, read_artifact
 from kws_experiments.finished_run import FinishedRun
 from kws_experiments.worst_clips import HeardClip
 
@@ -54,6 +56,40 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Listening:
+    """What `kws evaluate-stream` found on one recording.
+
+    Attributes:
+        name: of its folder.
+        metrics: see `streaming.evaluate_stream.figures_of`.
+        curve: see `streaming.curve.threshold_curve`.
+        words: what was said: `time_ms`, `end_ms`, `word` and `detected_ms`, which is missing for words not detected.
+    """
+
+    name: str
+    metrics: dict[str, Any]
+    curve: pd.DataFrame
+    words: pd.DataFrame
+
+    @classmethod
+    def read(cls, folder: Path) -> Listening:
+        """Read it.
+
+        Raises:
+            KwsError: a file is missing or damaged.
+        """
+        try:
+            metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+            metrics["operating_points"], metrics["latency_ms"]["median"], metrics["false_accepts_per_hour"]
+            curve = pd.read_parquet(folder / "curve.parquet")
+        except (OSError, ValueError, KeyError, TypeError, pyarrow.ArrowException) as error:
+            raise KwsError(f"'{folder}' is incomplete or damaged: kws evaluate-stream writes it again") from error
+        return cls(
+            folder.name, metrics, curve, _csv(folder / "words.csv", ["time_ms", "end_ms", "word", "detected_ms"])
+        )
+
+
+@dataclass(frozen=True)
 class RunContents:
     """A finished run.
 
@@ -68,6 +104,8 @@ class RunContents:
         own: the evaluation at the end of training.
         others: those of `kws evaluate`.
         cost: of `cost.json`; empty for a run of an older version.
+        exports: what `kws export` made of it.
+        streams: what `kws evaluate-stream` found.
     """
 
     run: FinishedRun
@@ -80,6 +118,8 @@ class RunContents:
     own: Evaluation
     others: list[Evaluation]
     cost: dict[str, Any]
+    exports: list[Artifact]
+    streams: list[Listening]
 
     @classmethod
     def read(cls, path: Path) -> RunContents:
@@ -107,6 +147,8 @@ class RunContents:
                 for metrics in sorted(folder.evaluations.glob("[!.]*/metrics.json"))
             ],
             cost=_cost(folder.cost),
+            exports=[read_artifact(record.parent) for record in sorted(folder.exports.glob(f"[!.]*/{RECORD}"))],
+            streams=[Listening.read(metrics.parent) for metrics in sorted(folder.streams.glob("[!.]*/metrics.json"))],
         )
 
 

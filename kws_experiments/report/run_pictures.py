@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import pandas as pd
 
 from kws_experiments import evaluation_figures, figures
-from kws_experiments.report.contents import Evaluation, RunContents
+from kws_experiments.report.contents import Evaluation, Listening, RunContents
 from kws_experiments.report.pictures import Picture, draw
 from kws_experiments.report.tables import percent
 from kws_experiments.settings import best_row
+from kws_experiments.streaming.stream_figures import stream_figure
 
 CLIP_COLUMNS = 4
 
@@ -25,6 +27,17 @@ def curves(contents: RunContents) -> Picture:
         "Loss and accuracy in training",
         lambda: figures.training_curves(contents.history, best),
         f"The best evaluation, by {monitor}, is that of step {step}.",
+    )
+
+
+def listening(stream: Listening) -> Picture:
+    """Misses against false accepts an hour, both by threshold, and latency."""
+    words = stream.words.assign(detected_ms=pd.to_numeric(stream.words["detected_ms"], errors="coerce"))
+    latency = (words["detected_ms"] - words["end_ms"]).dropna().to_numpy()
+    return draw(
+        "_".join(["stream", *re.findall(r"[\w-]+", stream.name)]),
+        f"Listening to {stream.name}",
+        lambda: stream_figure(stream.curve, stream.metrics, latency),
     )
 
 

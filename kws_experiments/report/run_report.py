@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from kws_experiments.report import players, run_pictures, run_tables
 from kws_experiments.report.contents import Evaluation, RunContents
 from kws_experiments.report.rendering import render
 from kws_experiments.report.tables import Table
+
+log = logging.getLogger(__name__)
 
 HTML, MARKDOWN, PICTURES = "report.html", "report.md", "figures"
 MOST_BYTES = 5_000_000  # of the HTML file
@@ -28,6 +31,8 @@ SECTIONS = (
     ("repeat", "How to repeat it"),
 )
 EVALUATIONS = ("evaluations", "On other clips")
+EXPORTS = ("exports", "Its exports")
+STREAMS = ("streams", "Listening to long recordings")
 
 
 def write_run_report(path: Path, out: Path | None = None) -> Path:
@@ -61,6 +66,15 @@ def write_run_report(path: Path, out: Path | None = None) -> Path:
     return folder / HTML
 
 
+def renew_run_report(path: Path) -> None:
+    """Write a run's report again, if it has one, since its folder now holds more; a failure is only a warning."""
+    if (path / HTML).is_file():
+        try:
+            write_run_report(path)
+        except KwsError as error:
+            log.warning("the report is as it was: %s", error)
+
+
 def page_values(contents: RunContents) -> dict[str, Any]:
     """What both templates show."""
     run, own, command = contents.run, contents.own, contents.command
@@ -68,8 +82,19 @@ def page_values(contents: RunContents) -> dict[str, Any]:
     curves, pictures, worst = run_pictures.curves(contents), run_pictures.of_evaluation(own), run_pictures.clips(own)
     others = [_other(place, evaluation) for place, evaluation in enumerate(contents.others)]
     drawn = [curves, *pictures, *([worst] if worst else []), *(o["picture"] for o in others if o["picture"])]
+    streams = [
+        (
+            stream.name,
+            run_tables.listening_told(stream),
+            run_pictures.listening(stream),
+            run_tables.listening_table(stream),
+        )
+        for stream in contents.streams
+    ]
+    drawn += [picture for _, _, picture, _ in streams]
+    more = ((EVALUATIONS, others), (EXPORTS, contents.exports), (STREAMS, streams))
     return {
-        "sections": [*SECTIONS, *([EVALUATIONS] if others else [])],
+        "sections": [*SECTIONS, *(section for section, there in more if there)],
         "name": run.config["name"],
         "folder": shown_path(run.folder.path),
         "started": f"{run.record['started'][:16].replace('T', ' ')} UTC",
@@ -100,6 +125,8 @@ def page_values(contents: RunContents) -> dict[str, Any]:
         "cost": run_tables.cost_table(contents.cost) if contents.cost else None,
         "reproduce": shlex.join(["kws", "reproduce", shown_path(run.folder.path)]),
         "others": others,
+        "exports": _filled(run_tables.export_table, contents),
+        "streams": streams,
         "all_pictures": drawn,
         "waveform": (players.WIDTH, players.HEIGHT),
     }

@@ -8,9 +8,12 @@ import pandas as pd
 
 from kws_data.splits import SPLITS
 from kws_experiments.command import Difference
-from kws_experiments.report.contents import Evaluation, RunContents
+from kws_experiments.export import table as export_tables
+from kws_experiments.report.contents import Evaluation, Listening, RunContents
 from kws_experiments.report.tables import (
+    Column,
     Table,
+    cell,
     decibels,
     fixed,
     number,
@@ -214,3 +217,39 @@ _ACCURACY: dict[str, Any] = {"accuracy": ("accuracy", percent), "interval": ("95
 def _with_interval(rows: pd.DataFrame) -> pd.DataFrame:
     pairs = zip(rows["accuracy_low"].tolist(), rows["accuracy_high"].tolist(), strict=True)
     return rows.assign(interval=[interval(list(pair)) for pair in pairs])
+
+
+def export_table(contents: RunContents) -> Table:
+    """The files of all exports, each beside the original."""
+    columns = [
+        Column("export"),
+        *(Column(heading, heading not in ("model", "takes")) for heading in export_tables.HEADINGS),
+    ]
+    rows = []
+    for artifact in contents.exports:
+        name = f"{artifact.format}, {artifact.quantize}"
+        rows += [[cell(name), *(cell(text or None) for text in row)] for row in export_tables.rows(artifact)]
+    return Table("Exports: accuracy on the test split, clips on which they agree with the original", columns, rows)
+
+
+def listening_table(stream: Listening) -> Table:
+    """The fewest misses for so many false accepts an hour."""
+    columns: Any = {
+        "false_accepts_per_hour_at_most": ("false accepts an hour, at most", fixed(1)),
+        "miss_rate": ("missed", percent),
+        "threshold": ("at threshold", fixed(4)),
+    }
+    return table(f"Fewest misses: {stream.name}", stream.metrics["operating_points"], columns)
+
+
+def listening_told(stream: Listening) -> str:
+    """What came of the recording at the chosen threshold, in a sentence or two."""
+    found = stream.metrics
+    told = (
+        f"{60 * found['hours']:.0f} minutes with {found['keywords']} keywords and {found['unknown_words']} other words."
+        f" At threshold {found['detection_threshold']:g}: {found['correct']} correct, {found['missed']} missed"
+        f" ({percent(found['miss_rate'])}), {found['wrong']} wrong, {found['false_accepts']} false accepts"
+        f" ({found['false_accepts_per_hour']:.1f} an hour)."
+    )
+    median = found["latency_ms"]["median"]
+    return told if median is None else f"{told} Detected {median:.0f} ms after the word's end (median)."
