@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 import yaml
 
@@ -19,7 +20,7 @@ from kws_data.parallel import available_cpus
 from kws_experiments.runs import find_runs
 from kws_experiments.sweeps import DONE, FAILED, STOPPED, find_sweep
 from tests.conftest import ROOT, folder_maker
-from tests.test_run import SMALL, train
+from tests.test_run import SMALL, start, train
 
 pytestmark = pytest.mark.slow
 
@@ -102,7 +103,7 @@ def test_jobs_at_once_are_killed_stopped_and_go_on(place: Path, tmp_path: Path) 
     command += ["trainer.eval_every=7", "trainer.checkpoint_every=1000", "trainer.print_confusion=false", "seed=1,2"]
     command += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 
-    def start() -> subprocess.Popen[str]:
+    def begin() -> subprocess.Popen[str]:
         return subprocess.Popen(
             command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
         )
@@ -114,7 +115,7 @@ def test_jobs_at_once_are_killed_stopped_and_go_on(place: Path, tmp_path: Path) 
         now = steps()
         return len(now) == 2 and all(new > old for new, old in zip(now, then, strict=True))
 
-    process = start()
+    process = begin()
     wait_for(lambda: goes_on([0, 0]))
     process.kill()  # nobody is left to say so, but the jobs notice, save their state and end
     process.communicate(timeout=100)
@@ -124,7 +125,7 @@ def test_jobs_at_once_are_killed_stopped_and_go_on(place: Path, tmp_path: Path) 
     assert killed.status == STOPPED
 
     then = steps()
-    process = start()
+    process = begin()
     wait_for(lambda: goes_on(then))
     another = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True)
     assert another.returncode == 1
@@ -138,7 +139,7 @@ def test_jobs_at_once_are_killed_stopped_and_go_on(place: Path, tmp_path: Path) 
     assert [job.status for job in stopped.jobs] == [STOPPED, STOPPED]
     assert len(list(tmp_path.glob("runs/train/*/checkpoint/state.npz"))) == 2
 
-    process = start()
+    process = begin()
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     done = find_sweep(tmp_path)
@@ -167,16 +168,25 @@ def test_a_search_is_continued(place: Path, tmp_path: Path) -> None:
     assert all(0.0003 <= float(rate or 0) <= 0.03 for rate in rates)
 
 
-def test_submitit_starts_jobs_in_processes_of_its_own(place: Path, tmp_path: Path) -> None:
+def test_a_job_of_submitit_that_is_preempted_goes_on(place: Path, tmp_path: Path) -> None:
     pytest.importorskip("submitit")
-
-    output = train(
-        tmp_path, "-m", *data(place), "trainer=quick", "seed=0", "hydra/launcher=submitit_local",
-        "hydra.launcher.cpus_per_task=1", "hydra.launcher.timeout_min=5",
+    process = start(
+        tmp_path, "-m", *data(place), "trainer.epochs=null", "trainer.steps=600", "trainer.eval_every=7", "seed=0",
+        "hydra/launcher=submitit_local", "hydra.launcher.cpus_per_task=1", "hydra.launcher.timeout_min=5",
     )  # fmt: skip
+    wait_for(lambda: histories(tmp_path))
+    (worker,) = [
+        found for found in psutil.process_iter(["cmdline"])
+        if "submitit.core._submit" in found.info["cmdline"] and str(tmp_path) in " ".join(found.info["cmdline"])
+    ]  # fmt: skip
 
+    worker.send_signal(signal.SIGUSR2)  # as SLURM does before it takes the machine away
+
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
     sweep = find_sweep(tmp_path)
-    assert (sweep.status, sweep.launcher, [job.status for job in sweep.jobs]) == (DONE, "submitit_local", [DONE]), (
-        output
-    )
-    assert list(tmp_path.glob("runs/train/.submitit/*"))
+    assert (sweep.status, sweep.launcher, [job.status for job in sweep.jobs]) == (DONE, "submitit_local", [DONE])
+    assert sweep.jobs[0].folder is not None
+    printed = (sweep.jobs[0].folder / "output.log").read_text()
+    assert "stopped; the same command goes on from here" in printed
+    assert "resuming at step" in printed
