@@ -70,19 +70,21 @@ def measure(run: Path) -> tuple[list[tuple[str, float, int]], int]:
     scorer = load_run(run)
     original = np.concatenate([scorer.infer(waveform) for waveform in waveforms])
 
-    def row(name: str, model: bytes, **options: Any) -> tuple[str, float, int]:
-        result = check.compared(original, _scores(model, waveforms, **options), clips.labels)
+    def row(name: str, scores: np.ndarray) -> tuple[str, float, int]:
+        result = check.compared(original, scores, clips.labels)
         return name, result["accuracy"], len(waveforms) - result["disagreements"]
 
     rows = [("nothing", float((original.argmax(axis=1) == clips.labels).mean()), len(waveforms))]
     for quantize in QUANTIZATIONS:
         network = converter(lambda features: tf.nn.softmax(trained.logits(features)), [1, *shape], "features")
         quantize_with(network, quantize, features)
-        model = joined(front_end, network.convert())
-        rows.append(row(f"network, {quantize}", model))
-        if quantize == "int8":
+        model = network.convert()
+        rows.append(row(f"network, {quantize}", _scores(joined(front_end, model), waveforms)))
+        if quantize == "int8":  # they have no Fourier transform
+            frames = [trained.features(waveform).numpy() for waveform in waveforms]
             kernels = tf.lite.experimental.OpResolverType.BUILTIN_REF
-            rows.append(row("network, int8, reference kernels", model, experimental_op_resolver_type=kernels))
+            scores = _scores(model, frames, experimental_op_resolver_type=kernels)
+            rows.append(row("network, int8, reference kernels", scores))
         whole = converter(
             lambda waveform: tf.nn.softmax(trained.logits(trained.features.in_one_piece(waveform))),
             [1, samples],
@@ -92,21 +94,28 @@ def measure(run: Path) -> tuple[list[tuple[str, float, int]], int]:
         if quantize == "int8":  # the Fourier transform has no int8
             whole.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
             whole.inference_input_type = whole.inference_output_type = tf.float32
-        rows.append(row(f"front end and network, {quantize}", whole.convert()))
+        rows.append(row(f"front end and network, {quantize}", _scores(whole.convert(), waveforms)))
     return rows, len(waveforms)
 
 
-def _scores(model: bytes, waveforms: list[np.ndarray], **options: Any) -> np.ndarray:
+def _scores(model: bytes, inputs: list[np.ndarray], **options: Any) -> np.ndarray:
     import tensorflow as tf
+
+    from kws_experiments.export.artifact import Port
+    from kws_experiments.export.runners import dequantized, quantized
 
     interpreter = tf.lite.Interpreter(model_content=model, num_threads=1, **options)
     interpreter.allocate_tensors()
     (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+    takes, gives = (
+        Port("", [], np.dtype(details["dtype"]).name, *(details["quantization"] if details["quantization"][0] else ()))
+        for details in (source, result)
+    )
     scores = []
-    for waveform in waveforms:
-        interpreter.set_tensor(source["index"], waveform)
+    for values in inputs:
+        interpreter.set_tensor(source["index"], quantized(values, takes))
         interpreter.invoke()
-        scores.append(interpreter.get_tensor(result["index"]))
+        scores.append(dequantized(interpreter.get_tensor(result["index"]), gives))
     return np.concatenate(scores)
 
 
