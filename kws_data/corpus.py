@@ -68,7 +68,7 @@ class Corpus:
     Attributes:
         clips: a row per clip: `source` (index into `pcm`), `path`, `word`, `speaker`, `utterance`, `folder` (name of
             the unknown folder, '' for the data set), `split`, `offset` and `length` (samples in `pcm[source]`), `start`
-            (where its file begins there), `content` (hash of the samples).
+            (of the clip in its file, in samples at `sample_rate`), `content` (hash of the samples).
         set_aside: the files and clips left out, with `source`, `path` and the reason in `error`.
         pcm: per source, [samples] int16, memory-mapped.
         roots: per source, its folder.
@@ -218,8 +218,7 @@ def _decoded(root: Path, catalog: pd.DataFrame, sample_rate: int, source: int) -
     table = catalog.merge(packed, on="path", how="left", validate="one_to_one")
     table["error"] = table["error"].where(table["error"] != "", table["decode_error"].fillna(""))
     table[["offset", "length"]] = table[["offset", "length"]].fillna(0).astype("int64")
-    table = table.drop(columns="decode_error").assign(source=source, start=table["offset"])
-    return _Source(table, store.pcm, root)
+    return _Source(table.drop(columns="decode_error").assign(source=source, start=0), store.pcm, root)
 
 
 def _splits_by_speaker(catalog: pd.DataFrame, known: pd.DataFrame) -> pd.Series:
@@ -236,6 +235,7 @@ def _cut_long_recordings(table: pd.DataFrame, pcm: np.ndarray, clip_samples: int
     cut = table.loc[table.index.repeat(windows)].reset_index(drop=True)
     window = np.concatenate([np.arange(count) for count in windows])
     cut["offset"] += window * clip_samples
+    cut["start"] = window * clip_samples
     cut["length"] = np.where(np.repeat(windows, windows) > 1, clip_samples, cut["length"])
     cut["utterance"] = np.where(np.repeat(windows, windows) > 1, window, cut["utterance"])
     by_time = np.concatenate([np.array(time_split(int(count), policy), dtype=object) for count in windows])

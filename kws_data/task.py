@@ -103,7 +103,8 @@ class Task:
 
         Returns:
             a row per example: `split`, `label` (index into `labels()`), `source` (NO_SOURCE for silence), `path`,
-            `word`, `speaker`, `folder`, `offset`, `length` (samples), `content`; the index is the example's id.
+            `word`, `speaker`, `folder`, `offset`, `length` and `start` (samples), `content`, as of the corpus's clips;
+            the index is the example's id.
         """
         labels = self.labels(corpus)
         parts = [self._split_examples(corpus, split, labels, data_seed) for split in SPLITS]
@@ -123,7 +124,19 @@ class Task:
             parts.append(recorded.assign(label=label_of[SILENCE]))
             quota = math.ceil(len(wanted) * self.silence_percentage / 100)
             parts.append(_silence_rows(max(0, quota - len(recorded)), split).assign(label=label_of[SILENCE]))
-        columns = ["split", "label", "source", "path", "word", "speaker", "folder", "offset", "length", "content"]
+        columns = [
+            "split",
+            "label",
+            "source",
+            "path",
+            "word",
+            "speaker",
+            "folder",
+            "offset",
+            "length",
+            "start",
+            "content",
+        ]
         return pd.concat([part[columns] for part in parts if len(part)] or [parts[0][columns]], ignore_index=True)
 
     def _unknown_clips(
@@ -173,7 +186,7 @@ def _silence_rows(count: int, split: str) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "split": split, "source": NO_SOURCE, "path": np.array(names, dtype=object), "word": SILENCE,
-            "speaker": "", "folder": "", "offset": 0, "length": 0, "content": "",
+            "speaker": "", "folder": "", "offset": 0, "length": 0, "start": 0, "content": "",
         }
     )  # fmt: skip
 

@@ -141,6 +141,7 @@ def test_a_long_recording_is_cut_by_time_without_overlap(
     corpus = corpus_of(make_folder(speakers=2), policy, [tmp_path / "talk"])
     clips = corpus.clips[corpus.clips["folder"] == "talk"].sort_values("offset")
     assert clips["offset"].diff().dropna().eq(16000).all()
+    assert clips["start"].tolist() == list(range(0, 123 * 16000, 16000))
     assert clips["length"].eq(16000).all()
     np.testing.assert_array_equal(
         np.concatenate([samples(corpus, row) for row in clips.itertuples()]), recording[: 123 * 16000]

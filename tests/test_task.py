@@ -26,7 +26,8 @@ def corpus_of(counts: dict[tuple[str, str, str], int]) -> Corpus:
         {
             "source": 1 if folder else 0, "path": f"{word}/{split}{number:05d}.wav",
             "word": word, "speaker": str(number),
-            "utterance": 0, "folder": folder, "split": split, "offset": 100 * number, "length": 16000, "content": "x",
+            "utterance": 0, "folder": folder, "split": split,
+            "offset": 100 * number, "length": 16000, "start": 0, "content": "x",
         }
         for (word, split, folder), count in counts.items()
         for number in range(count)
