@@ -183,7 +183,7 @@ def _stream(choice: model_table.Choice, options: argparse.Namespace, folder: Pat
     examples = pd.DataFrame(
         {
             "split": "training", "label": np.arange(_CLIPS) % choice.num_labels(), "source": 0, "path": "", "word": "a",
-            "speaker": "", "folder": "", "offset": np.arange(_CLIPS) * rate, "length": rate, "content": "",
+            "speaker": "", "folder": "", "offset": np.arange(_CLIPS) * rate, "length": rate, "start": 0, "content": "",
         }
     )  # fmt: skip
     corpus = Corpus(examples, examples.head(0), [pcm], [folder], NoiseBank([pcm[: 60 * rate]]), rate)

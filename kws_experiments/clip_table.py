@@ -12,7 +12,7 @@ from kws_data.catalog import BACKGROUND_NOISE
 from kws_data.corpus import Corpus
 from kws_data.errors import KwsError
 
-_KEY = ["source", "path", "offset"]
+_KEY = ["source", "path", "start"]
 CLASSES = "classes"  # the kind of change whose list holds class names
 _NAMED = 3  # clips told by name in one line; the table has the others
 
@@ -22,7 +22,7 @@ def clip_table(corpus: Corpus, examples: pd.DataFrame, labels: list[str]) -> pd.
 
     Returns:
         `split` ('' for noise, which is cut in time), `label` (a class name, or `_background_noise_`), `word`, `path`,
-        `offset` and `length` (samples at the run's rate, in the decoded file), `content` (hash of these samples; '' for
+        `start` and `length` (samples at the run's rate, in the decoded file), `content` (hash of these samples; '' for
         silence rows, which have no file), `source` (number of the folder, -1 for silence rows), `root` (the folder).
     """
     names = dict(enumerate(labels))
@@ -34,8 +34,8 @@ def clip_table(corpus: Corpus, examples: pd.DataFrame, labels: list[str]) -> pd.
         ignore_index=True,
     )
     roots = {place: str(root) for place, root in enumerate(corpus.roots)}
-    used = used.assign(offset=used["start"], root=used["source"].map(roots).fillna(""))
-    return used[["split", "label", "word", "path", "offset", "length", "content", "source", "root"]]
+    used["root"] = used["source"].map(roots).fillna("")
+    return used[["split", "label", "word", "path", "start", "length", "content", "source", "root"]]
 
 
 def write_clip_table(path: Path, table: pd.DataFrame) -> None:

@@ -239,10 +239,10 @@ def test_every_clip_used_is_told_by_its_content(make_folder: MakeFolder, tmp_pat
 
     for row in table[table["source"] >= 0].sample(12, random_state=0).itertuples():
         samples, _ = soundfile.read(Path(row.root) / row.path, dtype="int16")
-        part = samples[row.offset : row.offset + row.length]
+        part = samples[row.start : row.start + row.length]
         assert hashlib.blake2b(part.tobytes(), digest_size=16).hexdigest() == row.content
     long = table[table["path"] == "b.wav"]
-    assert sorted(long["offset"]) == [second * SAMPLE_RATE for second in range(30)]
+    assert sorted(long["start"]) == [second * SAMPLE_RATE for second in range(30)]
     noise = table[table["label"] == "_background_noise_"]
     assert noise["path"].tolist() == ["_background_noise_/noise_0.wav", "_background_noise_/noise_1.wav", "noise.wav"]
     assert (table.loc[table["word"] == "_silence_", "content"] == "").all()
@@ -289,7 +289,7 @@ def test_changes_are_told_in_a_line() -> None:
 
 def test_another_split_class_or_order_counts() -> None:
     table = pd.DataFrame(
-        {"source": 0, "path": ["a", "b"], "offset": 0, "content": ["1", "2"], "split": "training", "label": "yes"}
+        {"source": 0, "path": ["a", "b"], "start": 0, "content": ["1", "2"], "split": "training", "label": "yes"}
     )
     assert data_changes(table, table.assign(split=["training", "testing"])) == {"in another split or class": ["b"]}
     assert data_changes(table, table.assign(label=["no", "yes"])) == {"in another split or class": ["a"]}

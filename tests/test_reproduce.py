@@ -22,7 +22,7 @@ import soundfile
 from kws_data.errors import KwsError
 from kws_experiments import cli, reproduce
 from kws_experiments.config import compose
-from kws_experiments.folder import RunFolder
+from kws_experiments.folder import SCHEMA_VERSION, RunFolder
 from kws_experiments.reproduction import origin_change
 from kws_experiments.seal import finished_record, seal
 from tests.conftest import ROOT, SAMPLE_RATE, tone
@@ -150,7 +150,7 @@ def without_key(folder: RunFolder, key: str) -> None:
         (lambda folder: shutil.rmtree(folder.path), "holds no run: it has no run.json"),
         (lambda folder: folder.record.unlink(), "holds no run: it has no run.json"),
         (lambda folder: damage(folder, "run.json"), "run.json' is damaged"),
-        (lambda folder: folder.write_record(schema_version=9), "has schema version 9, not 1"),
+        (lambda folder: folder.write_record(schema_version=9), f"has schema version 9, not {SCHEMA_VERSION}"),
         (lambda folder: folder.write_record(status="training"), "holds no finished run"),
         (lambda folder: folder.write_record(files=None), "by a version that did not record what repeating it needs"),
         (lambda folder: folder.environment.unlink(), "environment.json' is missing: the run's folder is incomplete"),
