@@ -8,8 +8,9 @@ ARGS ?=
 train: install ## train on the built-in synthetic data; make train ARGS="dataset=… model=…"
 	$(VENV)/bin/python train.py $(ARGS)
 
+# several test files at once; what stands in one file shares what it trains
 test: install ## run all tests, the slow ones included; make test ARGS='-m "not slow"' leaves them out
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: install
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy

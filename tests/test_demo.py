@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from playwright.sync_api import expect
 
 from kws_data.errors import KwsError
 from kws_experiments import demo_page
 from kws_experiments.demo_session import LiveSession, strip
 from kws_experiments.streaming.listener import Detection
+from tests.browser import open_browser
 from tests.conftest import ROOT, SAMPLE_RATE
 from tests.test_run import SMALL, only_run, train
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 class Recorder:
@@ -94,10 +93,6 @@ def wait_for(port: int, process: subprocess.Popen[str]) -> None:
 
 @pytest.mark.slow
 def test_the_page_records_and_listens_in_a_browser(real_data: Path, tmp_path: Path) -> None:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium")
-    from playwright.sync_api import expect, sync_playwright
-
     train(tmp_path, "dataset=folder", f"dataset.path={real_data}", "split=lists", *SMALL, "task.words=[yes,no]",
           "trainer=quick", "trainer.steps=5")  # fmt: skip
     run, port = only_run(tmp_path), free_port()
@@ -110,14 +105,12 @@ def test_the_page_records_and_listens_in_a_browser(real_data: Path, tmp_path: Pa
         "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
         f"--use-file-for-fake-audio-capture={real_data / clip}",
     ]  # fmt: skip
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
     process = subprocess.Popen(
         command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ}
     )
     try:
         wait_for(port, process)
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*quiet, *microphone])
+        with open_browser(*microphone) as browser:
             page = browser.new_context(permissions=["microphone"]).new_page()
             errors, elsewhere = [], []
             page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
@@ -139,7 +132,6 @@ def test_the_page_records_and_listens_in_a_browser(real_data: Path, tmp_path: Pa
             page.get_by_role("button", name="Record").locator("visible=true").first.click()
             heard = page.locator(".kws-times").locator("visible=true")
             expect(heard).to_contain_text(re.compile(r"[2-9]\.\d s"), timeout=60_000)
-            browser.close()
         assert not errors
         assert not [url for url in elsewhere if not url.startswith((f"http://127.0.0.1:{port}", "data:", "blob:"))]
     finally:

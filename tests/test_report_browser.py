@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from kws_experiments import worst_clips
+from tests.browser import open_browser
 from tests.test_run import only_run, train
 
 pytestmark = pytest.mark.slow
-NO_BROWSER = "no browser: install Chromium (Debian: apt-get install chromium)"
 
 
 @pytest.fixture(scope="module")
@@ -35,19 +34,8 @@ def run(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip(NO_BROWSER)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=program,
-            args=[
-                "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-                "--disable-background-networking", "--disable-component-update",
-            ],
-        )  # fmt: skip
+    with open_browser() as browser:
         yield browser
-        browser.close()
 
 
 def open_report(browser: Browser, run: Path, width: int = 1600, scheme: str = "light") -> tuple[Page, list[str]]:
