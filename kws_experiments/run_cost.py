@@ -85,7 +85,7 @@ def latency_ms(model: keras.Model, parts: Parts) -> dict[str, float | int]:
     inputs: Any = waveform
     if parts.clip_samples is None:
         inputs = {"waveform": waveform, "lengths": tf.constant([parts.nominal_samples], tf.int32)}
-    times = []
+    times: list[float] = []
     begun = time.perf_counter()
     while len(times) < WARM_UP_CALLS + LATENCY_CALLS:
         if len(times) > 2 * WARM_UP_CALLS and time.perf_counter() - begun > LATENCY_SECONDS:
