@@ -142,7 +142,7 @@ def write_report(path: Path) -> None:
     with _not_fatal(f"the run is done, but not its report; `{quoted('kws', 'report', path)}` writes it"):
         from kws_experiments.report.run_report import write_run_report
 
-        write_run_report(path)
+        log.info("report: %s", write_run_report(path))
 
 
 @contextmanager
