@@ -274,6 +274,7 @@ def run_folder(path: Path, clip_ms: int | None = 1000, status: str = "done") -> 
     folder.write_record(status=status)
     write_text(folder.labels, "yes\n")
     write_text(folder.thresholds, json.dumps({"thresholds": {}}))
+    write_text(folder.model, "weights")
     return path
 
 
@@ -304,6 +305,13 @@ def test_unfinished_runs_and_other_folders_are_refused(tmp_path: Path) -> None:
         export_run(run_folder(tmp_path / "run", status="training"), format="onnx")
     with pytest.raises(KwsError, match=r"config.yaml' is missing or damaged: give the folder of a run"):
         export_run(tmp_path, format="onnx")
+
+
+def test_a_run_without_its_model_is_refused(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "run")
+    (run / "model.keras").unlink()
+    with pytest.raises(KwsError, match=r"run' holds no model.keras: give the folder of a finished run"):
+        export_run(run, format="onnx")
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

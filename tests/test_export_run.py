@@ -17,14 +17,13 @@ import pytest
 import soundfile
 
 from kws_experiments.export.artifact import find_exports, load_scorer, read_artifact
-from kws_experiments.export.check import compared
 from tests.conftest import ROOT, SAMPLE_RATE
 from tests.test_run import SMALL, only_run, train
 
 pytestmark = pytest.mark.slow
 
 # All in one process, since each start of TensorFlow takes seconds; kws export itself is run once
-EXPORTS = [("saved_model", "none"), ("tflite", "none"), ("onnx", "none"), ("onnx", "dynamic")]
+EXPORTS = [("saved_model", "none"), ("tflite", "none"), ("onnx", "none")]
 DRIVER = f"""
 from pathlib import Path
 from kws_experiments.export.export_run import export_run
@@ -134,7 +133,7 @@ def test_int8_for_microcontrollers_as_typed(run: Path, real_data: Path) -> None:
     printed = kws("export", str(run), "--format", "tflite", "--quantize", "int8")
 
     folder = run / "exports" / "tflite-int8"
-    assert printed.strip().splitlines()[-1] == str(folder)
+    assert str(folder) in printed.splitlines()
     assert "network.tflite" in printed
     artifact = read_artifact(folder)
     network = artifact.files[1]
@@ -147,12 +146,6 @@ def test_int8_for_microcontrollers_as_typed(run: Path, real_data: Path) -> None:
     assert f"g_input_zero_point = {network.input.zero_point};" in header
     assert f"g_model_len = {network.bytes};" in header
     assert artifact.thresholds_from == "the scores of model.tflite on the validation clips"
-
-    # the same again gives the same bytes
-    kws("export", str(run), "--format", "tflite", "--quantize", "int8", "--no-check")
-    again = read_artifact(folder)
-    assert [file.sha256 for file in again.files] == [file.sha256 for file in artifact.files]
-    assert again.files[0].check == {}
 
 
 def test_every_form_of_the_run_scores_the_same(run: Path, real_data: Path) -> None:
@@ -168,8 +161,6 @@ def test_every_form_of_the_run_scores_the_same(run: Path, real_data: Path) -> No
         assert (scorer.labels, scorer.sample_rate) == (original.labels, SAMPLE_RATE)
         np.testing.assert_allclose(scorer.scores(waveforms), expected, atol=1e-5)
         np.testing.assert_allclose(scorer.scores(waveforms[:2, :1]), original.scores(waveforms[:2, :1]), atol=1e-5)
-    dynamic = load_scorer(run / "exports" / "onnx-dynamic").scores(waveforms)
-    assert compared(expected, dynamic, np.zeros(20, int))["agreement"] >= 0.8
 
 
 def test_saved_model_without_this_package(run: Path, real_data: Path, tmp_path: Path) -> None:
@@ -209,7 +200,7 @@ def test_on_a_full_disk_the_older_export_stays(run: Path) -> None:
     def little_room() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
 
-    printed = kws("export", str(run), "--format", "tflite", status=1, preexec_fn=little_room)
+    printed = kws("export", str(run), "--format", "tflite", "--no-check", status=1, preexec_fn=little_room)
 
     assert "File too large" in printed
     assert "Traceback" not in printed
@@ -217,6 +208,23 @@ def test_on_a_full_disk_the_older_export_stays(run: Path) -> None:
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     assert not list(run.glob(".scratch-*"))
     assert not list((run / "exports").glob("*.tmp*"))
+
+
+def test_benchmark_tells_what_a_quantized_front_end_costs(run: Path) -> None:
+    done = process("-m", "benchmarks.quantized_front_end", str(run), cwd=ROOT, env=os.environ | {"COLUMNS": "120"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    clips = json.loads((run / "metrics.json").read_text())["clips"]
+    rows = {name: [float(value) for value in values] for name, *values in cells(done.stdout)}
+    same = {name: values[1] for name, values in rows.items()}
+    assert same["nothing"] == clips
+    assert same["network, float16"] >= 0.99 * clips
+    assert min(same["network, int8"], same["network, int8, reference kernels"]) > 0.9 * clips
+    assert same["front end and network, int8"] < same["network, int8"]
+    assert same["front end and network, dynamic"] <= same["network, dynamic"]
+
+
+def cells(printed: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("│").split("│")] for line in printed.splitlines() if line[:1] == "│"]
 
 
 def test_mistakes_are_one_line(run: Path, tmp_path: Path) -> None:

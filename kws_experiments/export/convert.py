@@ -82,6 +82,7 @@ def convert(request: dict[str, Any]) -> dict[str, Any]:
     from kws_experiments.export.trained import load_trained
     from kws_experiments.folder import RunFolder
 
+    tf.config.set_visible_devices([], "GPU")  # where recurrent layers would become cuDNN's
     run, out, clip_samples = Path(request["run"]), Path(request["out"]), request["clip_samples"]
     config = RunFolder(run).read_config()
     trained = load_trained(run, unrolled=request["format"] == "tflite")
@@ -94,8 +95,7 @@ def convert(request: dict[str, Any]) -> dict[str, Any]:
     if request["format"] == "tflite":
         calibration = request["calibration"] and np.load(request["calibration"])
         arguments["calibration"] = calibration if calibration is None else trained.features(calibration).numpy()
-    with tf.device("/CPU:0"):
-        files, notes = writer.write(trained, out, **arguments)
+    files, notes = writer.write(trained, out, **arguments)
     packages = ["tensorflow", "keras"] + (["tf2onnx", "onnx", "onnxruntime"] if request["format"] == "onnx" else [])
     return {
         "files": [asdict(file) for file in files],

@@ -7,8 +7,6 @@ from typing import Any
 from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
-from kws_data.errors import KwsError
-
 _NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 
 
@@ -18,18 +16,18 @@ def operators(model: bytes) -> list[str]:
     return sorted({_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)] for code in graph.operatorCodes})
 
 
+def has_branches(model: bytes) -> bool:
+    """Whether a model has more than one subgraph: loops or branches."""
+    return len(flatbuffer_utils.convert_bytearray_to_object(bytearray(model)).subgraphs) > 1
+
+
 def joined(first: bytes, second: bytes) -> bytes:
-    """One model that feeds what `first` puts out to `second`, float at both ends.
+    """One model that feeds what `first` puts out to `second`, float at both ends; neither has branches.
 
     Converting both as one would quantize the front end's own matrices and spectra as well, which eight bits do not
     hold; so each is converted by itself. Where `second` takes or gives int8, the conversion is put in between.
-
-    Raises:
-        KwsError: one of them has subgraphs (loops, branches).
     """
     model, tail = (flatbuffer_utils.convert_bytearray_to_object(bytearray(part)) for part in (first, second))
-    if len(model.subgraphs) != 1 or len(tail.subgraphs) != 1:
-        raise KwsError("the model has loops or branches, and can't be joined with its front end")
     graph, added = model.subgraphs[0], tail.subgraphs[0]
     tensors, buffers, codes = len(graph.tensors), len(model.buffers), len(model.operatorCodes)
 

@@ -34,29 +34,34 @@ def write(
         the files, the first the one to prefer; and what the user should know.
     """
     shape = trained.features.output_shape_for(clip_samples)
-    network = _converter(lambda features: tf.nn.softmax(trained.logits(features)), [1, *shape], "features")
-    _quantize(network, quantize, calibration)
+    network = converter(lambda features: tf.nn.softmax(trained.logits(features)), [1, *shape], "features")
+    quantize_with(network, quantize, calibration)
     network_bytes = network.convert()
     (out / NETWORK).write_bytes(network_bytes)
     features_in = _described(out / NETWORK, "features")
     try:
-        front_end = _converter(trained.features.in_one_piece, [1, clip_samples], "waveform").convert()
+        front_end = converter(trained.features.in_one_piece, [1, clip_samples], "waveform").convert()
     except Exception as error:  # whatever the converter raises; a converter that aborts ends the process anyway
         reason = f"the front end ({type(trained.features).__name__}) can't be converted to TensorFlow Lite"
         return [features_in], [f"{reason}, so that {NETWORK} takes features: {_first_line(error)}"]
+    if tflite_graph.has_branches(network_bytes):  # recurrent layers of clips that keep their lengths
+        return [features_in], [
+            f"the network has loops and can't be joined with its front end: {NETWORK} takes features"
+        ]
     (out / WHOLE).write_bytes(tflite_graph.joined(front_end, network_bytes))
     notes = [] if quantize == "none" else [f"{quantize} is the network in {WHOLE}; its front end stays in float32"]
     return [_described(out / WHOLE, "waveform"), features_in], notes
 
 
-def _converter(function: Callable[[Any], Any], shape: list[int], name: str) -> Any:
+def converter(function: Callable[[Any], Any], shape: list[int], name: str) -> Any:
     """A converter of one function, its variables frozen: straight from a Keras 3 model it aborts the process."""
     spec = tf.TensorSpec(shape, tf.float32, name=name)
     frozen = convert_variables_to_constants_v2(tf.function(function).get_concrete_function(spec))
     return tf.lite.TFLiteConverter.from_concrete_functions([frozen])
 
 
-def _quantize(converter: Any, quantize: str, calibration: np.ndarray | None) -> None:
+def quantize_with(converter: Any, quantize: str, calibration: np.ndarray | None) -> None:
+    """Set a converter to quantize as `write` says."""
     if quantize == "none":
         return
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
