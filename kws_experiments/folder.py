@@ -103,6 +103,11 @@ class RunFolder:
         return self.path / "evaluations"
 
     @property
+    def streams(self) -> Path:
+        """How it listened to long recordings (`kws evaluate-stream`): a folder for each."""
+        return self.path / "streams"
+
+    @property
     def exports(self) -> Path:
         """What `kws export` made: a folder for each format."""
         return self.path / "exports"

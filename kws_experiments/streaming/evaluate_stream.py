@@ -55,7 +55,7 @@ def evaluate(
     truth = [Spoken(*row) for row in read_truth(recording / TRUTH).itertuples(index=False, name=None)]
     if out is None and not RunFolder(model).config.is_file():
         raise KwsError(f"--out: give a folder to write to; '{model}' is no run's folder, which would take it")
-    out = out or RunFolder(model).path / "streams" / recording.resolve().name
+    out = out or RunFolder(model).streams / recording.resolve().name
     windows = open_windows(model, hop_ms)
     keywords = _known(windows.labels, truth, recording / TRUTH)
     heard = _listen(windows, recording / AUDIO)
