@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,8 @@ from kws_data.atomic import lock_for, remove_leftovers, replace_dir
 from kws_data.errors import KwsError
 from kws_data.splits import TESTING, VALIDATION
 from kws_experiments import tensorflow_setup
-from kws_experiments.export.artifact import Artifact, content_hash, model_file, run_facts
+from kws_experiments.export.artifact import Artifact, content_hash, model_file
+from kws_experiments.export.choice import checked_choice
 from kws_experiments.folder import RunFolder, write_text
 
 if TYPE_CHECKING:
@@ -23,11 +23,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-QUANTIZATIONS = {
-    "saved_model": ("none",),
-    "tflite": ("none", "dynamic", "float16", "int8"),
-    "onnx": ("none", "dynamic"),
-}
 ORIGINAL = "model.keras"
 CALIBRATION_CLIPS = 300
 _INT8_LOSS = 0.01  # of accuracy, beyond which the user is warned
@@ -41,8 +36,8 @@ def export_run(
 
     Args:
         run: the folder of a finished run.
-        format: a key of QUANTIZATIONS.
-        quantize: one of its values.
+        format: saved_model, tflite or onnx.
+        quantize: none; dynamic or float16 weights; or int8, everything. Not every format has all.
         clip_ms: the length of a clip, for a run that keeps its clips' lengths.
         check: try the exported files on the test split, beside the original.
 
@@ -54,7 +49,7 @@ def export_run(
             needed), or the conversion failed.
     """
     folder = RunFolder(run)
-    clip_samples = _check_choice(folder, format, quantize, clip_ms)
+    clip_samples = checked_choice(folder, format, quantize, clip_ms)
     config = folder.read_config()
     threads = {"intra_op": 1, "inter_op": 1}  # latency is told for one thread
     tensorflow_setup.start(deterministic=config["deterministic"], seed=config["seed"], **threads)
@@ -91,36 +86,6 @@ def export_run(
         raise KwsError(f"'{out}': another process is writing this export") from error
     _warn(artifact)
     return artifact, out
-
-
-def _check_choice(folder: RunFolder, format: str, quantize: str, clip_ms: float | None) -> int | None:
-    """The samples of a clip, if run and options go together; needs no TensorFlow."""
-    if format not in QUANTIZATIONS:
-        raise KwsError(f"--format must be one of {', '.join(QUANTIZATIONS)}, got '{format}'")
-    if quantize not in QUANTIZATIONS[format]:
-        raise KwsError(f"--quantize with {format} must be one of {', '.join(QUANTIZATIONS[format])}, got '{quantize}'")
-    config, record = folder.read_config(), folder.read_record()
-    if record is None or record["status"] != "done":
-        raise KwsError(f"'{folder.path}' holds no finished run: the same training command finishes it")
-    if not folder.model.is_file():
-        raise KwsError(f"'{folder.path}' holds no model.keras: give the folder of a finished run")
-    if format == "onnx" and any(importlib.util.find_spec(name) is None for name in ("tf2onnx", "onnxruntime")):
-        raise KwsError("--format onnx needs tf2onnx and onnxruntime: pip install -e '.[onnx]'")
-    if config["clip_ms"] is not None:
-        if clip_ms is not None:
-            raise KwsError(f"--clip-ms: the run's clips have one length already (clip_ms={config['clip_ms']})")
-        return run_facts(folder.path).clip_samples
-    if format == "saved_model":
-        if clip_ms is not None:
-            raise KwsError("--clip-ms: a SavedModel takes clips of any length, as this run does (clip_ms=null)")
-        return None
-    if clip_ms is None:
-        raise KwsError(
-            f"--clip-ms: this run keeps its clips' lengths (clip_ms=null), and {format} needs one: --clip-ms 1000"
-        )
-    if not 10 <= clip_ms <= 60_000:
-        raise KwsError(f"--clip-ms must be a number from 10 to 60000, got {clip_ms:g}")
-    return round(clip_ms * config["sample_rate"] / 1000)
 
 
 def run_clips(folder: RunFolder, config: dict[str, Any], clip_samples: int | None) -> ClipSource:

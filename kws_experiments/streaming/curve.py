@@ -15,7 +15,7 @@ from kws_experiments.streaming.matching import CORRECT, FALSE_ACCEPT, WRONG, Spo
 from kws_experiments.streaming.recognize import RecognizerSettings, Smoother, Trigger
 
 # Scores crowd below 1, and with them the thresholds that make a difference.
-THRESHOLDS = (*np.round(np.arange(0, 0.99, 0.02), 2).tolist(), 0.985, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
+THRESHOLDS = (*np.round(np.arange(0, 0.99, 0.01), 2).tolist(), 0.985, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
 FALSE_ACCEPTS_PER_HOUR = (0, 1, 2, 5, 10, 20, 50)
 
 
