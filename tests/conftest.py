@@ -8,11 +8,16 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import hypothesis
 import numpy as np
 import pytest
 import soundfile
 
 from kws_data.audio import to_int16
+
+# Machines are shared and noisy: how long an example takes says nothing about it.
+hypothesis.settings.register_profile("noisy", deadline=None)
+hypothesis.settings.load_profile("noisy")
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE_RATE = 16000
