@@ -9,13 +9,13 @@ import sys
 import typer
 
 from kws_data.errors import KwsError
-from kws_experiments import data_commands, model_commands, run_commands, tensorflow_setup
+from kws_experiments import data_commands, model_commands, reproduce_commands, run_commands, tensorflow_setup
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(data_commands.app, name="data")
 app.command()(model_commands.models)
 app.command()(run_commands.evaluate)
-app.command()(run_commands.reproduce)
+app.command()(reproduce_commands.reproduce)
 
 
 @app.callback()
