@@ -15,6 +15,7 @@ from kws_experiments import (
     export_commands,
     label_commands,
     model_commands,
+    reproduce_commands,
     run_commands,
     runs_commands,
     stream_commands,
@@ -26,7 +27,7 @@ app.add_typer(data_commands.app, name="data")
 app.command()(model_commands.models)
 app.command()(run_commands.evaluate)
 app.command()(run_commands.report)
-app.command()(run_commands.reproduce)
+app.command()(reproduce_commands.reproduce)
 app.command()(runs_commands.runs)
 app.command()(export_commands.export)
 app.command()(label_commands.label)
