@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from kws_data.errors import KwsError
+
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="the folder of a finished run")],
