@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from kws_data.audio import INT16_SCALE, to_int16
+from kws_data.audio import INT16_SCALE
 from kws_data.errors import KwsError
 
 DRAWS_PER_CLIP = 3  # a seed for each generator that transforms draw from
@@ -97,14 +97,17 @@ class ClipTransform:
 def _store(changed: np.ndarray, clip: np.ndarray) -> bool:
     """Write `changed` (float, [-1, 1]) over `clip` (int16), cut or zero-filled to its length; False if not finite."""
     count = min(len(changed), len(clip))
-    scaled = changed[:count] * INT16_SCALE
-    # to_int16's clipping takes longer than all else here, so do without where it changes nothing
-    if count and scaled.min() >= -32768 and scaled.max() <= 32767:
+    if count:
+        scaled = changed[:count] * INT16_SCALE
+        low, high = scaled.min(), scaled.max()  # NaN if any sample is
+        if not (np.isfinite(low) and np.isfinite(high)):
+            return False
+        # as to_int16, but np.clip takes longer than all else here
+        if low < -32768:
+            np.maximum(scaled, scaled.dtype.type(-32768), out=scaled)
+        if high > 32767:
+            np.minimum(scaled, scaled.dtype.type(32767), out=scaled)
         clip[:count] = np.rint(scaled, out=scaled)
-    elif np.isfinite(scaled).all():
-        clip[:count] = to_int16(changed[:count])
-    else:
-        return False
     if count < len(clip):
         clip[count:] = 0
     return True
