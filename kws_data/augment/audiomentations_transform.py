@@ -32,11 +32,16 @@ Transform = Callable[[np.ndarray, int], np.ndarray]
 class ClipTransform:
     """The transform that `config` describes, run on int16 clips.
 
+    Args:
+        config: a mapping with `_target_` and parameters.
+        owns_process: nothing else in this process draws from its generators, so they need not be left as they were.
+
     Raises:
         ValueError: no such class or parameter, or a value that a transform refuses; the message opens with its place.
     """
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, Any], *, owns_process: bool = False) -> None:
+        self._owns_process = owns_process
         if not isinstance(config, Mapping) or "_target_" not in config:
             raise ValueError("transform must be a mapping with a _target_ (with _recursive_: false beside it)")
         transform = build(config, "transform")
@@ -46,7 +51,7 @@ class ClipTransform:
         self._transform = _named(transform, "transform", self._parts)
 
     def run(self, pcm: np.ndarray, lengths: np.ndarray, ids: np.ndarray, seeds: np.ndarray, sample_rate: int) -> None:
-        """Change clips in place, and leave the process's generators as they were.
+        """Change clips in place, and leave the process's generators as they were (but for `owns_process`).
 
         Args:
             pcm: [clips, samples] int16; what lies beyond a clip's length stays.
@@ -61,7 +66,7 @@ class ClipTransform:
         from python_stretch import Signalsmith
 
         with _GENERATORS:
-            states = random.getstate(), np.random.get_state()
+            states = None if self._owns_process else (random.getstate(), np.random.get_state())
             stretch = Signalsmith.Stretch
             try:
                 for row, length, clip_id, (seed, numpy_seed, stretch_seed) in zip(
@@ -78,8 +83,9 @@ class ClipTransform:
                         raise KwsError(f"audiomentations: {error.name} failed on clip {clip_id}: {error}") from error
             finally:
                 Signalsmith.Stretch = stretch  # type: ignore[misc]
-                random.setstate(states[0])
-                np.random.set_state(states[1])
+                if states is not None:
+                    random.setstate(states[0])
+                    np.random.set_state(states[1])
 
     def _changed(self, clip: np.ndarray, sample_rate: int, seed: int, numpy_seed: int) -> np.ndarray:
         random.seed(seed)

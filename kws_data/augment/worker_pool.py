@@ -226,7 +226,7 @@ def serve(descriptors: Sequence[int]) -> None:
     first = next(iter(memory_files))
     try:
         try:
-            transform = ClipTransform(first.recv())
+            transform = ClipTransform(first.recv(), owns_process=True)
         except ValueError as error:  # the parent could build it: something changed on disk
             first.send(f"audiomentations: {error}")
             return
