@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -106,17 +106,19 @@ def by_itself(compose: Callable[..., np.ndarray], pcm: np.ndarray, batches: int)
 
 def run_stage(stage: Audiomentations, pcm: np.ndarray, batches: int) -> None:
     """As tf.data calls it: two batches under way at once."""
-
-    def gather() -> Iterator[tuple[int, ClipBatch]]:
-        for number in range(batches):
-            ids = np.arange(BATCH) + number * BATCH
-            lengths = np.full(BATCH, SAMPLE_RATE, np.int32)
-            yield number, ClipBatch(pcm.copy(), lengths, np.zeros(BATCH, np.int32), ids, np.zeros(BATCH, bool))
-
     noise = NoiseBank([np.ones(100, np.int16)])
     context = StageContext(noise, TRAINING, SAMPLE_RATE, SAMPLE_RATE, np.arange(0), _no_partners)
+    lengths, labels, silence = np.full(BATCH, SAMPLE_RATE, np.int32), np.zeros(BATCH, np.int32), np.zeros(BATCH, bool)
+
+    def every_other(first: int) -> None:
+        gathered = np.empty_like(pcm)
+        for number in range(first, batches, 2):
+            gathered[:] = pcm
+            ids = np.arange(BATCH) + number * BATCH
+            stage.prepare(ClipBatch(gathered, lengths, labels, ids, silence), Draws(0, 0, ids), context)
+
     with ThreadPoolExecutor(2) as threads:
-        list(threads.map(lambda item: stage.prepare(item[1], Draws(0, 0, item[1].ids), context), gather()))
+        list(threads.map(every_other, range(2)))
 
 
 def _no_partners(ids: np.ndarray) -> ClipBatch:

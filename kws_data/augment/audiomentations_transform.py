@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from kws_data.audio import INT16_SCALE, to_int16
+from kws_data.audio import INT16_SCALE
 from kws_data.errors import KwsError
 
 DRAWS_PER_CLIP = 3  # a seed for each generator that transforms draw from
@@ -32,11 +32,16 @@ Transform = Callable[[np.ndarray, int], np.ndarray]
 class ClipTransform:
     """The transform that `config` describes, run on int16 clips.
 
+    Args:
+        config: a mapping with `_target_` and parameters.
+        owns_process: nothing else in this process draws from its generators, so they need not be left as they were.
+
     Raises:
         ValueError: no such class or parameter, or a value that a transform refuses; the message opens with its place.
     """
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, Any], *, owns_process: bool = False) -> None:
+        self._owns_process = owns_process
         if not isinstance(config, Mapping) or "_target_" not in config:
             raise ValueError("transform must be a mapping with a _target_ (with _recursive_: false beside it)")
         transform = build(config, "transform")
@@ -46,7 +51,7 @@ class ClipTransform:
         self._transform = _named(transform, "transform", self._parts)
 
     def run(self, pcm: np.ndarray, lengths: np.ndarray, ids: np.ndarray, seeds: np.ndarray, sample_rate: int) -> None:
-        """Change clips in place, and leave the process's generators as they were.
+        """Change clips in place, and leave the process's generators as they were (but for `owns_process`).
 
         Args:
             pcm: [clips, samples] int16; what lies beyond a clip's length stays.
@@ -61,7 +66,7 @@ class ClipTransform:
         from python_stretch import Signalsmith
 
         with _GENERATORS:
-            states = random.getstate(), np.random.get_state()
+            states = None if self._owns_process else (random.getstate(), np.random.get_state())
             stretch = Signalsmith.Stretch
             try:
                 for row, length, clip_id, (seed, numpy_seed, stretch_seed) in zip(
@@ -78,8 +83,9 @@ class ClipTransform:
                         raise KwsError(f"audiomentations: {error.name} failed on clip {clip_id}: {error}") from error
             finally:
                 Signalsmith.Stretch = stretch  # type: ignore[misc]
-                random.setstate(states[0])
-                np.random.set_state(states[1])
+                if states is not None:
+                    random.setstate(states[0])
+                    np.random.set_state(states[1])
 
     def _changed(self, clip: np.ndarray, sample_rate: int, seed: int, numpy_seed: int) -> np.ndarray:
         random.seed(seed)
@@ -97,14 +103,17 @@ class ClipTransform:
 def _store(changed: np.ndarray, clip: np.ndarray) -> bool:
     """Write `changed` (float, [-1, 1]) over `clip` (int16), cut or zero-filled to its length; False if not finite."""
     count = min(len(changed), len(clip))
-    scaled = changed[:count] * INT16_SCALE
-    # to_int16's clipping takes longer than all else here, so do without where it changes nothing
-    if count and scaled.min() >= -32768 and scaled.max() <= 32767:
+    if count:
+        scaled = changed[:count] * INT16_SCALE
+        low, high = scaled.min(), scaled.max()  # NaN if any sample is
+        if not (np.isfinite(low) and np.isfinite(high)):
+            return False
+        # as to_int16, but np.clip takes longer than all else here
+        if low < -32768:
+            np.maximum(scaled, scaled.dtype.type(-32768), out=scaled)
+        if high > 32767:
+            np.minimum(scaled, scaled.dtype.type(32767), out=scaled)
         clip[:count] = np.rint(scaled, out=scaled)
-    elif np.isfinite(scaled).all():
-        clip[:count] = to_int16(changed[:count])
-    else:
-        return False
     if count < len(clip):
         clip[count:] = 0
     return True

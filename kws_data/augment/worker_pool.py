@@ -1,9 +1,9 @@
 """Processes that run a transform on clips, over shared memory.
 
 Each worker is a fresh interpreter that imports no TensorFlow, whatever the main script imports (as `multiprocessing`'s
-children would). It shares with its parent a pipe for requests, a piece of anonymous memory for samples, which has no
-name that could outlive them both, and its standard input: once the other end of that is closed, be it by the kernel
-because the parent was killed, the worker ends, even in the middle of a transform.
+children would). It shares with its parent some lanes, each a pipe for requests and a piece of anonymous memory for
+samples, which has no name that could outlive them both, and its standard input: once the other end of that is closed,
+be it by the kernel because the parent was killed, the worker ends, even in the middle of a transform.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from __future__ import annotations
 import itertools
 import mmap
 import os
-import queue
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from multiprocessing.connection import Connection, Pipe
+from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,9 @@ import numpy as np
 
 from kws_data.errors import KwsError
 
-_CHUNKS_PER_WORKER = 2  # of each batch: while one is copied out, another worker's runs on
+# A worker has its next clips before it is done with the last: else it would wait while this process, which is busy
+# with other things too, copies results out and samples in, and for being woken up (0.1 ms on a virtual machine).
+_LANES_PER_WORKER = 2
 _SECONDS_TO_END = 5.0
 # Each worker is one thread of work; arithmetic libraries would start as many threads as there are cores in each.
 _ONE_THREAD = dict.fromkeys(
@@ -46,15 +48,15 @@ class WorkerPool:
     """
 
     def __init__(self, config: Mapping[str, Any], num_workers: int) -> None:
-        self._executor = ThreadPoolExecutor(num_workers, thread_name_prefix="audiomentations")
-        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        lanes = _LANES_PER_WORKER * num_workers
+        self._executor = ThreadPoolExecutor(lanes, thread_name_prefix="audiomentations")
+        self._choosing = threading.Lock()
         self._workers: list[_Worker] = []
         try:
             for number in range(num_workers):
                 self._workers.append(_Worker(config, f"worker {number + 1} of {num_workers}"))
             for worker in self._workers:
-                worker.receive("while it started")
-                self._idle.put(worker)
+                worker.wait_until_built()
         except BaseException:
             self.close()
             raise
@@ -70,7 +72,7 @@ class WorkerPool:
         Raises:
             KwsError: a transform failed (of several, that of the first clip), or a worker died.
         """
-        count = min(len(rows), _CHUNKS_PER_WORKER * len(self._workers))
+        count = min(len(rows), _LANES_PER_WORKER * len(self._workers))
         bounds = np.linspace(0, len(rows), count + 1).astype(int).tolist()
         *arrays, sample_rate = request
         futures = [
@@ -92,23 +94,27 @@ class WorkerPool:
             worker.end()
 
     def _run_chunk(self, batch: np.ndarray, rows: np.ndarray, arrays: list[np.ndarray], sample_rate: int) -> None:
-        worker = self._idle.get()  # as many threads as workers: there is one
+        with self._choosing:  # as many threads as lanes: there is one
+            worker = max(self._workers, key=lambda worker: len(worker.idle))
+            lane = worker.idle.pop()
         try:
-            worker.run(batch, rows, arrays, sample_rate)
+            worker.run(lane, batch, rows, arrays, sample_rate)
         finally:
-            self._idle.put(worker)
+            worker.idle.append(lane)
 
 
 class _Worker:
-    """The parent's side of one worker; used by one thread at a time."""
+    """The parent's side of one worker.
+
+    Attributes:
+        idle: those of its lanes that no thread uses.
+    """
 
     def __init__(self, config: Mapping[str, Any], name: str) -> None:
         self._name = name
-        self._memory_file = _anonymous_file()
-        self._memory: mmap.mmap | None = None
-        self._connection, theirs = Pipe()
-        descriptors = (theirs.fileno(), self._memory_file)
-        code = f"from kws_data.augment.worker_pool import serve; serve{descriptors}"
+        self.idle = [_Lane() for _ in range(_LANES_PER_WORKER)]
+        descriptors = [descriptor for lane in self.idle for descriptor in lane.descriptors()]
+        code = f"from kws_data.augment.worker_pool import serve; serve({descriptors})"
         path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", code],
@@ -118,33 +124,28 @@ class _Worker:
             pass_fds=descriptors,
             start_new_session=True,  # Ctrl-C is for the parent
         )
-        theirs.close()
-        self._connection.send(config)
+        for lane in self.idle:
+            lane.started()
+        self.idle[0].connection.send(config)
 
-    def run(self, batch: np.ndarray, rows: np.ndarray, arrays: list[np.ndarray], sample_rate: int) -> None:
-        shape = (len(rows), batch.shape[1])
-        size = batch.itemsize * shape[0] * shape[1]
-        if self._memory is None or len(self._memory) < size:
-            os.ftruncate(self._memory_file, size)
-            self._memory = mmap.mmap(self._memory_file, size)
-        shared = np.frombuffer(self._memory, np.int16, shape[0] * shape[1]).reshape(shape)
-        np.take(batch, rows, axis=0, out=shared, mode="clip")  # the default mode would copy twice
-        during = "while it augmented"
-        try:
-            self._connection.send((shape, arrays, sample_rate))
-        except OSError as error:
-            raise self._died(during) from error
-        self.receive(during)
-        batch[rows] = shared
-
-    def receive(self, during: str) -> None:
-        """Wait for the answer to the last request.
+    def wait_until_built(self) -> None:
+        """Wait for its word that it could build the transform.
 
         Raises:
-            KwsError: what the worker reports, or that it died.
+            KwsError: it couldn't, or died.
         """
+        self._answer("while it started", self.idle[0].connection.recv)
+
+    def run(self, lane: _Lane, batch: np.ndarray, rows: np.ndarray, arrays: list[np.ndarray], sample_rate: int) -> None:
+        """As `WorkerPool.run`, over one of this worker's lanes."""
+        shared = lane.samples((len(rows), batch.shape[1]))
+        np.take(batch, rows, axis=0, out=shared, mode="clip")  # the default mode would copy twice
+        self._answer("while it augmented", lambda: lane.ask(shared.shape, arrays, sample_rate))
+        batch[rows] = shared
+
+    def _answer(self, during: str, ask: Callable[[], str | None]) -> None:
         try:
-            failure = self._connection.recv()
+            failure = ask()
         except (EOFError, OSError) as error:
             raise self._died(during) from error
         if failure is not None:
@@ -161,9 +162,6 @@ class _Worker:
             self._process.kill()
             self._process.wait()
 
-    def __del__(self) -> None:
-        os.close(self._memory_file)
-
     def _died(self, during: str) -> KwsError:
         try:
             status = self._process.wait(_SECONDS_TO_END)
@@ -176,33 +174,76 @@ class _Worker:
         )
 
 
-def serve(connection_descriptor: int, memory_file: int) -> None:
-    """What a worker does: build the transform, then answer requests until the parent is gone."""
+class _Lane:
+    """A pipe and shared memory to a worker; used by one thread at a time."""
+
+    def __init__(self) -> None:
+        self.connection, self._theirs = Pipe()
+        self._memory_file = _anonymous_file()
+        self._memory: mmap.mmap | None = None
+
+    def descriptors(self) -> tuple[int, int]:
+        """The worker's ends: of the pipe, and the memory."""
+        return self._theirs.fileno(), self._memory_file
+
+    def started(self) -> None:
+        """The worker has its own copies of the descriptors."""
+        self._theirs.close()
+
+    def samples(self, shape: tuple[int, int]) -> np.ndarray:
+        """Room for clips in the shared memory: [clips, samples] int16."""
+        size = 2 * shape[0] * shape[1]
+        if self._memory is None or len(self._memory) < size:
+            os.ftruncate(self._memory_file, size)
+            self._memory = mmap.mmap(self._memory_file, size)
+        return np.frombuffer(self._memory, np.int16, shape[0] * shape[1]).reshape(shape)
+
+    def ask(self, *request: Any) -> str | None:
+        """Have the clips there changed; why that failed, if it did.
+
+        Raises:
+            EOFError, OSError: the worker is gone.
+        """
+        self.connection.send(request)
+        return self.connection.recv()
+
+    def __del__(self) -> None:
+        os.close(self._memory_file)
+
+
+def serve(descriptors: Sequence[int]) -> None:
+    """What a worker does: build the transform, then answer requests until the parent is gone.
+
+    Args:
+        descriptors: of each lane's pipe and memory.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     from kws_data.augment.audiomentations_transform import ClipTransform
 
-    connection = Connection(connection_descriptor)
-    memory: mmap.mmap | None = None
+    memory_files = {Connection(pipe): file for pipe, file in zip(descriptors[::2], descriptors[1::2], strict=True)}
+    memories: dict[Connection, mmap.mmap] = {}
+    first = next(iter(memory_files))
     try:
         try:
-            transform = ClipTransform(connection.recv())
+            transform = ClipTransform(first.recv(), owns_process=True)
         except ValueError as error:  # the parent could build it: something changed on disk
-            connection.send(f"audiomentations: {error}")
+            first.send(f"audiomentations: {error}")
             return
-        connection.send(None)
+        first.send(None)
         while True:
-            shape, (lengths, ids, seeds), sample_rate = connection.recv()
-            size = 2 * int(np.prod(shape))
-            if memory is None or len(memory) < size:
-                memory = mmap.mmap(memory_file, size)
-            failure = None
-            try:
-                pcm = np.frombuffer(memory, np.int16, size // 2).reshape(shape)
-                transform.run(pcm, lengths, ids, seeds, sample_rate)
-            except KwsError as error:
-                failure = str(error)
-            connection.send(failure)
+            for connection in wait_for(list(memory_files)):
+                shape, (lengths, ids, seeds), sample_rate = connection.recv()
+                size = 2 * int(np.prod(shape))
+                if connection not in memories or len(memories[connection]) < size:
+                    memories[connection] = mmap.mmap(memory_files[connection], size)
+                failure = None
+                try:
+                    pcm = np.frombuffer(memories[connection], np.int16, size // 2).reshape(shape)
+                    transform.run(pcm, lengths, ids, seeds, sample_rate)
+                except KwsError as error:
+                    failure = str(error)
+                connection.send(failure)
     except (EOFError, OSError):  # the parent is gone
         return
 
