@@ -221,9 +221,10 @@ def serve(descriptors: Sequence[int]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     from kws_data.augment.audiomentations_transform import ClipTransform
 
-    memory_files = {Connection(pipe): file for pipe, file in zip(descriptors[::2], descriptors[1::2], strict=True)}
-    memories: dict[Connection, mmap.mmap] = {}
-    first = next(iter(memory_files))
+    pipes = [Connection(pipe) for pipe in descriptors[::2]]
+    memory_files = dict(zip(pipes, descriptors[1::2], strict=True))
+    memories: dict[Any, mmap.mmap] = {}
+    first = pipes[0]
     try:
         try:
             transform = ClipTransform(first.recv(), owns_process=True)
@@ -232,7 +233,8 @@ def serve(descriptors: Sequence[int]) -> None:
             return
         first.send(None)
         while True:
-            for connection in wait_for(list(memory_files)):
+            ready = wait_for(pipes)
+            for connection in (pipe for pipe in pipes if pipe in ready):
                 shape, (lengths, ids, seeds), sample_rate = connection.recv()
                 size = 2 * int(np.prod(shape))
                 if connection not in memories or len(memories[connection]) < size:
