@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kws_experiments import optimizers
 from kws_experiments.config import compose
 from kws_experiments.parts import build_parts
 from kws_experiments.run_data import balancing_weights
@@ -351,9 +350,7 @@ def mirrored_results(devices: int) -> dict[str, Any]:
             convolution = keras.layers.Conv1D(4, 3, use_bias=False)
             layers = [*first, convolution, *second[name], keras.layers.Flatten(), head]
             model = keras.Sequential([keras.Input(SHAPE), *layers])
-            optimizer = optimizers.SGD(0.2, momentum=0.9, weight_decay=0.01, global_clipnorm=0.3)
-            if name == "norms":
-                optimizer = optimizers.AdamW(0.05, weight_decay=0.01, global_clipnorm=0.3)
+            optimizer = keras.optimizers.SGD(0.2, momentum=0.9, weight_decay=0.01, global_clipnorm=0.3)
             optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if len(v.shape) <= 1])
             optimizer.build(model.trainable_variables)
         step = TrainingStep(
