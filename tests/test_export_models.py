@@ -114,15 +114,6 @@ def test_the_front_end_inside_stays_in_float(quantize: str, tmp_path: Path) -> N
     np.testing.assert_allclose(whole.scores(waveforms), network.scores(waveforms), atol=0.02)
 
 
-def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
-    for format, quantize in (("tflite", "int8"), ("onnx", "none")):
-        digests = []
-        for name in ("a", "b"):
-            run = untrained_run(tmp_path / format / name, *SMALL)
-            digests.append([file.sha256 for file in exported(run, format, quantize)[1].files])
-        assert digests[0] == digests[1]
-
-
 def test_a_front_end_that_cannot_be_converted_stays_outside_and_is_named(tmp_path: Path) -> None:
     run = untrained_run(tmp_path / "run", *SMALL, "features=micro", "features.normalise=true")
     waveforms = some_waveforms()
