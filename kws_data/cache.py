@@ -1,4 +1,4 @@
-"""The cache folder: downloaded data sets, their archives, catalogs and packed stores; listing and clearing them.
+"""The cache folder: data sets, their archives, catalogs, packed stores and features; listing and clearing them.
 
 Whoever fills an entry follows `kws_data.atomic`: it holds `lock_for(path)`, and writes with `replace_file` or
 `replace_dir`.
@@ -17,7 +17,7 @@ from kws_data import atomic
 from kws_data.audio import AUDIO_SUFFIXES
 from kws_data.errors import KwsError
 
-KINDS = ("datasets", "archives", "catalogs", "stores")
+KINDS = ("datasets", "archives", "catalogs", "stores", "features")
 PARTIAL_SUFFIX = ".partial"  # of an archive whose download is not complete and verified
 
 _NOISE_FOLDER = "_background_noise_"
@@ -59,6 +59,11 @@ def catalogs_dir(cache: Path | None = None) -> Path:
 def stores_dir(cache: Path | None = None) -> Path:
     """Where packed PCM stores are kept."""
     return (cache or cache_dir()) / "stores"
+
+
+def features_dir(cache: Path | None = None) -> Path:
+    """Where features to evaluate on are kept."""
+    return (cache or cache_dir()) / "features"
 
 
 def entries(cache: Path | None = None) -> list[CacheEntry]:

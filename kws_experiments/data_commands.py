@@ -181,7 +181,9 @@ def preview(
 @app.command()
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="remove instead of showing")] = False,
-    kind: Annotated[str | None, typer.Option(help="datasets, archives, catalogs or stores; default: all")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="datasets, archives, catalogs, stores or features; default: all")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="one entry; default: all")] = None,
 ) -> None:
     """Show what the cache folder holds, or clear it."""

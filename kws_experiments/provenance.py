@@ -14,13 +14,13 @@ import re
 import subprocess
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import distributions
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
 from kws_data.errors import KwsError
 from kws_data.parallel import available_cpus
-from kws_experiments.code_state import code_state, own_code
+from kws_experiments.code_state import ROOT, code_state, digest_of_files, own_code
 from kws_experiments.folder import RunFolder, write_text
 
 log = logging.getLogger(__name__)
@@ -120,6 +120,22 @@ def packages() -> dict[str, str]:
         if name:
             found.setdefault(name, metadata["Version"])  # the first on the path is what gets imported
     return dict(sorted(found.items()))
+
+
+def feature_identity(features: dict[str, Any]) -> dict[str, Any]:
+    """What the bits of features depend on beside samples and weights: configuration, code, versions, arithmetic.
+
+    Args:
+        features: the configuration of the front end; a module of the user's own must have been imported.
+    """
+    return {
+        "features": features,
+        "code": digest_of_files((ROOT / "kws_data").rglob("*.py"), ROOT),
+        "own_code": own_code({"features": features, "augment": {}}),
+        "versions": {name: version(name) for name in ("tensorflow", "numpy")},
+        "variables": numeric_variables(),
+        "processor": processor(),
+    }
 
 
 def processor() -> dict[str, Any]:

@@ -20,7 +20,7 @@ from kws_experiments.config import fingerprint
 from kws_experiments.folder import RunFolder, write_text
 from kws_experiments.loggers import RunLogger, build_loggers
 from kws_experiments.parts import Parts, build_parts, check_top_level
-from kws_experiments.provenance import record_environment
+from kws_experiments.provenance import feature_identity, record_environment
 from kws_experiments.run_cost import write_cost
 from kws_experiments.run_data import (
     PreparedData,
@@ -177,8 +177,9 @@ def train_network(
     loggers: Sequence[RunLogger] = (),
 ) -> keras.Model:
     """Build the network, set its initial weights, and train: the best weights."""
+    from kws_data.feature_cache import cached_evaluation_batches
     from kws_data.front_end import FrontEnd
-    from kws_data.pipeline import batches, evaluation_batches, host_batches, training_plan
+    from kws_data.pipeline import batches, host_batches, training_plan
     from kws_experiments.initial_weights import set_initial_weights
     from kws_experiments.tensorboard_log import TensorBoardLog
     from kws_experiments.training import Diverged, train
@@ -200,42 +201,43 @@ def train_network(
     class_weights = np.ones(len(labels))
     if settings.class_balance == "weights":
         class_weights = balancing_weights(source.labels[source.ids(TRAINING)], len(labels))
-    validation = evaluation_batches(source, VALIDATION, parts.features, threads=threads)
+    identity = feature_identity(config["features"])
+    validation = cached_evaluation_batches(source, VALIDATION, parts.features, identity, threads=threads)
     frames, bins = parts.features.output_shape_for(parts.nominal_samples)
     megabytes = len(source.ids(VALIDATION)) * frames * bins * 4 / 1e6
-    on_disk = megabytes > config["pipeline"]["cache_memory_mb"]
+    if megabytes <= config["pipeline"]["cache_memory_mb"]:
+        validation = validation.cache()
     if settings.strategy == "mirrored" and strategy.num_replicas_in_sync == 1:
         log.info("trainer.strategy=mirrored: there is one device, which trains as with trainer.strategy=none")
     log.info("%s: %d parameters, %d steps", config["model"]["_target_"], network.count_params(), total_steps)
     tensorboard = [TensorBoardLog(folder.tensorboard, labels)] if settings.tensorboard else []
-    with folder.scratch() as scratch:
-        try:
-            train(
-                network,
-                optimizer,
-                settings,
-                schedule=parts.schedule,
-                learning_rate=config["optimizer"]["learning_rate"],
-                stream=stream,
-                front_end=FrontEnd(parts.features, parts.augmentation, variable_length=parts.clip_samples is None)
-                if config["pipeline"]["on_device"]
-                else None,
-                validation=validation.cache(str(scratch / "features")) if on_disk else validation.cache(),
-                labels=labels,
-                class_weights=class_weights.tolist(),
-                strategy=strategy,
-                steps_per_epoch=plan.steps_per_epoch,
-                total_steps=total_steps,
-                files=folder.training,
-                callbacks=[*tensorboard, *(logger.evaluated for logger in loggers)],
-            )
-        except Diverged as error:
-            clips = source.examples.loc[error.ids, ["path", "offset", "word", "speaker"]]
-            write_text(folder.diverged, clips.to_csv(index_label="example"))
-            kept = "the checkpoint from before is kept" if folder.training.state.is_file() else "no checkpoint was due"
-            raise KwsError(
-                f"training diverged: {error}, at learning rate {error.learning_rate:g}; the batch's {len(clips)} clips"
-                f" are in '{folder.diverged}', and {kept}; try a lower optimizer.learning_rate, or"
-                " optimizer.global_clipnorm=1"
-            ) from error
+    try:
+        train(
+            network,
+            optimizer,
+            settings,
+            schedule=parts.schedule,
+            learning_rate=config["optimizer"]["learning_rate"],
+            stream=stream,
+            front_end=FrontEnd(parts.features, parts.augmentation, variable_length=parts.clip_samples is None)
+            if config["pipeline"]["on_device"]
+            else None,
+            validation=validation,
+            labels=labels,
+            class_weights=class_weights.tolist(),
+            strategy=strategy,
+            steps_per_epoch=plan.steps_per_epoch,
+            total_steps=total_steps,
+            files=folder.training,
+            callbacks=[*tensorboard, *(logger.evaluated for logger in loggers)],
+        )
+    except Diverged as error:
+        clips = source.examples.loc[error.ids, ["path", "offset", "word", "speaker"]]
+        write_text(folder.diverged, clips.to_csv(index_label="example"))
+        kept = "the checkpoint from before is kept" if folder.training.state.is_file() else "no checkpoint was due"
+        raise KwsError(
+            f"training diverged: {error}, at learning rate {error.learning_rate:g}; the batch's {len(clips)} clips"
+            f" are in '{folder.diverged}', and {kept}; try a lower optimizer.learning_rate, or"
+            " optimizer.global_clipnorm=1"
+        ) from error
     return network

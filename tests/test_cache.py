@@ -81,7 +81,7 @@ def test_clear_frees_what_was_named(filled, kind, name, freed, left):
 @pytest.mark.parametrize(
     ("kind", "name", "told"),
     [
-        ("models", None, "datasets, archives, catalogs, stores"),
+        ("models", None, "datasets, archives, catalogs, stores, features"),
         ("datasets", "v0.03", "mini"),
         ("stores", "../datasets/mini", "abc"),
         ("stores", "..", "abc"),

@@ -1,0 +1,63 @@
+"""A split's features on disk, computed once for all runs that evaluate on the same samples with the same front end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from kws_data.atomic import lock_for, remove_leftovers, replace_dir
+from kws_data.cache import features_dir
+from kws_data.features.base import FeatureLayer
+from kws_data.pipeline import ClipSource, evaluation_batches, evaluation_plan, host_batches
+
+log = logging.getLogger(__name__)
+
+_BATCHES = "batches"  # the beginning of the files' names
+
+
+def cached_evaluation_batches(
+    source: ClipSource, split: str, features: FeatureLayer, identity: Any, *, threads: int
+) -> tf.data.Dataset:
+    """`pipeline.evaluation_batches`, bit for bit, read from the cache folder once any run has computed them.
+
+    Args:
+        source: fills batches with samples.
+        split: whose examples.
+        features: a built feature layer.
+        identity: plain data that tells what else the features' bits depend on: the layer's configuration and code, and
+            the machine's arithmetic. The samples themselves and the layer's weights are hashed here.
+        threads: batches computed at once; changes nothing but speed.
+    """
+    batches = evaluation_batches(source, split, features, threads=threads)
+    folder = features_dir() / _key(source, split, features, identity, threads)
+    try:
+        with lock_for(folder):
+            remove_leftovers(folder)
+            if not folder.is_dir():
+                with replace_dir(folder) as temporary:
+                    for _ in batches.cache(str(temporary / _BATCHES)):
+                        pass
+    except (OSError, tf.errors.OpError) as error:
+        reason = " ".join(str(error).split())[:200]
+        log.warning("'%s': features can't be kept there, and are computed for this run alone (%s)", folder, reason)
+        return batches
+    return batches.cache(str(folder / _BATCHES))
+
+
+def _key(source: ClipSource, split: str, features: FeatureLayer, identity: Any, threads: int) -> str:
+    """16 hex digits that name the features: by the very samples, so that whatever drew them need not be thought of."""
+    digest = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=8)
+    for weight in features.weights:
+        digest.update(np.asarray(weight).tobytes())
+    plan = evaluation_plan(source, split)
+    stream = host_batches(source, split, plan, seed=source.data_seed, steps=plan.steps_per_epoch, threads=threads)
+    for batch in stream.as_numpy_iterator():
+        for name, values in sorted(batch.items()):
+            digest.update(f"{name} {values.shape}".encode())
+            digest.update(values.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,97 @@
+"""Features of a split on disk: the bits that would have been computed, and computed once."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kws_data.cache import features_dir
+from kws_data.feature_cache import cached_evaluation_batches
+from kws_data.features.base import FeatureLayer
+from kws_data.pipeline import ClipSource, evaluation_batches
+from kws_data.splits import VALIDATION
+from kws_experiments.config import compose
+from kws_experiments.parts import build_parts
+from kws_experiments.provenance import feature_identity
+from kws_experiments.run_data import clip_source, prepare_data
+
+
+def source_and_features(root: Path, *overrides: str) -> tuple[ClipSource, FeatureLayer, dict]:
+    given = ["dataset=folder", f"dataset.path={root}", "split=lists", "features=log_mel_20ms", *overrides]
+    config = compose(given)
+    parts = build_parts(config)
+    corpus, examples, _ = prepare_data(config, parts)
+    parts.features.build()
+    return clip_source(config, parts, corpus, examples), parts.features, config["features"]
+
+
+def arrays(dataset) -> list[np.ndarray]:  # type: ignore[no-untyped-def]
+    flat = []
+    for batch in dataset.as_numpy_iterator():
+        inputs = batch["inputs"]
+        flat += [*(inputs.values() if isinstance(inputs, dict) else [inputs]), batch["labels"], batch["ids"]]
+    return flat
+
+
+def entries() -> list[Path]:
+    return sorted(path for path in features_dir().iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("clip_ms", ["1000", "null"])
+def test_what_is_kept_is_what_would_be_computed_and_is_computed_once(
+    real_data: Path, monkeypatch: pytest.MonkeyPatch, clip_ms: str
+) -> None:
+    source, features, config = source_and_features(real_data, f"clip_ms={clip_ms}")
+    computed = arrays(evaluation_batches(source, VALIDATION, features, threads=1))
+
+    first = arrays(cached_evaluation_batches(source, VALIDATION, features, feature_identity(config), threads=2))
+    (entry,) = entries()
+    monkeypatch.setattr("kws_data.feature_cache.replace_dir", lambda _: pytest.fail("computed again"))
+    again = cached_evaluation_batches(source, VALIDATION, features, feature_identity(config), threads=1)
+
+    assert entries() == [entry]
+    for told in (first, arrays(again)):
+        assert all(np.array_equal(one, other) for one, other in zip(computed, told, strict=True))
+
+
+def test_other_samples_configurations_and_weights_are_other_entries(real_data: Path) -> None:
+    source, features, config = source_and_features(real_data)
+    for kept in (
+        source_and_features(real_data),
+        source_and_features(real_data, "seed=1"),
+        source_and_features(real_data, "data_seed=1"),  # other unknown clips and silence rows
+        source_and_features(real_data, "features.num_mel_bins=20"),
+        source_and_features(real_data, "clip_ms=900"),
+    ):
+        list(cached_evaluation_batches(kept[0], VALIDATION, kept[1], feature_identity(kept[2]), threads=1))
+    assert len(entries()) == 4
+
+    normalising, layer, chosen = source_and_features(real_data, "features.normalise=true")
+    for scale in (1.0, 2.0):
+        layer.set_weights([np.full_like(weight, scale) for weight in layer.get_weights()])
+        list(cached_evaluation_batches(normalising, VALIDATION, layer, feature_identity(chosen), threads=1))
+    assert len(entries()) == 6
+    assert feature_identity(config)["processor"]["cores"] >= 1
+    assert features.num_bins == 40
+    assert source.seed == 0
+
+
+def test_where_nothing_can_be_kept_they_are_computed_and_it_is_said(
+    real_data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, features, config = source_and_features(real_data)
+    computed = arrays(evaluation_batches(source, VALIDATION, features, threads=1))
+
+    def no_room(path: Path) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("kws_data.feature_cache.replace_dir", no_room)
+    with caplog.at_level(logging.WARNING):
+        told = cached_evaluation_batches(source, VALIDATION, features, feature_identity(config), threads=1)
+
+    assert all(np.array_equal(one, other) for one, other in zip(computed, arrays(told), strict=True))
+    assert "No space left on device" in caplog.text
+    assert not entries()
