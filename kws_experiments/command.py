@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from kws_data.errors import KwsError
-from kws_experiments.config import compose_unresolved, without_hydra
+from kws_experiments.config import compose_unresolved, flattened, without_hydra
 
 NOT_THERE, TO_BE_GIVEN = "not there", "to be given"
 
@@ -91,9 +91,8 @@ def differences(config: dict[str, Any], command: Command | None) -> list[Differe
         for key in after
         if before.get(key) != after[key]
     ]
-    raw = _flat(OmegaConf.to_container(without_hydra(chosen)))
-    defaults = _flat(OmegaConf.to_container(without_hydra(chosen), resolve=True))
-    values = _flat(config)
+    raw, defaults = (flattened(_container(without_hydra(chosen), resolve=resolve)) for resolve in (False, True))
+    values = flattened(config)
     asked = {_key(override) for override in command.overrides}
     for key in sorted(defaults.keys() | values.keys(), key=[*defaults, *values].index):
         default, value = (_yaml(part[key]) if key in part else NOT_THERE for part in (defaults, values))
@@ -107,11 +106,10 @@ def _key(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
 
 
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, keys joined by dots; lists stay as they are."""
-    if not isinstance(node, dict) or not node:
-        return {prefix.removesuffix("."): node}
-    return {key: value for name, inner in node.items() for key, value in _flat(inner, f"{prefix}{name}.").items()}
+def _container(cfg: DictConfig, *, resolve: bool) -> dict[str, Any]:
+    container = OmegaConf.to_container(cfg, resolve=resolve)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
 
 
 def _yaml(value: Any) -> str:
