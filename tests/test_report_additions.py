@@ -64,6 +64,7 @@ def test_exports_and_long_recordings_are_told_of(tmp_path: Path) -> None:
     assert 'href="#streams"' in html
     assert "half &lt;hour&gt;" in html
     assert "<hour>" not in html
+    assert "mathdefault" not in html
     (picture,) = (run / "figures").glob("stream_*.png")
     assert picture.stat().st_size > 10_000
     assert f"figures/{picture.name}" in markdown

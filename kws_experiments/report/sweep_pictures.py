@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, StrMethodFormatter
 
 from kws_experiments.report.sweep_contents import COSTS
 from kws_experiments.sweep_statistics import pareto_front
@@ -57,6 +58,9 @@ def against_cost(settings: pd.DataFrame, cost: str) -> Figure | None:
             fontsize=6.5,
         )  # fmt: skip
     axis.set(xscale="log", xlabel=COSTS[cost], ylabel="test accuracy (%)")
+    for which in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
+        which(EngFormatter(sep=""))  # the scale's own writes formulas
+    axis.tick_params(axis="x", which="both", labelsize=8)
     axis.margins(x=0.25)
     axis.legend(fontsize=8)
     axis.grid(alpha=0.3)
@@ -73,6 +77,7 @@ def effect_of(key: str, effects: pd.DataFrame, runs: pd.DataFrame) -> Figure | N
         axis.set(xlabel=key, ylabel="test accuracy (%)", title=f"Accuracy by {key}, all else not equal")
         if values.min() > 0 and values.max() > 20 * values.min():
             axis.set_xscale("log")
+            axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     elif len(own):
         places = np.arange(len(own))
         axis.errorbar(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from kws_experiments.figures import plt
 
@@ -25,6 +26,7 @@ def stream_figure(curve: pd.DataFrame, result: dict[str, Any], latency_ms: np.nd
     against.plot(false_accepts, missed, ".-")
     against.plot(result["false_accepts_per_hour"], 100 * result["miss_rate"], "o", color="tab:red", label=chosen)
     against.set_xscale("symlog", linthresh=1)
+    against.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # the scale's own writes formulas
     against.set(xlabel="false accepts an hour", ylabel="missed (%)", title="Misses against false accepts")
     against.set(xlim=(0, None), ylim=(0, 100))
     against.legend()
