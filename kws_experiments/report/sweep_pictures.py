@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, StrMethodFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator, StrMethodFormatter
 
 from kws_experiments.report.sweep_contents import COSTS
 from kws_experiments.sweep_statistics import pareto_front
@@ -58,10 +58,10 @@ def against_cost(settings: pd.DataFrame, cost: str) -> Figure | None:
             fontsize=6.5,
         )  # fmt: skip
     axis.set(xscale="log", xlabel=COSTS[cost], ylabel="test accuracy (%)")
-    for which in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
-        which(EngFormatter(sep=""))  # the scale's own writes formulas
-    axis.tick_params(axis="x", which="both", labelsize=8)
-    axis.margins(x=0.25)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter(EngFormatter(sep=""))  # the scale's own writes formulas
+    axis.margins(x=0.25, y=0.12)
     axis.legend(fontsize=8)
     axis.grid(alpha=0.3)
     return figure
