@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +97,9 @@ def test_smaller_weights_change_little(format: str, quantize: str, tmp_path: Pat
     waveforms = some_waveforms()
     expected = load_run(run).scores(waveforms)
     _, whole = exported(run, format)
+    level = logging.getLogger().level
     out, artifact = exported(run, format, quantize)
+    assert logging.getLogger().level == level  # converters talk by the root logger, whose other users go on
     assert artifact.files[-1].bytes < 0.9 * whole.files[-1].bytes
     for file in artifact.files:
         scores = load_export(out, artifact, file).scores(waveforms)

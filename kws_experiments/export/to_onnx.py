@@ -87,9 +87,14 @@ def _converted(function: Callable[[Any], Any], shape: list[int | None], name: st
 def _write_quantized(model: onnx.ModelProto, path: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    logging.getLogger().setLevel(logging.ERROR)  # it advises to pre-process the model
     front_end = [node.name for node in model.graph.node if f"{_FRONT_END}/" in node.name]
-    quantize_dynamic(model, path, weight_type=QuantType.QUInt8, nodes_to_exclude=front_end)
+    root = logging.getLogger()  # by which it advises to pre-process the model
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        quantize_dynamic(model, path, weight_type=QuantType.QUInt8, nodes_to_exclude=front_end)
+    finally:
+        root.setLevel(level)
 
 
 # TensorFlow's complex tensors as ONNX has them: real tensors whose last axis is [real, imaginary]. tf2onnx only knows
