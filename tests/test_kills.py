@@ -142,16 +142,16 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]
         # what each leaves behind, and the step to go on from
         {
             "initial.npz:0": (".initial.npz.", None),
-            "step:1": (".scratch-", None),
-            "step:7": (".scratch-", 7),
+            "step:1": ("", None),
+            "step:7": ("", 7),
             "state.npz:1": (".state.npz.", 9),
         },
         {
             "best.npz:0": (".best.npz.", 6),
-            "best_written:0": (".scratch-", 6),  # the best weights are newer than the state; the history isn't
-            "state_due:2": (".scratch-", 9),
+            "best_written:0": ("", 6),  # the best weights are newer than the state; the history isn't
+            "state_due:2": ("", 9),
         },
-        {"state_due:4": (".scratch-", 9), "trained:0": ("", 45), "done:0": ("", 45)},
+        {"state_due:4": ("", 9), "trained:0": ("", 45), "done:0": ("", 45)},
     ],
     ids=["while it writes", "while it evaluates", "at the end"],
 )
