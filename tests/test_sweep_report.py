@@ -92,6 +92,7 @@ def test_the_report_is_html_markdown_and_csv(sweep: SweepFolder) -> None:
     assert "&lt;b&gt;net&lt;/b&gt;" in html
     assert "model: no such" in html
     assert "mathdefault" not in html
+    assert ">5,000<" in html
     assert page.stat().st_size < 1_000_000
     for picture in ("settings", "cost_parameters", "cost_multiply_adds", "cost_latency_ms", "effect_0", "effect_1"):
         assert (sweep.path / "report_pictures" / f"{picture}.png").stat().st_size > 5_000

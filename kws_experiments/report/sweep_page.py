@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from matplotlib import pyplot as plt
+
 from kws_data.atomic import replace_dir
+from kws_experiments.figures import STYLE
 from kws_experiments.folder import write_text
 from kws_experiments.report import sweep_pictures
 from kws_experiments.report.pictures import Picture, draw
 from kws_experiments.report.rendering import render
-from kws_experiments.report.sweep_contents import COSTS, REPORT, SweepContents, gather
+from kws_experiments.report.sweep_contents import REPORT, SweepContents, gather
 from kws_experiments.report.tables import Table, cell, fixed, number, of_frame, percent, table
 from kws_experiments.sweep_statistics import LEVEL
 from kws_experiments.sweeps import Sweep
@@ -27,7 +30,8 @@ _ABOUT_EFFECTS = (
     "Runs that differ in one key alone are compared: the effect of a value is its accuracy less the mean over the key's"
     " values, averaged over all such blocks in which every value is done."
 )
-_COST_FORMATS = {"parameters": number, "multiply_adds": number, "latency_ms": fixed(2)}
+_COST_FORMATS = {"parameters": fixed(0), "multiply_adds": fixed(0), "latency_ms": fixed(2)}
+_COST_HEADINGS = {"parameters": "parameters", "multiply_adds": "multiply-adds", "latency_ms": "latency (ms)"}
 
 
 def write_sweep_report(sweep: Sweep) -> Path:
@@ -59,7 +63,8 @@ def _pictures(contents: SweepContents) -> list[Picture]:
     for name, title, draw_it in sweep_pictures.all_of(
         contents.settings, contents.runs, contents.effects, contents.keys
     ):
-        figure = draw_it()
+        with plt.rc_context(STYLE):
+            figure = draw_it()
         if figure is not None:
             drawn.append(draw(name, title, lambda figure=figure: figure))  # type: ignore[misc]
     return drawn
@@ -106,8 +111,8 @@ def _sections(contents: SweepContents, pictures: list[Picture]) -> list[tuple[st
 def _settings(contents: SweepContents) -> Table:
     columns: dict[str, Any] = {"setting": ("setting", None), "runs": ("runs", number)}
     columns |= {"validation_mean": ("validation", percent), "mean": ("test", percent)}
-    columns |= {"std": ("standard deviation", _spread), "min": ("least", percent), "max": ("most", percent)}
-    columns |= {cost: (title, _COST_FORMATS[cost]) for cost, title in COSTS.items()}
+    columns |= {"std": ("deviation", _spread), "min": ("least", percent), "max": ("most", percent)}
+    columns |= {cost: (heading, _COST_FORMATS[cost]) for cost, heading in _COST_HEADINGS.items()}
     return of_frame("Settings, the best on validation first", contents.settings.reset_index(), columns)
 
 
