@@ -117,7 +117,7 @@ def _settings(contents: SweepContents) -> Table:
 
 
 def _comparisons(contents: SweepContents) -> Table:
-    columns: dict[str, Any] = {"better": ("better", None), "worse": ("worse", None), "difference": ("points", _points)}
+    columns: dict[str, Any] = {"better": ("higher", None), "worse": ("lower", None), "difference": ("points", _points)}
     columns |= {"low": ("from", _points), "high": ("to", _points), "verdict": ("so", None)}
     if contents.comparisons["mcnemar_p"].notna().any():
         columns |= {"mcnemar_p": ("McNemar's p", number)}
