@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from benchmarks.pipeline import processor
+from benchmarks.options import machine, models, positive, positive_number
 from kws_data.errors import KwsError
 from kws_data.parallel import available_cpus
 from kws_experiments import model_table, tensorflow_setup
@@ -223,35 +223,19 @@ def show(rates: pd.DataFrame, digests: pd.DataFrame, options: argparse.Namespace
             soft_wrap=True,
         )
     console.print(
-        f"{available_cpus()} cores ({processor()}), {options.threads} threads, batches of {options.batch}, median of"
-        f" {options.rounds} rounds",
+        f"{machine()}, {options.threads} threads, batches of {options.batch}, median of {options.rounds} rounds",
         soft_wrap=True,
     )
 
 
 def _parser() -> argparse.ArgumentParser:
-    def positive(text: str) -> int:
-        if (value := int(text)) < 1:
-            raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-        return value
-
-    def positive_seconds(text: str) -> float:
-        if not (value := float(text)) > 0:
-            raise argparse.ArgumentTypeError(f"must be above 0, got {value}")
-        return value
-
-    def models(text: str) -> list[str]:
-        if unknown := [name for name in text.split(",") if name not in model_table.names()]:
-            raise argparse.ArgumentTypeError(f"must be some of {', '.join(model_table.names())}, got '{unknown[0]}'")
-        return text.split(",")
-
     summary = (__doc__ or "").splitlines()[0]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.determinism", description=summary)
     parser.add_argument("--models", type=models, default="ds_cnn_s,conv", help="comma-separated (ds_cnn_s,conv)")
     parser.add_argument("--batch", type=positive, default=100, help="clips (100)")
     parser.add_argument("--threads", type=positive, default=available_cpus(), help="of every variant (all cores)")
     parser.add_argument("--rounds", type=positive, default=5, help="counted ones (5)")
-    parser.add_argument("--seconds", type=positive_seconds, default=0.5, help="of each measurement, about (0.5)")
+    parser.add_argument("--seconds", type=positive_number, default=0.5, help="of each measurement, about (0.5)")
     return parser
 
 

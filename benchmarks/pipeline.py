@@ -27,7 +27,6 @@ import contextlib
 import io
 import math
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -43,6 +42,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from benchmarks.baselines import CLIP_SAMPLES, SAMPLE_RATE, bare_rfft, decoded_files, keras_stft
+from benchmarks.options import machine, positive, positive_number
 from kws_data.catalog import BACKGROUND_NOISE, scan, usable
 from kws_data.corpus import build_corpus
 from kws_data.errors import KwsError
@@ -272,30 +272,13 @@ def show(rates: pd.DataFrame, options: argparse.Namespace) -> None:
                 soft_wrap=True,
             )
     console.print(
-        f"{available_cpus()} cores ({processor()}), TensorFlow {tf.__version__}, {options.threads} threads,"
+        f"{machine()}, TensorFlow {tf.__version__}, {options.threads} threads,"
         f" batches of {options.batch_size}, median of {len(rates)} rounds",
         soft_wrap=True,
     )
 
 
-def processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def _parser() -> argparse.ArgumentParser:
-    def positive(text: str) -> int:
-        if (value := int(text)) < 1:
-            raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-        return value
-
-    def positive_seconds(text: str) -> float:
-        if not (value := float(text)) > 0:
-            raise argparse.ArgumentTypeError(f"must be above 0, got {value}")
-        return value
-
     def chosen(text: str) -> list[str]:
         known = list(augmentations())
         names = known if text == "all" else [] if text == "none" else text.split(",")
@@ -306,6 +289,7 @@ def _parser() -> argparse.ArgumentParser:
         return [name for name in known if name in names]
 
     default_data = os.environ.get("KWS_REAL_DATA", "../shared/speech_commands_subset")
+
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pipeline", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path(default_data), help=f"a folder of clips ({default_data})")
     parser.add_argument("--features", default="mfcc", help="one of conf/features/ (mfcc)")
@@ -315,7 +299,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=positive, default=100, help="clips (100)")
     parser.add_argument("--threads", type=positive, default=available_cpus(), help="of every stage (all cores)")
     parser.add_argument("--repeats", type=positive, default=5, help="rounds (5)")
-    parser.add_argument("--seconds", type=positive_seconds, default=0.6, help="of each measurement, about (0.6)")
+    parser.add_argument("--seconds", type=positive_number, default=0.6, help="of each measurement, about (0.6)")
     return parser
 
 

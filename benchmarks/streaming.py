@@ -35,7 +35,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from benchmarks.pipeline import processor
+from benchmarks.options import machine, models, positive, positive_number
 from kws_data.errors import KwsError
 from kws_data.parallel import available_cpus
 from kws_experiments import model_table, tensorflow_setup
@@ -180,35 +180,18 @@ def show(rows: list[Row], options: argparse.Namespace) -> None:
     if ratios:
         console.print(f"front end once, of each window: {max(ratios):.3f} at worst; target: at most {TARGET:.3f}")
     console.print(
-        f"{available_cpus()} cores ({processor()}), TensorFlow {importlib.metadata.version('tensorflow')}, "
+        f"{machine()}, TensorFlow {importlib.metadata.version('tensorflow')}, "
         f"{options.threads} threads, {options.seconds:g} s of audio, median of {options.repeats}"
     )
 
 
 def _parser() -> argparse.ArgumentParser:
-    def whole(text: str) -> int:
-        if (value := int(text)) < 1:
-            raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-        return value
-
-    def models(text: str) -> list[str]:
-        known = model_table.names()
-        names = known if text == "all" else text.split(",")
-        if unknown := [name for name in names if name not in known]:
-            raise argparse.ArgumentTypeError(f"must be all or some of {', '.join(known)}, got '{unknown[0]}'")
-        return names
-
-    def positive(text: str) -> float:
-        if not (value := float(text)) > 0:
-            raise argparse.ArgumentTypeError(f"must be above 0, got {value:g}")
-        return value
-
     parser = argparse.ArgumentParser(prog="python -m benchmarks.streaming", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", type=models, default="all", help="names, separated by commas (all)")
-    parser.add_argument("--hop-ms", type=positive, default=40.0, help="from window to window (40)")
-    parser.add_argument("--seconds", type=positive, default=10.0, help="of audio in a round (10)")
-    parser.add_argument("--threads", type=whole, default=available_cpus(), help="of TensorFlow (all cores)")
-    parser.add_argument("--repeats", type=whole, default=3, help="rounds (3)")
+    parser.add_argument("--hop-ms", type=positive_number, default=40.0, help="from window to window (40)")
+    parser.add_argument("--seconds", type=positive_number, default=10.0, help="of audio in a round (10)")
+    parser.add_argument("--threads", type=positive, default=available_cpus(), help="of TensorFlow (all cores)")
+    parser.add_argument("--repeats", type=positive, default=3, help="rounds (3)")
     parser.add_argument("overrides", nargs="*", help="as train.py takes them: features=…")
     return parser
 

@@ -39,7 +39,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from benchmarks.pipeline import processor
+from benchmarks.options import machine, models, positive, positive_number
 from kws_data.errors import KwsError
 from kws_data.parallel import available_cpus
 from kws_experiments import model_table, tensorflow_setup
@@ -255,7 +255,7 @@ def show(rates: pd.DataFrame, options: argparse.Namespace) -> None:
     if has_torch():
         torch = f"PyTorch {importlib.metadata.version('torch')}"
     console.print(
-        f"{available_cpus()} cores ({processor()}), TensorFlow {tf.__version__}, {torch}, {options.threads} threads,"
+        f"{machine()}, TensorFlow {tf.__version__}, {torch}, {options.threads} threads,"
         f" batches of {options.batch}, median of {options.repeats} rounds",
         soft_wrap=True,
     )
@@ -273,23 +273,6 @@ def ratios_to(rates: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    def positive(text: str) -> int:
-        if (value := int(text)) < 1:
-            raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-        return value
-
-    def positive_seconds(text: str) -> float:
-        if not (value := float(text)) > 0:
-            raise argparse.ArgumentTypeError(f"must be above 0, got {value}")
-        return value
-
-    def models(text: str) -> list[str]:
-        known = model_table.names()
-        chosen = known if text == "all" else text.split(",")
-        if unknown := [name for name in chosen if name not in known]:
-            raise argparse.ArgumentTypeError(f"must be all or some of {', '.join(known)}, got '{unknown[0]}'")
-        return chosen
-
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "overrides", nargs="*", help="as train.py takes them, instead of the source's: features=… task=…"
@@ -298,7 +281,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=positive, default=100, help="clips (100)")
     parser.add_argument("--threads", type=positive, default=available_cpus(), help="of every variant (all cores)")
     parser.add_argument("--repeats", type=positive, default=5, help="rounds (5)")
-    parser.add_argument("--seconds", type=positive_seconds, default=0.5, help="of each measurement, about (0.5)")
+    parser.add_argument("--seconds", type=positive_number, default=0.5, help="of each measurement, about (0.5)")
     return parser
 
 

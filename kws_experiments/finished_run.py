@@ -41,11 +41,7 @@ class FinishedRun:
             KwsError: `path` is no folder of a finished run, or one of its files is missing, damaged or changed.
         """
         folder = RunFolder(path)
-        record = folder.read_record()
-        if record is None:
-            raise KwsError(f"'{path}' is no run's folder: it holds no {folder.record.name}")
-        if record.get("status") != "done":
-            raise KwsError(f"'{path}' holds no finished run: the same training command finishes it")
+        record = folder.read_finished_record()
         config = folder.read_config()
         if _fingerprint(config) != record.get("fingerprint"):
             raise KwsError(

@@ -184,6 +184,19 @@ class RunFolder:
             )
         return record
 
+    def read_finished_record(self) -> dict[str, Any]:
+        """The record of a run that is done.
+
+        Raises:
+            KwsError: there is no run, it isn't done, or its record is damaged or of another schema.
+        """
+        record = self.read_record()
+        if record is None:
+            raise KwsError(f"'{self.path}' holds no run: it has no {self.record.name}")
+        if record.get("status") != "done":
+            raise KwsError(f"'{self.path}' holds no finished run: the same training command finishes it")
+        return record
+
     def write_record(self, **values: Any) -> None:
         """Add to the record, keeping what it holds."""
         record = self.read_record() or {
@@ -206,6 +219,22 @@ class RunFolder:
             return json.loads(self.metrics.read_text())
         except (OSError, ValueError) as error:
             raise KwsError(f"'{self.metrics}' is missing or damaged; start over with force=true") from error
+
+    def read_cost(self) -> dict[str, Any]:
+        """What the model costs; empty for a run that had it not measured.
+
+        Raises:
+            KwsError: it is damaged.
+        """
+        if not self.cost.is_file():
+            return {}
+        try:
+            cost = json.loads(self.cost.read_text(encoding="utf-8"))
+            cost["latency_ms"]["median"], cost["machine"]["processor"], cost["threads"]["intra_op"]
+            cost["parameters"], cost["multiply_adds"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise KwsError(f"'{self.cost}' is damaged; start over with force=true, or remove it") from error
+        return cost
 
     def read_labels(self) -> list[str]:
         """The class names.

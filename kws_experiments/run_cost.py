@@ -7,14 +7,13 @@ import logging
 import math
 import platform
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kws_data.parallel import available_cpus
 from kws_experiments.folder import RunFolder, write_text
 from kws_experiments.parts import Parts
+from kws_experiments.provenance import processor
 
 if TYPE_CHECKING:
     import keras
@@ -99,10 +98,5 @@ def latency_ms(model: keras.Model, parts: Parts) -> dict[str, float | int]:
 
 def machine() -> dict[str, str | int]:
     """What the latency was measured on: `processor`, `cpus` that this process may use, `system`."""
-    cpuinfo = Path("/proc/cpuinfo")
-    names = []
-    if cpuinfo.is_file():
-        lines = (line.partition(":") for line in cpuinfo.read_text(errors="replace").splitlines())
-        names = [value.strip() for key, _, value in lines if key.strip() == "model name"]
-    processor = names[0] if names else platform.processor() or platform.machine()
-    return {"processor": processor, "cpus": available_cpus(), "system": f"{platform.system()} {platform.machine()}"}
+    found = processor()
+    return {"processor": found["model"], "cpus": found["cores"], "system": f"{platform.system()} {platform.machine()}"}

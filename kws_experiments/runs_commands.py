@@ -79,7 +79,7 @@ def _concise(table: pd.DataFrame) -> pd.DataFrame:
     table = table.drop(columns=_FOR_CSV)
     if table["name"].nunique() == 1:
         table = table.drop(columns="name")
-    table = table.drop(columns=[name for name in table.columns if name.startswith(("pipeline.", "loggers"))])
+    table = table.drop(columns=[name for name in table.columns if name.startswith(("pipeline.", "loggers", "report"))])
     texts = table.map(str)
     dropped = [name for name in table.columns if name not in _ALWAYS and table[name].isna().all()]
     for name in table.columns:

@@ -24,11 +24,7 @@ def finished_record(folder: RunFolder) -> dict[str, Any]:
     Raises:
         KwsError: one is missing, truncated or changed; or there is no such run.
     """
-    record = folder.read_record()
-    if record is None:
-        raise KwsError(f"'{folder.path}' holds no run: it has no run.json")
-    if record["status"] != "done":
-        raise KwsError(f"'{folder.path}' holds no finished run: the same training command finishes it")
+    record = folder.read_finished_record()
     if not isinstance(record.get("files"), dict):
         raise KwsError(f"'{folder.path}' was trained by a version that did not record what repeating it needs")
     for name, sha256 in record["files"].items():

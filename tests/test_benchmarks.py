@@ -193,7 +193,7 @@ def test_determinism_prints_rates_and_ratios_of_the_step_and_the_whole() -> None
 def test_determinism_names_the_models_that_there_are() -> None:
     result = run("determinism", "--models=luck")
     assert result.returncode == 2
-    assert "--models: must be some of bc_resnet_1, " in result.stderr
+    assert "--models: must be all or some of bc_resnet_1, " in result.stderr
     assert result.stderr.endswith(", got 'luck'\n")
 
 

@@ -25,9 +25,8 @@ def checked_choice(folder: RunFolder, format: str, quantize: str, clip_ms: float
         raise KwsError(f"--format must be one of {', '.join(QUANTIZATIONS)}, got '{format}'")
     if quantize not in QUANTIZATIONS[format]:
         raise KwsError(f"--quantize with {format} must be one of {', '.join(QUANTIZATIONS[format])}, got '{quantize}'")
-    config, record = folder.read_config(), folder.read_record()
-    if record is None or record["status"] != "done":
-        raise KwsError(f"'{folder.path}' holds no finished run: the same training command finishes it")
+    config = folder.read_config()
+    folder.read_finished_record()
     if not folder.model.is_file():
         raise KwsError(f"'{folder.path}' holds no model.keras: give the folder of a finished run")
     if format == "onnx" and any(importlib.util.find_spec(name) is None for name in ("tf2onnx", "onnxruntime")):

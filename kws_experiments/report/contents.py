@@ -146,7 +146,7 @@ class RunContents:
                 Evaluation.read(metrics.parent, metrics.parent.name, ())
                 for metrics in sorted(folder.evaluations.glob("[!.]*/metrics.json"))
             ],
-            cost=_cost(folder.cost),
+            cost=folder.read_cost(),
             exports=[read_artifact(record.parent) for record in sorted(folder.exports.glob(f"[!.]*/{RECORD}"))],
             streams=[Listening.read(metrics.parent) for metrics in sorted(folder.streams.glob("[!.]*/metrics.json"))],
         )
@@ -168,14 +168,3 @@ def _csv(path: Path, columns: list[str]) -> pd.DataFrame:
     if missing := [column for column in columns if column not in table.columns]:
         raise KwsError(f"'{path}' has no column {missing[0]}; start over with force=true")
     return table
-
-
-def _cost(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        cost = json.loads(path.read_text(encoding="utf-8"))
-        cost["latency_ms"]["median"], cost["machine"]["processor"], cost["threads"]["intra_op"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise KwsError(f"'{path}' is damaged; start over with force=true, or remove it") from error
-    return cost

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from dataclasses import dataclass
@@ -20,22 +19,23 @@ log = logging.getLogger(__name__)
 
 MOST_COMPARED = 8  # settings, the best on validation: 28 pairs, beyond which no difference would show any more
 COSTS = {"parameters": "parameters", "multiply_adds": "multiply-adds for one clip", "latency_ms": "latency (ms)"}
-REPORT = "report.html"
 _FROM_RUNS = ("validation_accuracy", "accuracy", "macro_f1", *COSTS)
 
 
 @dataclass(frozen=True)
 class SweepContents:
-    """Attributes:
-    sweep: its record.
-    keys: the swept keys but the seed, and of these those that differ between settings.
-    runs: a row per finished run: `job`, `run`, `report` (relative to the sweep's folder), `setting`, the swept keys,
-        `accuracy`, `validation_accuracy`, `macro_f1`, `seconds` and `COSTS`; NaN for what a run doesn't tell.
-    settings: see `sweep_statistics.settings_table`; `COSTS` are the medians over the setting's runs.
-    comparisons: see `sweep_statistics.compare`.
-    effects: see `sweep_statistics.key_effects`.
-    not_compared: why there are no comparisons; empty where there are some.
-    statements: what can be said, sentence by sentence.
+    """A sweep and what its runs say together.
+
+    Attributes:
+        sweep: its record.
+        keys: the swept keys but the seed.
+        runs: a row per finished run: `job`, `run`, `report` (relative to the sweep's folder), `setting`, the swept
+            keys, `accuracy`, `validation_accuracy`, `macro_f1`, `seconds` and `COSTS`; NaN for what a run doesn't tell.
+        settings: see `sweep_statistics.settings_table`; `COSTS` are the medians over the setting's runs.
+        comparisons: see `sweep_statistics.compare`.
+        effects: see `sweep_statistics.key_effects`.
+        not_compared: why there are no comparisons; empty where there are some.
+        statements: what can be said, sentence by sentence.
     """
 
     sweep: Sweep
@@ -138,24 +138,23 @@ def _row(sweep: Sweep, job: Job, keys: list[str]) -> dict[str, Any]:
     values = {key: _typed(value) for key, value in job.values(sweep.swept).items()}
     figures = dict.fromkeys(_FROM_RUNS, np.nan) | {key: folder.read_metrics().get(key) for key in _FROM_RUNS[:3]}
     figures |= _costs(folder)
-    report = os.path.relpath(job.folder / REPORT, sweep.path) if (job.folder / REPORT).is_file() else None
+    report = os.path.relpath(folder.report, sweep.path) if folder.report.is_file() else None
     setting = ", ".join(f"{key.lstrip('+')}={values[key]}" for key in keys) or "all runs"
     return {"job": job.number, "run": job.folder.name, "report": report, "setting": setting, **values,
             "seconds": job.seconds, **figures}  # fmt: skip
 
 
 def _costs(folder: RunFolder) -> dict[str, Any]:
-    """Parameters, multiply-adds and median latency; a run of an older version has no such file."""
-    if not folder.cost.is_file():
-        return {}
+    """Parameters, multiply-adds and median latency; nothing of a run that doesn't tell."""
     try:
-        cost = json.loads(folder.cost.read_text())
-        return {name: cost[name] for name in ("parameters", "multiply_adds")} | {
-            "latency_ms": cost["latency_ms"]["median"]
-        }
-    except (OSError, ValueError, KeyError, TypeError):
-        log.warning("'%s' is damaged: this run's cost is left out", folder.cost)
+        cost = folder.read_cost()
+    except KwsError as error:
+        log.warning("%s: this run's cost is left out", error)
         return {}
+    if not cost:
+        return {}
+    return {"parameters": cost["parameters"], "multiply_adds": cost["multiply_adds"],
+            "latency_ms": cost["latency_ms"]["median"]}  # fmt: skip
 
 
 def _predictions(job: Job) -> pd.DataFrame:

@@ -5,20 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from matplotlib import pyplot as plt
-
 from kws_data.atomic import replace_dir
-from kws_experiments.figures import STYLE
 from kws_experiments.folder import write_text
 from kws_experiments.report import sweep_pictures
 from kws_experiments.report.pictures import Picture, draw
 from kws_experiments.report.rendering import render
-from kws_experiments.report.sweep_contents import REPORT, SweepContents, gather
+from kws_experiments.report.run_report import HTML, MARKDOWN
+from kws_experiments.report.sweep_contents import SweepContents, gather
 from kws_experiments.report.tables import Table, cell, fixed, number, of_frame, percent, table
 from kws_experiments.sweep_statistics import LEVEL
 from kws_experiments.sweeps import Sweep
 
-MARKDOWN, PICTURES = "report.md", "report_pictures"
+PICTURES = "report_pictures"
 CSV_FILES = ("settings", "comparisons", "effects", "runs")
 _ABOUT_DIFFERENCES = (
     f"Points of test accuracy. The intervals hold at {100 * LEVEL:.0f} % for all of them together: speakers are"
@@ -54,28 +52,22 @@ def write_sweep_report(sweep: Sweep) -> Path:
         frame = getattr(contents, name)
         write_text(sweep.path / f"{name}.csv", frame.to_csv(index=name == "settings"))
     write_text(sweep.path / MARKDOWN, markdown)
-    write_text(sweep.path / REPORT, html)
-    return sweep.path / REPORT
+    write_text(sweep.path / HTML, html)
+    return sweep.path / HTML
 
 
 def _pictures(contents: SweepContents) -> list[Picture]:
-    drawn = []
-    for name, title, draw_it in sweep_pictures.all_of(
-        contents.settings, contents.runs, contents.effects, contents.keys
-    ):
-        with plt.rc_context(STYLE):
-            figure = draw_it()
-        if figure is not None:
-            drawn.append(draw(name, title, lambda figure=figure: figure))  # type: ignore[misc]
-    return drawn
+    possible = sweep_pictures.all_of(contents.settings, contents.runs, contents.effects, contents.keys)
+    return [draw(name, title, figure) for name, title, figure in possible]
 
 
 def _values(contents: SweepContents, pictures: list[Picture]) -> dict[str, Any]:
     sweep, done = contents.sweep, len(contents.runs)
     swept = ", ".join(sweep.swept) or "nothing"
+    when = f"{sweep.started[:16].replace('T', ' ')} UTC"
     return {
         "name": sweep.path.parent.parent.name,
-        "summary": f"{done} of {sweep.planned} jobs are done; swept: {swept}; begun {sweep.started}",
+        "summary": f"{done} of {sweep.planned} jobs are done; swept: {swept}; begun {when}",
         "statements": contents.statements,
         "settings": _settings(contents),
         "comparisons": _comparisons(contents),

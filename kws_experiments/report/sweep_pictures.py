@@ -38,11 +38,9 @@ def by_setting(settings: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     return figure
 
 
-def against_cost(settings: pd.DataFrame, cost: str) -> Figure | None:
-    """Mean test accuracy against a cost, the Pareto front joined; None where fewer than two settings tell that cost."""
+def against_cost(settings: pd.DataFrame, cost: str) -> Figure:
+    """Mean test accuracy against a cost, the Pareto front joined."""
     known = settings.dropna(subset=[cost, "mean"])
-    if known[cost].nunique() < 2:
-        return None
     front = pareto_front(known[cost].to_numpy(), known["mean"].to_numpy())
     figure, axis = plt.subplots(figsize=(6, 4.2), layout="constrained")
     axis.errorbar(
@@ -67,42 +65,47 @@ def against_cost(settings: pd.DataFrame, cost: str) -> Figure | None:
     return figure
 
 
-def effect_of(key: str, effects: pd.DataFrame, runs: pd.DataFrame) -> Figure | None:
-    """What each value of a key changes, all else equal; for a key of many numbers the accuracy against it."""
+def effect_of(key: str, effects: pd.DataFrame) -> Figure:
+    """What each value of a key changes, all else equal."""
     figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
     own = effects[effects["key"] == key]
+    places = np.arange(len(own))
+    spread = 100 * own["std"].fillna(0)
+    axis.errorbar(100 * own["effect"], places, xerr=spread, fmt="o", color="#1f77b4", ecolor="#999999")
+    axis.set(yticks=places, xlabel="points of test accuracy against the mean of its block")
+    axis.set_yticklabels([str(value) for value in own["value"]], fontsize=8)
+    axis.axvline(0, color="#999999", linewidth=1)
+    axis.margins(y=0.3)
+    axis.set_title(f"Effect of {key}, all else equal")
+    axis.grid(alpha=0.3)
+    return figure
+
+
+def by_number(key: str, runs: pd.DataFrame) -> Figure:
+    """The accuracy of each run against a key of many numbers, as a search tries them."""
+    figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
     values = runs[key]
-    if pd.api.types.is_numeric_dtype(values) and values.nunique() > _MOST_VALUES:
-        axis.plot(values, 100 * runs["accuracy"], "o", color="#1f77b4", alpha=0.6)
-        axis.set(xlabel=key, ylabel="test accuracy (%)", title=f"Accuracy by {key}, all else not equal")
-        if values.min() > 0 and values.max() > 20 * values.min():
-            axis.set_xscale("log")
-            axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    elif len(own):
-        places = np.arange(len(own))
-        axis.errorbar(
-            100 * own["effect"], places, xerr=100 * own["std"].fillna(0), fmt="o", color="#1f77b4", ecolor="#999999"
-        )
-        axis.set(yticks=places, xlabel="points of test accuracy against the mean of its block")
-        axis.set_yticklabels([str(value) for value in own["value"]], fontsize=8)
-        axis.axvline(0, color="#999999", linewidth=1)
-        axis.margins(y=0.3)
-        axis.set_title(f"Effect of {key}, all else equal")
-    else:
-        plt.close(figure)
-        return None
+    axis.plot(values, 100 * runs["accuracy"], "o", color="#1f77b4", alpha=0.6)
+    axis.set(xlabel=key, ylabel="test accuracy (%)", title=f"Accuracy by {key}, all else not equal")
+    if values.min() > 0 and values.max() > 20 * values.min():
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.grid(alpha=0.3)
     return figure
 
 
 def all_of(
     settings: pd.DataFrame, runs: pd.DataFrame, effects: pd.DataFrame, keys: list[str]
-) -> list[tuple[str, str, Callable[[], Figure | None]]]:
-    """(name, title, function that draws it or gives None) of every picture there may be."""
-    pictures: list[tuple[str, str, Callable[[], Figure | None]]] = []
+) -> list[tuple[str, str, Callable[[], Figure]]]:
+    """(name, title, function that draws it) of every picture that the data allow."""
+    pictures: list[tuple[str, str, Callable[[], Figure]]] = []
     pictures.append(("settings", "Test accuracy by setting", partial(by_setting, settings, runs)))
     for cost, title in COSTS.items():
-        pictures.append((f"cost_{cost}", f"Test accuracy against {title}", partial(against_cost, settings, cost)))
+        if settings[cost].nunique() > 1:
+            pictures.append((f"cost_{cost}", f"Test accuracy against {title}", partial(against_cost, settings, cost)))
     for place, key in enumerate(keys):
-        pictures.append((f"effect_{place}", f"Effect of {key}", partial(effect_of, key, effects, runs)))
+        if pd.api.types.is_numeric_dtype(runs[key]) and runs[key].nunique() > _MOST_VALUES:
+            pictures.append((f"effect_{place}", f"Accuracy by {key}", partial(by_number, key, runs)))
+        elif (effects["key"] == key).any():
+            pictures.append((f"effect_{place}", f"Effect of {key}", partial(effect_of, key, effects)))
     return pictures

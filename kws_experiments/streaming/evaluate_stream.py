@@ -202,6 +202,8 @@ def show(result: dict[str, Any]) -> None:
             allowed, missed = point["false_accepts_per_hour_at_most"], f"{point['miss_rate']:.1%}"
             table.add_row(f"{allowed:g}", missed, f"{point['threshold']:g}")
     console.print(table)
+    if result["hours"] < 1:
+        console.print(f"one false accept in {60 * result['hours']:.3g} minutes is {1 / result['hours']:.3g} an hour")
     console.print(
         f"threshold {result['detection_threshold']:g}: of {result['keywords']} keywords {result['correct']} correct, "
         f"{result['missed']} missed ([bold]{result['miss_rate']:.1%}[/bold]); {result['wrong']} wrong detections; "

@@ -83,7 +83,7 @@ def write_stream(source: Sequence[str], out: Path, settings: StreamSettings) -> 
         write_label_track(folder / TRACK, spoken[["time_ms", "end_ms", "word"]].itertuples(index=False, name=None))
         (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
     return (
-        f"{settings.minutes:g} minutes, {len(plan)} words ({facts['keywords']} keywords) of "
+        f"{settings.minutes:g} min, {len(plan)} words ({facts['keywords']} keywords) of "
         f"{facts['different_clips']} different clips"
     )
 
