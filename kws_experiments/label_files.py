@@ -135,7 +135,8 @@ def show(labelled: Sequence[Labelled]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("file")
+    table = Table()
+    table.add_column("file", overflow="fold")
     for place in range(1, len(labelled[0].top) + 1):
         table.add_column(f"{place}.")
         table.add_column("score", justify="right")
