@@ -6,7 +6,7 @@ Each model of `conf/model/` is built for the features and task of its source, as
 overrides choose), and trained by the step that `train.py` runs with `trainer=default optimizer=adam`, on one batch of
 random features that lies ready in memory. Inference is the graph that evaluates. Beside it:
 
-- *Keras*: the same network and step on Keras's own batch normalisation in place of ours;
+- *Keras*: the same network and step on Keras's own batch normalisation and optimizer in place of ours;
 - *PyTorch*, if it is installed: DS-CNN-S and BC-ResNet-1 of `benchmarks/torch_models.py`, of the same parameters, on as
   many threads, with fused Adam, and in each round by the faster of two memory orders, contiguous and channels-last.
 
@@ -141,12 +141,16 @@ def _keras(
 
 @contextlib.contextmanager
 def keras_layers() -> Iterator[None]:
-    """What is traced inside runs on Keras's own layers, where ours take their place."""
+    """What is traced inside runs on Keras's own layers and optimizer, where ours take their place."""
     import keras
 
+    from kws_experiments import optimizers
     from kws_models import layers
 
-    with mock.patch.object(layers.BatchNormalization, "call", keras.layers.BatchNormalization.call):
+    with (
+        mock.patch.object(layers.BatchNormalization, "call", keras.layers.BatchNormalization.call),
+        mock.patch.object(optimizers.Adam, "_can_join", return_value=False),
+    ):
         yield
 
 
