@@ -38,6 +38,8 @@ class Task:
         unknown: whether there is an unknown class, drawn from all other words.
         silence_percentage: silence rows in each split, in percent of its wanted clips, rounded up.
         unknown_percentage: unknown clips likewise.
+        training_unknown_percentage: those of the training split, where they shall be another part of it than of what is
+            evaluated on; null is the same.
         silence_kind: 'noise' (as the original) or 'zeros', for validation and testing; training hears noise.
         silence_level_db: [low, high], the level of training's silence rows, uniform in dB of full scale (RMS); null is
             the original's volume, uniform(0, 1) of the recordings' own level, which knows no noise louder than theirs.
@@ -53,6 +55,7 @@ class Task:
         unknown: bool = True,
         silence_percentage: float = 10.0,
         unknown_percentage: float = 10.0,
+        training_unknown_percentage: float | None = None,
         silence_kind: str = "noise",
         silence_level_db: tuple[float, float] | None = None,
         unknown_dirs: Sequence[Any] = (),
@@ -63,6 +66,11 @@ class Task:
         self.silence, self.unknown = check_flag("silence", silence), check_flag("unknown", unknown)
         self.silence_percentage = check_number("silence_percentage", silence_percentage, 0, 1000)
         self.unknown_percentage = check_number("unknown_percentage", unknown_percentage, 0, 1000)
+        self.training_unknown_percentage = (
+            self.unknown_percentage
+            if training_unknown_percentage is None
+            else check_number("training_unknown_percentage", training_unknown_percentage, 0, 1000)
+        )
         self.silence_kind = silence_kind
         self.silence_level_db = (
             None if silence_level_db is None else check_range("silence_level_db", silence_level_db, -120, 0)
@@ -78,7 +86,7 @@ class Task:
             raise ValueError("unknown_dirs must have shares that sum to at most 1")
         if shares > 1 - _SHARE_ROUNDING and any(folder.share is None for folder in self.unknown_folders):
             raise ValueError("unknown_dirs have shares that sum to 1: nothing is left for the folders without a share")
-        if shares and not unknown_percentage:
+        if shares and not (self.unknown_percentage and self.training_unknown_percentage):
             raise ValueError("unknown_dirs: shares are parts of a class that task.unknown_percentage=0 leaves empty")
 
     def labels(self, corpus: Corpus) -> list[str]:
@@ -146,7 +154,8 @@ class Task:
         in_dataset = clips[clips["folder"] == ""]
         recorded = in_dataset[in_dataset["word"] == UNKNOWN]
         others = in_dataset[~in_dataset["word"].isin({*labels, SILENCE, UNKNOWN})]
-        quota = math.ceil(num_wanted * self.unknown_percentage / 100)
+        percentage = self.training_unknown_percentage if split == "training" else self.unknown_percentage
+        quota = math.ceil(num_wanted * percentage / 100)
         parts = [recorded, _draw(others, max(0, quota - len(recorded)), data_seed)]
         whole = {folder.name for folder in self.unknown_folders if folder.share is None}
         parts.append(clips[clips["folder"].isin(whole)])

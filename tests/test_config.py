@@ -92,6 +92,7 @@ def check_and_build(config: dict[str, Any]) -> None:
         (["task.words=[]"], "task.words must name at least one word"),
         (["task.words=[true,up]"], "task.words must be text"),
         (["task.unknown_percentage=-1"], "task.unknown_percentage must be a number from 0 to 1000"),
+        (["task.training_unknown_percentage=x"], "task.training_unknown_percentage must be a number from 0 to 1000"),
         (
             ["augment.background_volume=2"],
             "augment.waveform.background_noise.background_volume must be a number",

@@ -90,6 +90,22 @@ def test_quotas_are_rounded_up_in_each_split(training: int, held_out: int, silen
     assert not examples.drop(columns="label").duplicated().any()
 
 
+@pytest.mark.parametrize("percentage", [0, 25, 100])
+def test_training_may_hear_another_share_of_unknown_clips(percentage: float) -> None:
+    corpus = plain(training=100)
+    usual, other = (
+        Task(["yes"], unknown_percentage=50, training_unknown_percentage=value) for value in (None, percentage)
+    )
+    wanted = corpus.clips.query("word == 'yes' and split == 'training'")
+    trained_on = of_class(other.examples(corpus, 0), other, corpus, UNKNOWN, TRAINING)
+    assert len(trained_on) == len(wanted) * percentage / 100
+    for split in (VALIDATION, TESTING):
+        same = [
+            set(of_class(task.examples(corpus, 0), task, corpus, UNKNOWN, split)["path"]) for task in (usual, other)
+        ]
+        assert same[0] == same[1] != set()
+
+
 def test_every_wanted_clip_stands_once_with_its_place() -> None:
     corpus = plain()
     examples = Task(["yes", "no"]).examples(corpus, 0)
