@@ -280,10 +280,10 @@ def test_a_dead_worker_is_an_error() -> None:
     stage = Audiomentations(am("Gain"), 2)
     changed(stage, np.arange(4))
     os.kill(worker_pids(before)[1], signal.SIGKILL)
-    with pytest.raises(KwsError, match=r"worker 2 of 2 died while it augmented, by SIGKILL"):
-        changed(stage, np.arange(4))
-    with pytest.raises(KwsError, match="worker 2 of 2 died"):
-        changed(stage, np.arange(4))
+    for _ in range(2):
+        with pytest.raises(KwsError, match=r"worker 2 of 2 died while it augmented, by SIGKILL"):
+            for _ in range(1000):  # on a busy machine the other worker may be done with every part of a batch in time
+                changed(stage, np.arange(4))
     stage.close()
     assert not worker_pids(before)
 

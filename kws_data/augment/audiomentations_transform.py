@@ -48,6 +48,8 @@ class ClipTransform:
         if not callable(transform):
             raise ValueError(f"transform: {config['_target_']} is no transform: it can't be called")
         self._parts: list[_Named] = []
+        # Fresh memory for every clip takes longer to get than the conversions that fill it.
+        self._samples, self._scaled = np.empty(0, np.float32), np.empty(0, np.float32)
         self._transform = _named(transform, "transform", self._parts)
 
     def run(self, pcm: np.ndarray, lengths: np.ndarray, ids: np.ndarray, seeds: np.ndarray, sample_rate: int) -> None:
@@ -77,7 +79,7 @@ class ClipTransform:
                     clip = row[:length]
                     try:
                         changed = self._changed(clip, sample_rate, seed, numpy_seed)
-                        if not _store(changed, clip):
+                        if not self._store(changed, clip):
                             self._find_culprit(clip, sample_rate, seed, numpy_seed)
                     except _TransformError as error:
                         raise KwsError(f"audiomentations: {error.name} failed on clip {clip_id}: {error}") from error
@@ -88,9 +90,33 @@ class ClipTransform:
                     np.random.set_state(states[1])
 
     def _changed(self, clip: np.ndarray, sample_rate: int, seed: int, numpy_seed: int) -> np.ndarray:
+        if len(self._samples) < len(clip):
+            self._samples, self._scaled = np.empty(len(clip), np.float32), np.empty(len(clip), np.float32)
+        samples = self._samples[: len(clip)]
+        np.copyto(samples, clip)
+        samples *= _TO_FLOAT
         random.seed(seed)
         np.random.seed(numpy_seed >> 32)
-        return self._transform(np.multiply(clip, _TO_FLOAT, dtype=np.float32), sample_rate)
+        return self._transform(samples, sample_rate)
+
+    def _store(self, changed: np.ndarray, clip: np.ndarray) -> bool:
+        """Write `changed` (float, [-1, 1]) over `clip` (int16), cut or zero-filled; False if not finite."""
+        count = min(len(changed), len(clip))
+        if count:
+            out = self._scaled[:count] if changed.dtype == np.float32 else None
+            scaled = np.multiply(changed[:count], changed.dtype.type(INT16_SCALE), out=out)
+            low, high = scaled.min(), scaled.max()  # NaN if any sample is
+            if not (np.isfinite(low) and np.isfinite(high)):
+                return False
+            # as to_int16, but np.clip takes longer than all else here
+            if low < -32768:
+                np.maximum(scaled, scaled.dtype.type(-32768), out=scaled)
+            if high > 32767:
+                np.minimum(scaled, scaled.dtype.type(32767), out=scaled)
+            np.rint(scaled, out=clip[:count], casting="unsafe")
+        if count < len(clip):
+            clip[count:] = 0
+        return True
 
     def _find_culprit(self, clip: np.ndarray, sample_rate: int, seed: int, numpy_seed: int) -> NoReturn:
         """Run the clip again, looking at what each transform gives: too slow to do for every clip."""
@@ -98,25 +124,6 @@ class ClipTransform:
             part.checks_values = True
         self._changed(clip, sample_rate, seed, numpy_seed)
         raise _TransformError("transform", _NOT_FINITE)  # one that draws from a generator of its own did it
-
-
-def _store(changed: np.ndarray, clip: np.ndarray) -> bool:
-    """Write `changed` (float, [-1, 1]) over `clip` (int16), cut or zero-filled to its length; False if not finite."""
-    count = min(len(changed), len(clip))
-    if count:
-        scaled = changed[:count] * INT16_SCALE
-        low, high = scaled.min(), scaled.max()  # NaN if any sample is
-        if not (np.isfinite(low) and np.isfinite(high)):
-            return False
-        # as to_int16, but np.clip takes longer than all else here
-        if low < -32768:
-            np.maximum(scaled, scaled.dtype.type(-32768), out=scaled)
-        if high > 32767:
-            np.minimum(scaled, scaled.dtype.type(32767), out=scaled)
-        clip[:count] = np.rint(scaled, out=scaled)
-    if count < len(clip):
-        clip[count:] = 0
-    return True
 
 
 def build(node: Any, place: str) -> Any:
