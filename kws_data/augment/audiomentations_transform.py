@@ -9,6 +9,7 @@ import difflib
 import functools
 import importlib
 import inspect
+import math
 import random
 import threading
 import traceback
@@ -105,14 +106,11 @@ class ClipTransform:
         if count:
             out = self._scaled[:count] if changed.dtype == np.float32 else None
             scaled = np.multiply(changed[:count], changed.dtype.type(INT16_SCALE), out=out)
-            low, high = scaled.min(), scaled.max()  # NaN if any sample is
-            if not (np.isfinite(low) and np.isfinite(high)):
-                return False
-            # as to_int16, but np.clip takes longer than all else here
-            if low < -32768:
-                np.maximum(scaled, scaled.dtype.type(-32768), out=scaled)
-            if high > 32767:
-                np.minimum(scaled, scaled.dtype.type(32767), out=scaled)
+            low, high = float(scaled.min()), float(scaled.max())  # NaN if any sample is
+            if not (low >= -32768 and high <= 32767):
+                if not (math.isfinite(low) and math.isfinite(high)):
+                    return False
+                np.clip(scaled, scaled.dtype.type(-32768), scaled.dtype.type(32767), out=scaled)  # as to_int16
             np.rint(scaled, out=clip[:count], casting="unsafe")
         if count < len(clip):
             clip[count:] = 0
