@@ -360,10 +360,10 @@ def test_differences_are_of_groups_first_and_of_the_keys_asked_for() -> None:
     assert list(found)[:2] == ["augment/waveform", "model"]
     assert found == {
         "augment/waveform": ("not there", "reverb"),
-        "model": ("tc_resnet14_1_5", "tc_resnet8"),
+        "model": ("bc_resnet_2", "tc_resnet8"),
         "augment.waveform.mixup.alpha": ("0.2", "not there"),
         "name": ("small_data", "trial"),
-        "trainer.epochs": ("160", "8"),
+        "trainer.epochs": ("100", "8"),
         "evaluation.snr_db": ("[]", "[20, 0]"),
     }
 
