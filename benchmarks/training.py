@@ -15,8 +15,8 @@ holds medians over the rounds, of clips/s and of the ratios within a round. A fi
 PyTorch's threads wait for each other by spinning, so that on a busy machine it falls behind without deserving it:
 measure on a quiet one, or set OMP_WAIT_POLICY=passive.
 
-Targets, on the features that `train.py` uses unless told otherwise (`features=log_mel`): DS-CNN-S trains at no less than
-1.8 times the rate of Keras's layers, and both networks faster than PyTorch.
+Targets, on the features that `train.py` uses unless told otherwise (`features=log_mel`): DS-CNN-S trains at no less
+than 1.8 times the rate of Keras's layers, and both networks faster than PyTorch.
 """
 
 from __future__ import annotations

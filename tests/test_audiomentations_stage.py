@@ -276,7 +276,7 @@ def test_many_transforms_over_real_clips(real_data: Path) -> None:
 
 
 def changed_often(stage: Audiomentations) -> None:
-    """Batch after batch: on a busy machine, one worker may be done with every part of a batch before the other wakes."""
+    """Batch after batch: on a busy machine, one worker may do every part of a batch before the other wakes."""
     for _ in range(1000):
         changed(stage, np.arange(4))
 
