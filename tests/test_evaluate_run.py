@@ -115,7 +115,11 @@ def test_an_unfinished_damaged_or_changed_run_is_one_line(finished: RunFolder, t
     config = yaml.safe_load(finished.config.read_text())
     for file, content, told in (
         (finished.config, yaml.safe_dump(config | {"sample_rate": 8000}), "is not what this run was trained with"),
-        (finished.config, finished.config.read_text()[:700], "config.yaml' is not what this run was trained with"),
+        (
+            finished.config,
+            yaml.safe_dump(dict(list(config.items())[:5])),
+            "config.yaml' is not what this run was trained with",
+        ),
         (finished.config, "[1]", "holds no configuration"),
         (finished.config, "a: [", "is missing or damaged"),
         (finished.record, "{", "is damaged"),
