@@ -84,6 +84,8 @@ def evaluate_run(
         "accuracy_at_snr": with_interval(noise),
         **told_of_data(clips.source.corpus, clips.licence, clips.citation),
     }
+    if clips.heard_in_training is not None:
+        result["heard_in_training"] = clips.heard_in_training
     tables["noise"] = noise
 
     def write(folder: Path) -> None:

@@ -16,7 +16,8 @@ from kws_data.cache import datasets_dir
 from kws_data.catalog import SILENCE, UNKNOWN
 from kws_data.corpus import Corpus, build_corpus
 from kws_data.errors import KwsError
-from kws_data.splits import TESTING, VALIDATION
+from kws_data.splits import TESTING, TRAINING, VALIDATION
+from kws_experiments.clip_table import read_clip_table
 from kws_experiments.finished_run import FinishedRun
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Clips:
         noise_splits: those that are evaluated in noise.
         name: what `metrics.json` calls them, as `split`.
         folder: the name of the folder for the results.
+        heard_in_training: how many of them, though of another data set, the run was trained on; None for its own.
         licence: of the data, if known.
         citation: likewise.
     """
@@ -46,6 +48,7 @@ class Clips:
     noise_splits: tuple[str, ...]
     name: str
     folder: str
+    heard_in_training: int | None = None
     licence: str | None = None
     citation: str | None = None
 
@@ -93,6 +96,30 @@ def labelled(clips: pd.DataFrame, labels: list[str], dataset: Path) -> pd.DataFr
     return clips[kept].assign(label=numbers[kept].astype(np.int64)).reset_index(drop=True)
 
 
+def heard_in_training(clips_file: Path, examples: pd.DataFrame) -> int:
+    """How many of the clips a run was trained on, by their samples, wherever they stood then; a warning names some.
+
+    Args:
+        clips_file: the run's `data/clips.parquet`; if it can't be read, a warning says so.
+        examples: `path` and `content` of the clips.
+    """
+    try:
+        used = read_clip_table(clips_file)
+    except KwsError as error:
+        log.warning("%s, and clips that it was trained on can't be told", error)
+        return 0
+    trained = used.loc[(used["split"] == TRAINING) & (used["content"] != ""), "content"]
+    paths = examples.loc[examples["content"].isin(trained), "path"].tolist()
+    if paths:
+        log.warning(
+            "%d of %d clips were heard in training, and say nothing of how well it does on new ones: %s",
+            len(paths),
+            len(examples),
+            _shortened(paths, 3),
+        )
+    return len(paths)
+
+
 def own_clips(run: FinishedRun, split: str | None) -> Clips:
     """A split of the data that the run was trained on, if they are still the same."""
     from kws_experiments.parts import build_parts
@@ -112,7 +139,7 @@ def own_clips(run: FinishedRun, split: str | None) -> Clips:
         split = TESTING if len(source.ids(TESTING)) else VALIDATION
     if not len(source.ids(split)):
         raise KwsError(f"--split: the run has no clip for {split}")
-    return Clips(source, split, in_noise, split, split, parts.dataset.licence, parts.dataset.citation)
+    return Clips(source, split, in_noise, split, split, None, parts.dataset.licence, parts.dataset.citation)
 
 
 def other_clips(run: FinishedRun, root: Path, name: str, *, noise: bool) -> Clips:
@@ -136,6 +163,7 @@ def other_clips(run: FinishedRun, root: Path, name: str, *, noise: bool) -> Clip
     for row in corpus.set_aside.itertuples():
         log.warning("set aside: %s: %s", row.path, row.error)
     examples = labelled(corpus.clips, run.labels, root)
+    heard = heard_in_training(run.folder.clips, examples)
     if noise and corpus.noise.generated:
         corpus = _with_noise_of(run, corpus)
     source = ClipSource(
@@ -149,7 +177,7 @@ def other_clips(run: FinishedRun, root: Path, name: str, *, noise: bool) -> Clip
     )
     archive = ARCHIVES.get(name)
     licence, citation = (archive.licence, archive.citation) if archive else (None, None)
-    return Clips(source, TESTING, (TESTING,), name, root.resolve().name, licence, citation)
+    return Clips(source, TESTING, (TESTING,), name, root.resolve().name, heard, licence, citation)
 
 
 def _with_noise_of(run: FinishedRun, corpus: Corpus) -> Corpus:

@@ -23,6 +23,7 @@
 | accuracy_at_snr | in noise: `split`, `snr_db`, `clips`, `correct`, `accuracy`, `accuracy_95`; without silence rows |
 | audio | `sample_rate` (Hz), and `roots`: `folder` of a clip ('' is the data set) → the path that `clip` is below |
 | set_aside | files that couldn't be used |
+| heard_in_training | of other data: clips that the run was trained on, by their samples |
 | parameters, data_licence, data_citation | of the network and of the data |
 
 The tables, as Parquet (`evaluation_files`): `predictions` (`predictions_table`), `confidently_wrong`, `speakers` and

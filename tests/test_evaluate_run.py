@@ -22,9 +22,10 @@ from kws_data.cache import datasets_dir
 from kws_data.errors import KwsError
 from kws_experiments import evaluation_figures
 from kws_experiments.cli import app
+from kws_experiments.clip_table import read_clip_table
 from kws_experiments.config import compose, fingerprint
 from kws_experiments.evaluate_run import _folder_for, evaluate_run
-from kws_experiments.evaluated_clips import Clips, find_dataset, labelled
+from kws_experiments.evaluated_clips import Clips, find_dataset, heard_in_training, labelled
 from kws_experiments.evaluation_files import EvaluationFiles
 from kws_experiments.finished_run import FinishedRun
 from kws_experiments.folder import SCHEMA_VERSION, RunFolder
@@ -59,6 +60,13 @@ def test_a_folder_with_none_of_the_labels_is_refused() -> None:
     # a folder of data sets, say: without this all would count as unknown words
     with pytest.raises(KwsError, match=r"its folders are train, v1; clips that are to count as unknown go below"):
         labelled(clips("v1", "train"), LABELS, Path("x"))
+
+
+def test_without_the_runs_table_a_warning_says_what_cannot_be_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert heard_in_training(tmp_path / "clips.parquet", clips("yes")) == 0
+    assert "clips.parquet' is missing or damaged: this run can't be repeated, and clips" in caplog.text
 
 
 def test_a_canonical_test_set_goes_by_its_name_once_it_is_there(tmp_path: Path) -> None:
@@ -267,6 +275,7 @@ def test_a_test_set_in_the_canonical_form(trained: Path, real_data: Path, tmp_pa
 
     assert "set aside: yes/broken_nohash_0.wav" in printed
     assert "the noise is that of the run's own data" in printed
+    assert "heard in training" not in printed
     files = EvaluationFiles(tmp_path / "result")
     metrics, predictions = files.read_metrics(), files.read_table("predictions").set_index("clip")
     assert metrics["set_aside"] == 1
@@ -278,6 +287,25 @@ def test_a_test_set_in_the_canonical_form(trained: Path, real_data: Path, tmp_pa
     assert [row["snr_db"] for row in metrics["accuracy_at_snr"]] == [20, -5]
     assert {row["clips"] for row in metrics["accuracy_at_snr"]} == {len(recorded)}
     assert not (trained / "evaluations" / "canonical").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("same_cache")
+def test_copies_of_training_clips_in_another_set_are_told(trained: Path, real_data: Path, tmp_path: Path) -> None:
+    used = read_clip_table(RunFolder(trained).clips)
+    words = used[used["word"].isin(["yes", "no"])]
+    copies = [*words.loc[words["split"] == "training", "path"][:2], *words.loc[words["split"] == "testing", "path"][:3]]
+    for number, path in enumerate(copies):
+        copy = tmp_path / "recordings" / Path(path).parent / f"{number}.wav"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(real_data / path, copy)
+
+    printed = evaluate(trained, "--dataset", str(tmp_path / "recordings"), "--out", str(tmp_path / "result"))
+
+    names = ", ".join(f"{Path(copies[number]).parent}/{number}.wav" for number in (0, 1))
+    assert "2 of 5 clips were heard in training" in printed
+    assert names in printed
+    assert EvaluationFiles(tmp_path / "result").read_metrics()["heard_in_training"] == 2
 
 
 @pytest.mark.slow

@@ -256,7 +256,10 @@ def test_page_stays_small_with_many_labels_and_clips(tmp_path: Path) -> None:
 
 def test_no_errors_no_costs_no_command_and_another_evaluation(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", ("yes", "no"), wrong=0.0)
-    make_run(path / "evaluations" / "my clips", wrong=1.0)
+    make_run(path / "evaluations" / "validation")
+    other = make_run(path / "evaluations" / "my clips", wrong=1.0)
+    heard = json.loads((other / "metrics.json").read_text()) | {"heard_in_training": 3}
+    (other / "metrics.json").write_text(json.dumps(heard))
     for name in ("cost.json", worst_clips.FILE):  # as of an older version
         (path / name).unlink()
     record = json.loads((path / "run.json").read_text())
@@ -273,8 +276,10 @@ def test_no_errors_no_costs_no_command_and_another_evaluation(tmp_path: Path) ->
         "The split leaves no clip for testing",
         'href="#evaluations"',
         "<h3>my clips</h3>",
+        "3 of these clips were heard in training",
     ):
         assert said in html
+    assert (path / "report.md").read_text().count("of these clips were heard in training") == 1
     assert "<audio" not in html
     assert "python train.py" not in html
     assert (path / "figures" / "confusion_matrix_my_clips.png").is_file()
