@@ -80,14 +80,12 @@ def _rows(names: list[str], overrides: list[str], config_dir: Path | None) -> li
 
 
 def _print(rows: list[Row]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
+    from kws_experiments.console_table import Column, print_table
     from kws_experiments.model_table import HEADINGS, NUMERIC, cells
 
-    table = Table()
-    for heading in HEADINGS:
-        table.add_column(heading, justify="right" if heading in NUMERIC else "left")
-    for row in rows:
-        table.add_row(*cells(row))
-    Console().print(table)
+    columns = zip(*(cells(row) for row in rows), strict=True)
+    print_table(
+        [Column(heading, texts, heading in NUMERIC) for heading, texts in zip(HEADINGS, columns, strict=True)],
+        keep=("model", "parameters", "multiply-adds", "int8"),
+        rest="a wider terminal or --csv shows them",
+    )

@@ -99,19 +99,18 @@ def _print(table: pd.DataFrame, csv: bool, title: str) -> None:
         print(table.to_csv(index=False), end="")
         return
     from rich.console import Console
-    from rich.table import Table
 
+    from kws_experiments.console_table import Column, print_table
     from kws_experiments.sweep_summary import short_names
 
     errors = table["error"].dropna() if "error" in table else []
     table = table.drop(columns="error", errors="ignore")
-    shown = Table(title=title, title_justify="left")
-    for name, heading in zip(table.columns, short_names(list(table.columns)), strict=True):
-        shown.add_column(heading, overflow="fold", no_wrap=name in ("run", "status"))
-    for row in table.itertuples(index=False):
-        shown.add_row(*(_cell(name, value) for name, value in zip(table.columns, row, strict=True)))
+    columns = [
+        Column(heading, [_cell(name, value) for value in table[name]])
+        for name, heading in zip(table.columns, short_names(list(table.columns)), strict=True)
+    ]
+    print_table(columns, title=title, keep=(*_ALWAYS, "model"), rest="a wider terminal, --columns or --csv shows them")
     console = Console()
-    console.print(shown)
     for error in errors:
         console.print(error, style="red", soft_wrap=True, highlight=False)
 

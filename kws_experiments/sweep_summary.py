@@ -5,33 +5,26 @@ from __future__ import annotations
 import re
 
 from rich.console import Console
-from rich.table import Table
 
+from kws_experiments.console_table import Column, print_table
 from kws_experiments.sweeps import DONE, FAILED, STOPPED, Sweep
 
 
 def show(sweep: Sweep) -> None:
     """Print the table of results and failures."""
     console = Console()
-    table = Table("job", title="Sweep", title_justify="left")
-    for heading in short_names(sweep.swept):
-        table.add_column(heading, overflow="fold")
-    for heading in ("valid.", "test", "time"):
-        table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
-    table.add_column("run", no_wrap=True)
-    table.add_column("status", no_wrap=True)
-    for job in sweep.jobs:
-        values = job.values(sweep.swept).values()
-        table.add_row(
-            str(job.number),
-            *(_rounded(value) for value in values),
-            _percent(job.validation_accuracy),
-            _percent(job.accuracy),
-            "–" if job.seconds is None else f"{job.seconds:.0f}",
-            "–" if job.folder is None else job.folder.name,
-            job.status,
-        )
-    console.print(table)
+    jobs, swept = sweep.jobs, short_names(sweep.swept)
+    values = [[_rounded(value) for value in job.values(sweep.swept).values()] for job in jobs]
+    columns = [
+        Column("job", [str(job.number) for job in jobs]),
+        *(Column(heading, [row[place] for row in values]) for place, heading in enumerate(swept)),
+        Column("valid.", [_percent(job.validation_accuracy) for job in jobs], numeric=True),
+        Column("test", [_percent(job.accuracy) for job in jobs], numeric=True),
+        Column("time", ["–" if job.seconds is None else f"{job.seconds:.0f}" for job in jobs], numeric=True),
+        Column("run", ["–" if job.folder is None else job.folder.name for job in jobs]),
+        Column("status", [job.status for job in jobs]),
+    ]
+    print_table(columns, title="Sweep", keep=("job", "valid.", "test", "run", "status"), rest="`kws report` shows all")
     for job in sweep.jobs:
         if job.status == FAILED:
             console.print(f"job {job.number} failed: {job.error}", style="red", soft_wrap=True, highlight=False)
