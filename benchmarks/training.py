@@ -39,7 +39,6 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
 from tqdm import tqdm
 
 from benchmarks.options import machine, models, positive, positive_number
@@ -47,6 +46,7 @@ from kws_data.errors import KwsError
 from kws_data.parallel import available_cpus
 from kws_experiments import model_table, tensorflow_setup
 from kws_experiments.config import instantiate
+from kws_experiments.console_table import Column, print_table
 
 OURS, KERAS, TORCH = "ours", "Keras", "PyTorch"
 TRAINING, INFERENCE = "training", "inference"
@@ -230,27 +230,18 @@ def show(rates: pd.DataFrame, options: argparse.Namespace) -> None:
     import tensorflow as tf
 
     ratios = ratios_to(rates)
-    table = Table("model", title="Training and inference", title_justify="left")
-    for heading in (
-        f"{TRAINING}: clips/s",
-        "of Keras",
-        "of PyTorch",
-        f"{INFERENCE}: clips/s",
-        "of Keras",
-        "of PyTorch",
-    ):
-        table.add_column(heading, justify="right")
-    for model in options.models:
-        cells = []
-        for what in (TRAINING, INFERENCE):
-            ours = rates[(rates["model"] == model) & (rates["variant"] == OURS)][what]
-            cells.append(f"{ours.median():,.0f}")
-            for baseline in (KERAS, TORCH):
-                ratio = ratios.get((model, baseline))
-                cells.append("–" if ratio is None else f"{ratio[what].median():.2f}")
-        table.add_row(model, *cells)
+    columns = [Column("model", options.models)]
+    for what in (TRAINING, INFERENCE):
+        ours = rates[rates["variant"] == OURS].groupby("model")[what].median()
+        columns.append(Column(f"{what}: clips/s", [f"{ours[model]:,.0f}" for model in options.models], numeric=True))
+        for baseline in (KERAS, TORCH):
+            medians = [
+                f"{ratios[model, baseline][what].median():.2f}" if (model, baseline) in ratios else "–"
+                for model in options.models
+            ]
+            columns.append(Column(f"of {baseline}", medians, numeric=True))
+    print_table(columns, title="Training and inference")
     console = Console()
-    console.print(table)
     for (model, baseline), target in TARGETS.items():
         if (model, baseline) in ratios:
             ratio = ratios[model, baseline][TRAINING]
