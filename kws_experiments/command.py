@@ -52,6 +52,11 @@ def command_of_hydra() -> dict[str, Any] | None:
     return asdict(Command(list(hydra.overrides.task), _own_choices(dict(hydra.runtime.choices)), folders))
 
 
+def overridden() -> set[str]:
+    """The keys and groups given on this process's command line; none where Hydra composed nothing."""
+    return {_key(override) for override in (command_of_hydra() or {}).get("overrides", [])}
+
+
 def _own_choices(choices: dict[str, Any]) -> dict[str, str | None]:
     return {key: choice for key, choice in choices.items() if not key.startswith("hydra/")}
 

@@ -65,16 +65,19 @@ class Parts(DataParts):
         """The model for these features: features → logits.
 
         Raises:
-            KwsError: it can't take features of this shape.
+            KwsError: it can't take features of this shape, or is not what a model must be.
         """
         import keras
 
         before = keras.config.dtype_policy()
         keras.config.set_dtype_policy(self.settings.precision)
         try:
-            return instantiate(config, "model", input_shape=self.feature_shape(), num_labels=num_labels)
+            network = instantiate(config, "model", input_shape=self.feature_shape(), num_labels=num_labels)
         finally:
             keras.config.set_dtype_policy(before)
+        if wrong := _what_is_wrong_with(network, num_labels, self.clip_samples is None):
+            raise KwsError(f"model: what {config['model']['_target_']} makes {wrong}")
+        return network
 
     def build_optimizer(
         self, config: dict[str, Any], network: keras.Model, *, total_steps: int, steps_per_epoch: int
@@ -100,6 +103,25 @@ class Parts(DataParts):
         if self.settings.precision == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         return optimizer
+
+
+def _what_is_wrong_with(network: Any, num_labels: int, any_length: bool) -> str | None:
+    """How a model that a user wrote is none, before data are read and the first step fails with TensorFlow's words."""
+    import keras
+
+    if not isinstance(network, keras.Model) or not getattr(network, "outputs", None):
+        return f"must be a keras.Model(inputs, logits), and is of type {type(network).__name__}"
+    if any_length and "num_frames" not in {tensor.name for tensor in network.inputs}:
+        return (
+            "takes no num_frames, by which it would tell a clip from its padding, as clip_ms=null needs:"
+            " take the inputs of kws_models.inputs.feature_inputs, or give clip_ms"
+        )
+    if network.output_shape != (None, num_labels):
+        return f"gives {network.output_shape} for {num_labels} labels, and must give logits: (None, {num_labels})"
+    last = network.outputs[0]._keras_history.operation
+    if isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) is keras.activations.softmax:
+        return f"ends in a softmax ('{last.name}'), and must give logits: the loss takes the softmax itself"
+    return None
 
 
 def optimizer_numbers(optimizer: dict[str, Any]) -> dict[str, float]:
@@ -141,9 +163,16 @@ def check_top_level(config: dict[str, Any]) -> None:
             if not isinstance(config["augment"].get(kind) or {}, dict):
                 raise ValueError(f"augment.{kind} must hold stages by name, got {config['augment'][kind]!r}")
         optimizer_numbers(config["optimizer"])
-        check_flag("optimizer.nesterov", config["optimizer"].get("nesterov", False))
+        _check_optimizer_flags(config["optimizer"])
     except ValueError as error:
         raise KwsError(str(error)) from error
+
+
+def _check_optimizer_flags(optimizer: dict[str, Any]) -> None:
+    if check_flag("optimizer.nesterov", optimizer.get("nesterov", False)) and not optimizer.get("momentum"):
+        raise ValueError("optimizer.nesterov: true does nothing without momentum; give optimizer.momentum, such as 0.9")
+    if optimizer.get("use_ema"):
+        raise ValueError("optimizer.use_ema: Keras's average is not used here; trainer.ema_momentum=0.999 keeps one")
 
 
 def build_data_parts(config: dict[str, Any]) -> DataParts:

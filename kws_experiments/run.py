@@ -15,7 +15,7 @@ from kws_data.atomic import lock_for
 from kws_data.errors import KwsError
 from kws_data.splits import TRAINING, VALIDATION
 from kws_experiments import tensorflow_setup
-from kws_experiments.command import command_of_hydra, quoted
+from kws_experiments.command import command_of_hydra, overridden, quoted
 from kws_experiments.config import fingerprint
 from kws_experiments.folder import RunFolder, write_text
 from kws_experiments.loggers import RunLogger, build_loggers
@@ -91,6 +91,11 @@ def _run(config: dict[str, Any], folder: RunFolder, prepared: PreparedData | Non
     threads = config["threads"]
     tensorflow_setup.start(deterministic=config["deterministic"], seed=config["seed"], **threads)
     parts = build_parts(config)
+    if parts.schedule.own_rates and "optimizer.learning_rate" in overridden():
+        raise KwsError(
+            f"optimizer.learning_rate={config['optimizer']['learning_rate']} would do nothing: this schedule has rates"
+            f" of its own, schedule.rates={config['schedule'].get('rates')}; change those, or give schedule=constant"
+        )
 
     corpus, examples, labels = prepared or prepare_data(config, parts)
     data_fingerprint = examples_fingerprint(examples, labels)

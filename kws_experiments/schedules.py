@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 
 class Schedule(ABC):
-    """What a learning rate does over a training."""
+    """What a learning rate does over a training.
+
+    Attributes:
+        own_rates: whether it takes none of the optimizer's.
+    """
+
+    own_rates = False
 
     @abstractmethod
     def rates(self, learning_rate: float, *, total_steps: int, steps_per_epoch: int) -> LearningRateSchedule | float:
@@ -50,6 +56,8 @@ class Piecewise(Schedule):
         rates: their rates.
         unit: of the lengths, 'steps' or 'epochs'.
     """
+
+    own_rates = True
 
     def __init__(self, steps: Sequence[int], rates: Sequence[float], unit: str = "steps") -> None:
         steps, rates = check_list("steps", steps), check_list("rates", rates)

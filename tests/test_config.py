@@ -145,6 +145,8 @@ def check_and_build(config: dict[str, Any]) -> None:
         (["optimizer.beta_1=1"], "optimizer.beta_1 must be a number from 0"),
         (["optimizer=sgd", "optimizer.momentum=2"], "optimizer.momentum must be a number from 0 to 1"),
         (["optimizer=sgd", "optimizer.nesterov=perhaps"], "optimizer.nesterov must be true or false"),
+        (["optimizer=sgd", "optimizer.nesterov=true"], "optimizer.nesterov: true does nothing without momentum"),
+        (["+optimizer.use_ema=true"], "optimizer.use_ema: Keras's average is not used here; trainer.ema_momentum"),
         (["optimizer=adamw", "optimizer.weight_decay=null"], "optimizer: "),
         (["+optimizer.momentun=1"], "optimizer: "),
         (["trainer.batch_size=null"], "trainer.batch_size must be a whole number at least 1"),

@@ -359,8 +359,9 @@ def test_mistakes_on_the_command_line_are_one_line(tmp_path: Path) -> None:
         "modle=conv": "Could not override 'modle'",
         "dataset=folder": "give it as dataset.path=",
         "trainer.epochs=": "trainer.epochs must be a whole number",
+        "schedule=piecewise optimizer.learning_rate=0.5": "schedule.rates=[0.001, 0.0001]; change those",
     }.items():
-        output = train(tmp_path, mistake, status=1)
+        output = train(tmp_path, *mistake.split(), status=1)
         assert told in output
         assert len(output.strip().splitlines()) == 1, output
 

@@ -1,0 +1,77 @@
+"""What is checked of a configuration's objects before any data is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import pytest
+
+from kws_data.errors import KwsError
+from kws_experiments.config import compose
+from kws_experiments.parts import build_parts
+from kws_models.inputs import feature_inputs
+
+Shape = tuple[int | None, int]
+
+
+def no_model(input_shape: Shape, num_labels: int) -> Any:
+    del input_shape
+    return num_labels
+
+
+def another_number_of_logits(input_shape: Shape, num_labels: int) -> keras.Model:
+    return _network(input_shape, keras.layers.Dense(num_labels + 5))
+
+
+def softmax_inside(input_shape: Shape, num_labels: int) -> keras.Model:
+    return _network(input_shape, keras.layers.Dense(num_labels, activation="softmax", name="scores"))
+
+
+def softmax_after(input_shape: Shape, num_labels: int) -> keras.Model:
+    return _network(input_shape, keras.layers.Dense(num_labels), keras.layers.Softmax(name="scores"))
+
+
+def deaf_to_lengths(input_shape: Shape, num_labels: int) -> keras.Model:
+    inputs = keras.Input(input_shape)
+    x = keras.layers.GlobalAveragePooling1D()(keras.layers.Conv1D(4, 3)(inputs))
+    return keras.Model(inputs, keras.layers.Dense(num_labels)(x))
+
+
+def right(input_shape: Shape, num_labels: int) -> keras.Model:
+    inputs, features, _ = feature_inputs(input_shape)
+    x = keras.layers.GlobalAveragePooling1D()(features)
+    return keras.Model(inputs, keras.layers.Dense(num_labels)(x))
+
+
+def _network(input_shape: Shape, *layers: keras.layers.Layer) -> keras.Model:
+    return keras.Sequential([keras.Input(input_shape), keras.layers.Flatten(), *layers])
+
+
+def build(model: str, *overrides: str) -> None:
+    config = compose(["dataset=folder", "dataset.path=/nowhere", *overrides])
+    build_parts(config | {"model": {"_target_": f"{__name__}.{model}"}})
+
+
+@pytest.mark.parametrize(
+    ("model", "overrides", "message"),
+    [
+        ("no_model", [], "makes must be a keras.Model(inputs, logits), and is of type int"),
+        ("another_number_of_logits", [], "gives (None, 7) for 2 labels, and must give logits: (None, 2)"),
+        ("softmax_inside", [], "ends in a softmax ('scores'), and must give logits"),
+        ("softmax_after", [], "ends in a softmax ('scores'), and must give logits"),
+        ("deaf_to_lengths", ["clip_ms=null"], "takes no num_frames"),
+    ],
+)
+def test_what_is_wrong_with_a_model_of_ones_own_is_one_line(model: str, overrides: list[str], message: str) -> None:
+    with pytest.raises(KwsError) as caught:
+        build(model, *overrides)
+    assert str(caught.value).startswith(f"model: what {__name__}.{model} makes ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_of_ones_own_is_taken_as_it_is() -> None:
+    build("right")
+    build("right", "clip_ms=null")
+    build("deaf_to_lengths")
