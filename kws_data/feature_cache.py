@@ -34,7 +34,8 @@ def cached_evaluation_batches(
         threads: batches computed at once; changes nothing but speed.
     """
     batches = evaluation_batches(source, split, features, threads=threads)
-    folder = features_dir() / _key(source, split, features, identity, threads)
+    form = repr(batches.element_spec)  # of the same samples: one length for all, or each with its own
+    folder = features_dir() / _key(source, split, features, [identity, form], threads)
     try:
         with lock_for(folder):
             remove_leftovers(folder)

@@ -79,6 +79,18 @@ def test_other_samples_configurations_and_weights_are_other_entries(real_data: P
     assert source.seed == 0
 
 
+def test_clips_of_one_length_are_kept_apart_from_the_same_ones_that_keep_their_lengths(real_data: Path) -> None:
+    """The batches hold the same samples, but for the latter the frames of each clip too."""
+    for clip_ms in ("1000", "null"):
+        source, features, config = source_and_features(real_data, f"clip_ms={clip_ms}")
+        if clip_ms == "null":
+            source.lengths[:] = 16000  # the few shorter ones too
+        told = cached_evaluation_batches(source, VALIDATION, features, feature_identity(config), threads=1)
+        computed = evaluation_batches(source, VALIDATION, features, threads=1)
+        assert all(np.array_equal(one, other) for one, other in zip(arrays(computed), arrays(told), strict=True))
+    assert len(entries()) == 2
+
+
 def test_where_nothing_can_be_kept_they_are_computed_and_it_is_said(
     real_data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
