@@ -74,9 +74,8 @@ def bc_resnet(
     check_parameters(
         at_least_one={"num_labels": num_labels, "sub_bands": sub_bands},
         rates={"dropout_rate": dropout_rate, "batch_norm_momentum": batch_norm_momentum},
+        numbers={"tau": (tau, 1 / 8)},  # one channel
     )
-    if not tau >= 1 / 8:
-        raise ValueError(f"tau: must be at least 0.125, which is one channel, got {tau}")
     width = int(8 * tau)
     norm_arguments = {"momentum": batch_norm_momentum, "epsilon": _EPSILON}
 

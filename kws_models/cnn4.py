@@ -33,12 +33,13 @@ def cnn4(
     Raises:
         ValueError: frames is None, the features are too small, or a parameter is out of range.
     """
+    check_parameters(
+        at_least_one={"num_labels": num_labels},
+        rates={"conv_dropout_rate": conv_dropout_rate, "dense_dropout_rate": dense_dropout_rate},
+        lists={"filters": (filters, 1)},
+    )
     smallest = smallest_input([(3, 1), (2, 2)] * len(filters))
     check_fixed_size(input_shape, "cnn4", min_frames=smallest, min_bins=smallest)
-    check_parameters(
-        at_least_one={"num_labels": num_labels, "filters": min(filters, default=0)},
-        rates={"conv_dropout_rate": conv_dropout_rate, "dense_dropout_rate": dense_dropout_rate},
-    )
     inputs, features, _ = feature_inputs(input_shape)
     x = feature_image(features)
     for channels in filters:

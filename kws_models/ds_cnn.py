@@ -73,13 +73,12 @@ def ds_cnn(
             "dropout_rate": dropout_rate,
             "batch_norm_momentum": batch_norm_momentum,
         },
+        numbers={"weight_decay": (weight_decay, 0)},
     )
     first_kernel, first_strides = pair("first_kernel", first_kernel), pair("first_strides", first_strides)
     block_strides = pair("block_strides", block_strides)
     if block_strides[0] != block_strides[1]:
         raise ValueError(f"block_strides: a depthwise convolution has one stride for both axes, got {block_strides}")
-    if weight_decay < 0:
-        raise ValueError(f"weight_decay: must not be negative, got {weight_decay}")
 
     regularizer = L2(weight_decay) if weight_decay else None
     # No biases: the batch normalisation that follows each convolution has its own.

@@ -4,7 +4,9 @@
 dict of `features` and `num_frames` (see `kws_models.masking`) instead of the plain features.
 """
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -78,28 +80,67 @@ def smallest_input(windows: Sequence[tuple[int, int]]) -> int:
     return length
 
 
-def check_parameters(*, at_least_one: dict[str, int], rates: dict[str, float] | None = None) -> None:
-    """Check counts and dropout rates of an architecture.
+def check_parameters(
+    *,
+    at_least_one: dict[str, Any],
+    rates: dict[str, Any] | None = None,
+    lists: dict[str, tuple[Any, int]] | None = None,
+    numbers: dict[str, tuple[Any, float]] | None = None,
+    flags: dict[str, Any] | None = None,
+) -> None:
+    """Check an architecture's parameters, each by its name.
+
+    Args:
+        at_least_one: counts.
+        rates: of dropout and the like, in [0, 1).
+        lists: lists of counts, each with the fewest there must be.
+        numbers: numbers, each with the lowest there may be.
+        flags: what is true or false.
 
     Raises:
-        ValueError: a count below 1 or no whole number, or a rate outside [0, 1); the message starts with the
-            parameter's name.
+        ValueError: one is otherwise; the message starts with the parameter's name.
     """
     for name, count in at_least_one.items():
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        if not _is_count(count):
             raise ValueError(f"{name}: must be a whole number, at least 1, got {count!r}")
     for name, rate in (rates or {}).items():
-        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
+        if not _is_number(rate) or not 0 <= rate < 1:
             raise ValueError(f"{name}: must be a number, at least 0 and below 1, got {rate!r}")
+    for name, (values, fewest) in (lists or {}).items():
+        if not _is_list(values) or len(values) < fewest or not all(map(_is_count, values)):
+            many = f", {fewest} or more of them," if fewest else ""
+            raise ValueError(f"{name}: must be a list of whole numbers{many} of at least 1, got {_shown(values)}")
+    for name, (value, low) in (numbers or {}).items():
+        if not _is_number(value) or not low <= value < math.inf:
+            raise ValueError(f"{name}: must be a number, at least {low:g}, got {value!r}")
+    for name, value in (flags or {}).items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name}: must be true or false, got {value!r}")
 
 
-def pair(name: str, value: Sequence[int]) -> tuple[int, int]:
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _shown(value: Any) -> str:
+    return repr(list(value)) if _is_list(value) else repr(value)
+
+
+def pair(name: str, value: Any) -> tuple[int, int]:
     """`value` as (frames, bins), the two sides of a kernel, stride or image.
 
     Raises:
         ValueError: not two whole numbers of at least 1; the message starts with the parameter's name.
     """
-    sides = tuple(value)
-    if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
-        raise ValueError(f"{name}: must be two numbers of at least 1, frames and bins, got {list(sides)}")
-    return sides
+    if not _is_list(value) or len(value) != 2 or not all(map(_is_count, value)):
+        raise ValueError(f"{name}: must be two numbers of at least 1, frames and bins, got {_shown(value)}")
+    frames, bins = value
+    return frames, bins

@@ -63,13 +63,13 @@ def matchboxnet(
             "num_labels": num_labels,
             "filters": filters,
             "repeats": repeats,
-            "block_kernels": min(block_kernels, default=0),
             "outer_filters": outer_filters,
             "first_kernel": first_kernel,
             "last_kernel": last_kernel,
             "last_dilation": last_dilation,
         },
         rates={"dropout_rate": dropout_rate, "batch_norm_momentum": batch_norm_momentum},
+        lists={"block_kernels": (block_kernels, 1)},
     )
 
     inputs, features, num_frames = feature_inputs(input_shape)

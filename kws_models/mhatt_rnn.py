@@ -55,14 +55,14 @@ def mhatt_rnn(
     check_parameters(
         at_least_one={
             "num_labels": num_labels,
-            "conv_filters": min(conv_filters, default=1),
             "conv_kernel_frames": conv_kernel_frames,
             "rnn_layers": rnn_layers,
             "rnn_units": rnn_units,
             "heads": heads,
-            "dense_units": min(dense_units, default=1),
         },
         rates={"dropout_rate": dropout_rate},
+        lists={"conv_filters": (conv_filters, 0), "dense_units": (dense_units, 0)},
+        flags={"unroll": unroll},
     )
     if unroll and frames is None:
         raise ValueError("unroll: needs clips of one length; set clip_ms (for example clip_ms=1000) or unroll: false")

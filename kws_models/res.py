@@ -64,6 +64,7 @@ def res(
     check_parameters(
         at_least_one={"num_labels": num_labels, "filters": filters, "num_layers": num_layers},
         rates={"batch_norm_momentum": batch_norm_momentum},
+        flags={"dilated": dilated},
     )
     norm = partial(batch_norm, momentum=batch_norm_momentum, epsilon=_EPSILON, center=False, scale=False)
 

@@ -66,14 +66,12 @@ def tc_resnet(
             "kernel_frames": kernel_frames,
         },
         rates={"dropout_rate": dropout_rate, "batch_norm_momentum": batch_norm_momentum},
+        lists={"channels": (channels, 2)},
+        numbers={"width_multiplier": (width_multiplier, 0), "weight_decay": (weight_decay, 0)},
     )
-    if len(channels) < 2 or min(channels) < 1:
-        raise ValueError(f"channels: must be two numbers or more, each at least 1, got {list(channels)}")
     first_channels, *block_channels = (int(count * width_multiplier) for count in channels)
     if min(first_channels, *block_channels) < 1:
         raise ValueError(f"width_multiplier: leaves no channels of {min(channels)}, got {width_multiplier}")
-    if weight_decay < 0:
-        raise ValueError(f"weight_decay: must not be negative, got {weight_decay}")
 
     regularizer = L2(weight_decay) if weight_decay else None
     convolution = partial(Conv2D, use_bias=False, kernel_regularizer=regularizer)
