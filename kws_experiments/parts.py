@@ -82,7 +82,7 @@ class Parts(DataParts):
     def build_optimizer(
         self, config: dict[str, Any], network: keras.Model, *, total_steps: int, steps_per_epoch: int
     ) -> keras.optimizers.Optimizer:
-        """The optimizer, with its schedule; weight decay spares what has one axis at most: norms and biases.
+        """The optimizer, with its schedule; weight decay spares norms and biases, those of two axes too (a GRU's).
 
         Raises:
             KwsError: the schedule doesn't fit into so many steps.
@@ -98,7 +98,11 @@ class Parts(DataParts):
             raise KwsError(f"schedule.{error}") from error
         optimizer = instantiate(config, "optimizer", **numbers)
         if optimizer.weight_decay:
-            spared = [variable for variable in network.trainable_variables if len(variable.shape) <= 1]
+            spared = [
+                variable
+                for variable in network.trainable_variables
+                if len(variable.shape) <= 1 or variable.name in ("bias", "gamma", "beta")
+            ]
             optimizer.exclude_from_weight_decay(var_list=spared)
         if self.settings.precision == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
@@ -117,7 +121,10 @@ def _what_is_wrong_with(network: Any, num_labels: int, any_length: bool) -> str 
             " take the inputs of kws_models.inputs.feature_inputs, or give clip_ms"
         )
     if network.output_shape != (None, num_labels):
-        return f"gives {network.output_shape} for {num_labels} labels, and must give logits: (None, {num_labels})"
+        return (
+            f"gives {network.output_shape} when asked for {num_labels} labels, and must give (None, {num_labels}):"
+            " its last layer must have num_labels units"
+        )
     last = network.outputs[0]._keras_history.operation
     if isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) is keras.activations.softmax:
         return f"ends in a softmax ('{last.name}'), and must give logits: the loss takes the softmax itself"

@@ -240,9 +240,10 @@ def train_network(
         clips = source.examples.loc[error.ids, ["path", "offset", "word", "speaker"]]
         write_text(folder.diverged, clips.to_csv(index_label="example"))
         kept = "the checkpoint from before is kept" if folder.training.state.is_file() else "no checkpoint was due"
+        rates = "schedule.rates" if parts.schedule.own_rates else "optimizer.learning_rate"
         raise KwsError(
             f"training diverged: {error}, at learning rate {error.learning_rate:g}; the batch's {len(clips)} clips"
-            f" are in '{folder.diverged}', and {kept}; try a lower optimizer.learning_rate, or"
+            f" are in '{folder.diverged}', and {kept}; try a lower {rates}, or"
             " optimizer.global_clipnorm=1"
         ) from error
     return network

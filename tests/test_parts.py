@@ -57,7 +57,7 @@ def build(model: str, *overrides: str) -> None:
     ("model", "overrides", "message"),
     [
         ("no_model", [], "makes must be a keras.Model(inputs, logits), and is of type int"),
-        ("another_number_of_logits", [], "gives (None, 7) for 2 labels, and must give logits: (None, 2)"),
+        ("another_number_of_logits", [], "gives (None, 7) when asked for 2 labels, and must give (None, 2)"),
         ("softmax_inside", [], "ends in a softmax ('scores'), and must give logits"),
         ("softmax_after", [], "ends in a softmax ('scores'), and must give logits"),
         ("deaf_to_lengths", ["clip_ms=null"], "takes no num_frames"),

@@ -212,6 +212,25 @@ def test_weight_decay_spares_norms_and_biases(optimizer: str) -> None:
     assert max(ranks) == 4
 
 
+def test_weight_decay_spares_the_biases_of_recurrent_layers() -> None:
+    """They have two axes: one for the inputs' gates, one for the state's."""
+    config = compose(["dataset=folder", "dataset.path=/nowhere", "features=log_mel_20ms", "model=mhatt_rnn",
+                      "model.rnn_units=4", "optimizer=sgd", "optimizer.weight_decay=0.5"])  # fmt: skip
+    parts = build_parts(config)
+    network = parts.build_network(config, LABELS)
+    built = parts.build_optimizer(config, network, total_steps=10, steps_per_epoch=5)
+    built.build(network.trainable_variables)
+    biases = [weight for weight in network.trainable_variables if weight.name == "bias"]
+    for weight in biases:
+        weight.assign(np.full(weight.shape, 2.0))
+
+    built.apply([tf.zeros(weight.shape) for weight in network.trainable_variables], network.trainable_variables)
+
+    assert max(len(weight.shape) for weight in biases) == 2
+    for weight in biases:
+        np.testing.assert_array_equal(weight, 2.0, err_msg=weight.path)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adadelta"])
 def test_whole_numbers_do_for_learning_rates_and_momenta(optimizer: str) -> None:
     overrides = [f"optimizer={optimizer}", "optimizer.learning_rate=1"]
