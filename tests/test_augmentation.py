@@ -305,6 +305,7 @@ def test_every_feature_stage_can_be_added_to_a_mix(name: str, mix: str) -> None:
     ("ablation/noise", ["time_shift", "background_noise"]),
     ("ablation/spec_augment", ["time_shift", "background_noise", "spec_augment"]),
     ("matchboxnet", ["time_shift", "white_noise", "spec_augment", "spec_cutout"]),
+    ("mhatt_rnn", ["speed", "time_shift", "background_noise", "spec_augment"]),
 ])  # fmt: skip
 def test_every_mix_holds_its_stages_in_order(mix: str, stages: list[str]) -> None:
     augmentation = runs_on_a_batch(compose([f"augment={mix}"]))
@@ -312,7 +313,9 @@ def test_every_mix_holds_its_stages_in_order(mix: str, stages: list[str]) -> Non
 
 
 def test_no_mix_is_missing_from_the_test_above() -> None:
-    assert choices("augment") == ["bc_resnet", "light", "matchboxnet", "none", "original", "small_data", "strong"]
+    assert choices("augment") == [
+        "bc_resnet", "light", "matchboxnet", "mhatt_rnn", "none", "original", "small_data", "strong"
+    ]  # fmt: skip
     assert choices("augment/ablation") == ["noise", "shift", "spec_augment"]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kws_experiments import cli, model_table
-from kws_experiments.config import CONF
+from kws_experiments.config import CONF, compose
 from kws_experiments.model_table import BEGIN, END, HEADINGS, Row, choose, count, names
 from kws_experiments.published import PUBLISHED, Published
 
@@ -189,3 +189,14 @@ def test_our_counts_are_the_published_ones(rows: list[Row]) -> None:
 def test_the_readmes_table_is_what_the_command_prints(rows: list[Row]) -> None:
     table = README.read_text(encoding="utf-8").partition(f"{BEGIN}\n")[2].partition(f"\n{END}")[0]
     assert table == model_table.as_markdown(rows), "refresh it: kws models --update README.md"
+
+
+@pytest.mark.parametrize(
+    "experiment", sorted({path.stem for path in (CONF / "experiment").glob("*.yaml")} - {"small_data", "r_30words"})
+)
+def test_a_recipe_computes_the_features_of_its_models_source(experiment: str) -> None:
+    """Those that the table counts the model for; `small_data` is this project's own, and `r_30words` as its port."""
+    recipe = compose([f"experiment={experiment}", "dataset=folder", "dataset.path=/nowhere"])
+    model = re.search(r"override /model: (\w+)", (CONF / "experiment" / f"{experiment}.yaml").read_text())
+    assert model is not None
+    assert recipe["features"] == choose(model[1]).config["features"]
