@@ -152,6 +152,10 @@ def broken(error: Exception) -> int:
     if _callback is None or _callback.sweep is None or os.getpid() != _callback.process:
         raise error
     log.debug("", exc_info=error)  # seen with hydra.verbose=true
+    jobs = _callback.sweep.read_jobs()
+    if jobs and all(job.status == FAILED for job in jobs):
+        print("error: every job failed, so that there is no best one; the first says why", file=sys.stderr)
+        return _callback.end()
     _callback.end(stopped=True)
     print(f"error: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
     return 1

@@ -168,6 +168,20 @@ def test_a_search_is_continued(place: Path, tmp_path: Path) -> None:
     assert all(0.0003 <= float(rate or 0) <= 0.03 for rate in rates)
 
 
+def test_a_search_of_which_every_trial_fails_says_why(place: Path, tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+
+    output = train(
+        tmp_path, "-m", *data(place), "trainer=quick", "sweep=optuna", "hydra.sweeper.n_trials=2", "schedule=piecewise",
+        status=1,
+    )  # fmt: skip
+
+    assert "would do nothing: this schedule has rates of its own" in output
+    assert "every job failed, so that there is no best one" in output
+    assert "Record does not exist" not in output
+    assert find_sweep(tmp_path).status == FAILED
+
+
 def test_a_job_of_submitit_that_is_preempted_goes_on(place: Path, tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     process = start(
