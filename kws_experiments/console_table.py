@@ -59,7 +59,7 @@ def print_table(
     Args:
         columns: of as many cells each.
         title: above them.
-        keep: headings of columns that are left out last.
+        keep: headings of columns that are never left out.
         rest: where columns that were left out can be seen.
     """
     console = Console()

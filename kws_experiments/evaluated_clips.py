@@ -38,9 +38,9 @@ class Clips:
         noise_splits: those that are evaluated in noise.
         name: what `metrics.json` calls them, as `split`.
         folder: the name of the folder for the results.
-        heard_in_training: how many of them, though of another data set, the run was trained on; None for its own.
         licence: of the data, if known.
         citation: likewise.
+        heard_in_training: how many of them, though of another data set, the run was trained on; None for its own.
     """
 
     source: ClipSource
@@ -48,9 +48,9 @@ class Clips:
     noise_splits: tuple[str, ...]
     name: str
     folder: str
-    heard_in_training: int | None = None
     licence: str | None = None
     citation: str | None = None
+    heard_in_training: int | None = None
 
 
 def find_dataset(dataset: str) -> Path:
@@ -139,7 +139,7 @@ def own_clips(run: FinishedRun, split: str | None) -> Clips:
         split = TESTING if len(source.ids(TESTING)) else VALIDATION
     if not len(source.ids(split)):
         raise KwsError(f"--split: the run has no clip for {split}")
-    return Clips(source, split, in_noise, split, split, None, parts.dataset.licence, parts.dataset.citation)
+    return Clips(source, split, in_noise, split, split, parts.dataset.licence, parts.dataset.citation)
 
 
 def other_clips(run: FinishedRun, root: Path, name: str, *, noise: bool) -> Clips:
@@ -177,7 +177,7 @@ def other_clips(run: FinishedRun, root: Path, name: str, *, noise: bool) -> Clip
     )
     archive = ARCHIVES.get(name)
     licence, citation = (archive.licence, archive.citation) if archive else (None, None)
-    return Clips(source, TESTING, (TESTING,), name, root.resolve().name, heard, licence, citation)
+    return Clips(source, TESTING, (TESTING,), name, root.resolve().name, licence, citation, heard)
 
 
 def _with_noise_of(run: FinishedRun, corpus: Corpus) -> Corpus:

@@ -73,6 +73,11 @@ class Parts(DataParts):
         keras.config.set_dtype_policy(self.settings.precision)
         try:
             network = instantiate(config, "model", input_shape=self.feature_shape(), num_labels=num_labels)
+        except KwsError as error:
+            if self.clip_samples is None and "clip_ms" not in str(error):
+                shape = f"(None, {self.feature_shape()[1]})"
+                raise KwsError(f"{error} (with clip_ms=null its input_shape is {shape})") from error
+            raise
         finally:
             keras.config.set_dtype_policy(before)
         if wrong := _what_is_wrong_with(network, num_labels, self.clip_samples is None):

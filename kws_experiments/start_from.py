@@ -64,6 +64,11 @@ def _files(path: Path) -> tuple[RunFolder, Path]:
         for file in (folder.model, folder.training.best):
             if file.is_file():
                 return folder, file
+        if folder.training.state.is_file():
+            raise KwsError(
+                f"start_from: '{path}' was stopped before its first evaluation, and has no weights to start from yet;"
+                " its own command goes on with it"
+            )
         raise KwsError(f"start_from: '{path}' holds neither model.keras nor a checkpoint: give the folder of a run")
     if not path.is_file():
         raise KwsError(f"start_from: no such file or folder: '{path}'")

@@ -24,6 +24,8 @@ def conv(input_shape: Sequence[int | None], num_labels: int, *, dropout_rate: fl
     [batch, frames, bins] float32 → logits [batch, num_labels] float32. 926,860 parameters at 98 × 40 and 12 labels,
     equal to the example's; 85.4 % (v0.01) and 88.2 % (v0.02) of 12 classes, arXiv:1804.03209.
 
+    Source: create_conv_model of tensorflow/examples/speech_commands/models.py.
+
     Raises:
         ValueError: frames is None, or a parameter is out of range.
     """
@@ -46,6 +48,8 @@ def low_latency_conv(input_shape: Sequence[int | None], num_labels: int, *, drop
 
     [batch, frames, bins] float32 → logits [batch, num_labels] float32. 949,862 parameters at 98 × 40 and 12 labels,
     equal to the example's.
+
+    Source: create_low_latency_conv_model of tensorflow/examples/speech_commands/models.py.
 
     Raises:
         ValueError: frames is None, fewer than 8 bins, or a parameter is out of range.

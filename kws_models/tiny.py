@@ -28,6 +28,8 @@ def single_fc(input_shape: Sequence[int | None], num_labels: int) -> keras.Model
     [batch, frames, bins] float32 of any size → logits [batch, num_labels] float32. 47,052 parameters at 98 × 40 and 12
     labels, equal to the example's.
 
+    Source: create_single_fc_model of tensorflow/examples/speech_commands/models.py.
+
     Raises:
         ValueError: frames is None, or no frames, bins or labels.
     """
@@ -44,6 +46,8 @@ def tiny_conv(input_shape: Sequence[int | None], num_labels: int, *, dropout_rat
 
     [batch, frames, bins] float32 of any size → logits [batch, num_labels] float32. 94,740 parameters at 98 × 40 and 12
     labels, equal to the example's; 16,652 at the micro front end's 49 × 40 and 4 labels, for which it was made.
+
+    Source: create_tiny_conv_model of tensorflow/examples/speech_commands/models.py.
 
     Raises:
         ValueError: frames is None, no frames, bins or labels, or dropout_rate out of range.
@@ -66,6 +70,8 @@ def tiny_embedding_conv(
 
     [batch, frames, bins] float32 of any size → logits [batch, num_labels] float32. 7,804 parameters at 98 × 40 and 12
     labels, what the example's code makes; it states no count, and has two convolutions where its docstring draws three.
+
+    Source: create_tiny_embedding_conv_model of tensorflow/examples/speech_commands/models.py.
 
     Raises:
         ValueError: frames is None, no frames, bins or labels, or dropout_rate out of range.

@@ -71,6 +71,11 @@ def test_what_is_wrong_with_a_model_of_ones_own_is_one_line(model: str, override
     assert "\n" not in str(caught.value)
 
 
+def test_a_model_of_one_length_is_told_that_clips_have_none() -> None:
+    with pytest.raises(KwsError, match=r"^model: [^\n]* \(with clip_ms=null its input_shape is \(None, 40\)\)$"):
+        build("softmax_inside", "clip_ms=null")
+
+
 def test_a_model_of_ones_own_is_taken_as_it_is() -> None:
     build("right")
     build("right", "clip_ms=null")

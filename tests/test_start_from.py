@@ -213,6 +213,9 @@ def test_what_is_no_run_is_refused_before_any_data_is_read(tmp_path: Path) -> No
     whole = make_run(tmp_path / "whole", network(*SMALL_NET))
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("…")
+    state = RunFolder(tmp_path / "begun").training.state
+    state.parent.mkdir(parents=True)
+    state.write_bytes(b"weights of step 3")
     for name in ("labels.txt", "config.yaml"):
         shutil.copytree(whole, tmp_path / f"no_{name}")
         (tmp_path / f"no_{name}" / name).unlink()
@@ -222,6 +225,7 @@ def test_what_is_no_run_is_refused_before_any_data_is_read(tmp_path: Path) -> No
         3: "start_from must be the folder of a run",
         str(tmp_path / "nowhere"): "start_from: no such file or folder",
         str(tmp_path / "empty"): "holds neither model.keras nor a checkpoint",
+        str(tmp_path / "begun"): "was stopped before its first evaluation",
         str(tmp_path / "notes.txt"): "is neither a run's folder",
         str(tmp_path / "no_labels.txt"): "labels.txt' is missing",
         str(tmp_path / "no_config.yaml"): "config.yaml' is missing",
