@@ -25,8 +25,8 @@ def list_() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from kws_data.archives import ARCHIVES
     from kws_data.cache import datasets_dir
+    from kws_data.sources.archives import ARCHIVES
 
     table = Table("name", "clips", "archive", "here")
     for name, archive in ARCHIVES.items():
@@ -40,8 +40,8 @@ def list_() -> None:
 @app.command()
 def download(name: Annotated[str, typer.Argument(help="v0.01, v0.02, mini, test_set_v0.01 or test_set_v0.02")]) -> None:
     """Download, verify and extract a published data set into the cache folder (KWS_DATA); goes on where it stopped."""
-    from kws_data.archives import named
-    from kws_data.download import fetch
+    from kws_data.sources.archives import named
+    from kws_data.sources.download import fetch
 
     archive = named(name)
     print(fetch(archive))
@@ -59,8 +59,8 @@ def synthesize(
     noise: Annotated[bool, typer.Option(help="add a _background_noise_ folder")] = True,
 ) -> None:
     """Make a data set of any words by text-to-speech, in the layout of Speech Commands."""
-    from kws_data.synthesis import synthesize as make
-    from kws_data.words import V001_WORDS
+    from kws_data.sources.synthesis import synthesize as make
+    from kws_data.sources.words import V001_WORDS
 
     chosen = list(V001_WORDS) if words is None else [word.strip() for word in words.split(",")]
     make(

@@ -13,8 +13,8 @@ import pandas as pd
 
 from kws_data.catalog import SILENCE, UNKNOWN
 from kws_data.corpus import Corpus, build_corpus
-from kws_data.datasets import Folder
 from kws_data.errors import KwsError
+from kws_data.sources.datasets import Folder
 from kws_data.splits import SPLITS, TRAINING, VALIDATION, ListSplit
 from kws_experiments.clip_table import clip_table, write_clip_table
 from kws_experiments.folder import RunFolder, write_text

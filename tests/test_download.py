@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from tqdm import tqdm
 
-from kws_data import download
-from kws_data.archives import ARCHIVES, Archive, named
-from kws_data.download import fetch
 from kws_data.errors import KwsError
+from kws_data.sources import download
+from kws_data.sources.archives import ARCHIVES, Archive, named
+from kws_data.sources.download import fetch
 from tests.test_extract import CLIPS, LITTER, files_below, tar_gz, zipped
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kws_data.extract import Damaged, extract
+from kws_data.sources.extract import Damaged, extract
 
 CLIPS = {f"{word}/{n}_nohash_0.wav": random.Random(n).randbytes(40_000) for word in ("yes", "no") for n in range(4)}
 LITTER = {"._yes": b"x", "yes/._0_nohash_0.wav": b"x", "yes/.DS_Store": b"x"}

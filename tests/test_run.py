@@ -17,7 +17,7 @@ import pytest
 import soundfile
 import yaml
 
-from kws_data.words import CORE_WORDS
+from kws_data.sources.words import CORE_WORDS
 from kws_experiments.saved_model import load_model
 from tests.conftest import ROOT, SAMPLE_RATE, MakeFolder, tone
 

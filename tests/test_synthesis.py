@@ -12,14 +12,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kws_data import synthesis
 from kws_data.errors import KwsError
-from kws_data.speech_engine import ENGINE_RATE, SpeechEngine
+from kws_data.sources import synthesis
+from kws_data.sources.speech_engine import ENGINE_RATE, SpeechEngine
+from kws_data.sources.synthesis import folder_names, synthesize
+from kws_data.sources.synthetic_noise import COMPUTED_NOISES
+from kws_data.sources.synthetic_voices import (
+    ACCENTS,
+    LONGEST_S,
+    VARIANTS,
+    active_span,
+    draw_voices,
+    place,
+    random_stream,
+    say,
+)
+from kws_data.sources.words import CORE_WORDS, MINI_WORDS, V001_WORDS, V002_WORDS
 from kws_data.splits import SPLITS, TESTING, TRAINING, VALIDATION, hash_split
-from kws_data.synthesis import folder_names, synthesize
-from kws_data.synthetic_noise import COMPUTED_NOISES
-from kws_data.synthetic_voices import ACCENTS, LONGEST_S, VARIANTS, active_span, draw_voices, place, random_stream, say
-from kws_data.words import CORE_WORDS, MINI_WORDS, V001_WORDS, V002_WORDS
 
 espeakng_loader = pytest.importorskip("espeakng_loader")
 
@@ -291,7 +300,7 @@ def test_an_error_in_mid_way_leaves_nothing_behind(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_ctrl_c_leaves_nothing_behind(tmp_path):
     target = str(tmp_path / "set")
-    code = f"from pathlib import Path; from kws_data.synthesis import synthesize; synthesize(Path({target!r}))"
+    code = f"from pathlib import Path; from kws_data.sources.synthesis import synthesize; synthesize(Path({target!r}))"
     process = subprocess.Popen(
         [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parent.parent
     )

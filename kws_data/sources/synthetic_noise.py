@@ -7,9 +7,9 @@ from functools import partial
 
 import numpy as np
 
-from kws_data.speech_engine import SpeechEngine
-from kws_data.synthetic_voices import draw_voices, random_stream, say
-from kws_data.words import CORE_WORDS, V002_WORDS
+from kws_data.sources.speech_engine import SpeechEngine
+from kws_data.sources.synthetic_voices import draw_voices, random_stream, say
+from kws_data.sources.words import CORE_WORDS, V002_WORDS
 
 RMS = 0.05  # −26 dB of full scale: with the usual `background_volume` of at most 0.1, faint to clearly heard
 PEAK = 0.9

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from kws_data import archives, download
 from kws_data.atomic import lock_for
 from kws_data.cache import datasets_dir
 from kws_data.checks import check_list, check_whole
-from kws_data.words import V001_WORDS
+from kws_data.sources import archives, download
+from kws_data.sources.words import V001_WORDS
 
 
 class Dataset(Protocol):
@@ -82,7 +82,7 @@ class Synthetic:
 
     def locate(self) -> Path:
         """The folder in the cache, named by what it was made from."""
-        from kws_data import synthesis
+        from kws_data.sources import synthesis
 
         made_from = [synthesis.VERSION, self.words, self.clips_per_word, self.voices, self.seed]
         name = f"synthetic-{hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:12]}"

@@ -14,7 +14,7 @@ import soxr
 
 from kws_data.draws import text_key
 from kws_data.errors import KwsError
-from kws_data.speech_engine import ENGINE_RATE, MAX_RATE_WPM, MIN_RATE_WPM, SpeechEngine
+from kws_data.sources.speech_engine import ENGINE_RATE, MAX_RATE_WPM, MIN_RATE_WPM, SpeechEngine
 from kws_data.splits import TESTING, TRAINING, VALIDATION, hash_split
 
 # The engine's kinds of English but the one for the Shavian alphabet.

@@ -1,0 +1,1 @@
+"""Where data sets come from: published archives, folders, and synthetic speech."""
