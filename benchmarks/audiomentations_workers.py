@@ -28,8 +28,8 @@ from kws_data.augment.audiomentations_transform import build
 from kws_data.augment.stage import ClipBatch, StageContext
 from kws_data.draws import Draws
 from kws_data.noise import NoiseBank
-from kws_data.parallel import available_cpus
 from kws_data.splits import TRAINING
+from kws_data.storage.parallel import available_cpus
 
 SAMPLE_RATE = 16_000  # and one-second clips
 BATCH = 100

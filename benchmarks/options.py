@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from kws_data.parallel import available_cpus
+from kws_data.storage.parallel import available_cpus
 from kws_experiments import model_table, provenance
 
 

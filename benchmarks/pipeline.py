@@ -46,8 +46,8 @@ from benchmarks.options import machine, positive, positive_number
 from kws_data.catalog import BACKGROUND_NOISE, scan, usable
 from kws_data.corpus import build_corpus
 from kws_data.errors import KwsError
-from kws_data.parallel import available_cpus
 from kws_data.splits import TRAINING
+from kws_data.storage.parallel import available_cpus
 from kws_data.store import open_store
 from kws_experiments import tensorflow_setup
 from kws_experiments.config import CONF, compose, instantiate

@@ -28,8 +28,8 @@ from tqdm import tqdm
 
 from kws_data.catalog import scan, usable
 from kws_data.errors import KwsError
-from kws_data.parallel import available_cpus
 from kws_data.sources.words import V002_WORDS
+from kws_data.storage.parallel import available_cpus
 
 SAMPLE_RATE = 16_000
 DATA_BYTES = 2 * SAMPLE_RATE  # one second, 16 bits, mono

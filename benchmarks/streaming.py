@@ -37,7 +37,7 @@ from tqdm import tqdm
 
 from benchmarks.options import machine, models, positive, positive_number
 from kws_data.errors import KwsError
-from kws_data.parallel import available_cpus
+from kws_data.storage.parallel import available_cpus
 from kws_experiments import model_table, tensorflow_setup
 from kws_experiments.config import instantiate
 

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kws_data.errors import KwsError
-from kws_data.parallel import available_cpus
+from kws_data.storage.parallel import available_cpus
 from kws_experiments import job, tensorflow_setup
 from kws_experiments.config import CONF, register_resolvers, resolved
 

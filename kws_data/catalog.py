@@ -19,11 +19,11 @@ from pathlib import Path
 import pandas as pd
 import pyarrow
 
-from kws_data.atomic import replace_file
 from kws_data.audio import UnreadableAudioError, read_header
-from kws_data.cache import catalogs_dir
 from kws_data.errors import KwsError
-from kws_data.parallel import map_chunks
+from kws_data.storage.atomic import replace_file
+from kws_data.storage.cache import catalogs_dir
+from kws_data.storage.parallel import map_chunks
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kws_data.atomic import lock_for, remove_leftovers, replace_dir
-from kws_data.cache import features_dir
 from kws_data.features.base import FeatureLayer
 from kws_data.pipeline import ClipSource, evaluation_batches, evaluation_plan, host_batches
+from kws_data.storage.atomic import lock_for, remove_leftovers, replace_dir
+from kws_data.storage.cache import features_dir
 
 log = logging.getLogger(__name__)
 

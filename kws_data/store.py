@@ -15,11 +15,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from kws_data.atomic import lock_for, remove_leftovers, replace_dir
 from kws_data.audio import UnreadableAudioError, read_pcm, resampled_length
-from kws_data.cache import stores_dir
 from kws_data.errors import KwsError
-from kws_data.parallel import map_chunks
+from kws_data.storage.atomic import lock_for, remove_leftovers, replace_dir
+from kws_data.storage.cache import stores_dir
+from kws_data.storage.parallel import map_chunks
 
 _VERSION = 1
 _PCM_FILE, _CLIPS_FILE = "pcm.i16", "clips.parquet"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from kws_data.atomic import replace_file
 from kws_data.errors import KwsError
+from kws_data.storage.atomic import replace_file
 
 if TYPE_CHECKING:
     import keras

@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pyarrow
 
-from kws_data.atomic import replace_file
 from kws_data.catalog import BACKGROUND_NOISE
 from kws_data.corpus import Corpus
 from kws_data.errors import KwsError
+from kws_data.storage.atomic import replace_file
 
 _KEY = ["source", "path", "start"]
 CLASSES = "classes"  # the kind of change whose list holds class names

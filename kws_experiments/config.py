@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kws_data.errors import KwsError
-from kws_data.parallel import available_cpus
+from kws_data.storage.parallel import available_cpus
 
 # Keys that change where or how fast a run goes, not what comes out of it
 _NOT_IDENTITY = (

@@ -25,8 +25,8 @@ def list_() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from kws_data.cache import datasets_dir
     from kws_data.sources.archives import ARCHIVES
+    from kws_data.storage.cache import datasets_dir
 
     table = Table("name", "clips", "archive", "here")
     for name, archive in ARCHIVES.items():
@@ -78,8 +78,8 @@ def catalog(
     speaker_pattern: Annotated[str | None, typer.Option(help="for names without _nohash_")] = None,
 ) -> None:
     """Write the catalog of a folder: a row per file with word, speaker, length, rate, split, and what is wrong."""
-    from kws_data.atomic import replace_file
     from kws_data.catalog import set_aside
+    from kws_data.storage.atomic import replace_file
 
     if out.suffix not in (".parquet", ".csv"):
         raise KwsError(f"--out: '{out}' must end in .parquet or .csv")
@@ -190,7 +190,7 @@ def cache(
     from rich.console import Console
     from rich.table import Table
 
-    from kws_data import cache as store
+    from kws_data.storage import cache as store
 
     if clear:
         freed = store.clear(kind, name)

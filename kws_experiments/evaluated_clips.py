@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from kws_data.cache import datasets_dir
 from kws_data.catalog import SILENCE, UNKNOWN
 from kws_data.corpus import Corpus, build_corpus
 from kws_data.errors import KwsError
 from kws_data.sources.archives import ARCHIVES
 from kws_data.splits import TESTING, TRAINING, VALIDATION
+from kws_data.storage.cache import datasets_dir
 from kws_experiments.clip_table import read_clip_table
 from kws_experiments.finished_run import FinishedRun
 

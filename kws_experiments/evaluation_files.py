@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pyarrow
 
-from kws_data.atomic import replace_file
 from kws_data.errors import KwsError
+from kws_data.storage.atomic import replace_file
 from kws_experiments.folder import write_text
 
 TABLES = ("predictions", "confidently_wrong", "speakers", "levels", "calibration", "detection", "noise")

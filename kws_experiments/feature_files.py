@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from kws_data.atomic import replace_file
 from kws_data.audio import AUDIO_SUFFIXES, INT16_SCALE, UnreadableAudioError, read_header, read_pcm
 from kws_data.errors import KwsError
-from kws_data.parallel import show_progress
+from kws_data.storage.atomic import replace_file
+from kws_data.storage.parallel import show_progress
 
 log = logging.getLogger(__name__)
 

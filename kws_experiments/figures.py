@@ -16,8 +16,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay
 
-from kws_data.atomic import replace_file
 from kws_data.splits import SPLITS
+from kws_data.storage.atomic import replace_file
 
 _BLUES = LinearSegmentedColormap.from_list("blues", [(0.11, 0.37, 0.66, 0.0), (0.11, 0.37, 0.66, 1.0)])
 # Of evaluations' and reports' pictures; a word with dollar signs is no formula

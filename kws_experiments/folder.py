@@ -16,8 +16,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from kws_data.atomic import remove, remove_leftovers_below, replace_file
 from kws_data.errors import KwsError
+from kws_data.storage.atomic import remove, remove_leftovers_below, replace_file
 
 SCHEMA_VERSION = 2  # 2: evaluations hold detection, calibration, breakdowns and their tables
 _SCRATCH = ".scratch-"

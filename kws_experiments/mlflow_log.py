@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kws_data.atomic import lock_for
 from kws_data.errors import KwsError
+from kws_data.storage.atomic import lock_for
 from kws_experiments.config import flattened
 from kws_experiments.folder import RunFolder
 

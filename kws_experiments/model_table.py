@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kws_data.atomic import replace_file
 from kws_data.errors import KwsError
+from kws_data.storage.atomic import replace_file
 from kws_experiments.config import CONF, compose, instantiate
 from kws_experiments.published import PUBLISHED, Published
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import soundfile
 
-from kws_data.atomic import replace_dir
 from kws_data.audio import to_int16
 from kws_data.errors import KwsError
 from kws_data.splits import TRAINING
+from kws_data.storage.atomic import replace_dir
 from kws_experiments import tensorflow_setup
 from kws_experiments.parts import build_parts, check_top_level
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from kws_data.errors import KwsError
-from kws_data.parallel import available_cpus
+from kws_data.storage.parallel import available_cpus
 from kws_experiments.code_state import ROOT, code_state, digest_of_files, own_code
 from kws_experiments.folder import RunFolder, write_text
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from filelock import Timeout
 
-from kws_data.atomic import lock_for
 from kws_data.errors import KwsError
 from kws_data.splits import TRAINING, VALIDATION
+from kws_data.storage.atomic import lock_for
 from kws_experiments import tensorflow_setup
 from kws_experiments.command import command_of_hydra, overridden, quoted
 from kws_experiments.config import fingerprint

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kws_data.atomic import replace_file
 from kws_data.errors import KwsError
+from kws_data.storage.atomic import replace_file
 from kws_experiments.folder import RunFolder
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from kws_data.atomic import lock_for
 from kws_data.errors import KwsError
+from kws_data.storage.atomic import lock_for
 from kws_experiments.folder import RunFolder, write_text
 
 SCHEMA_VERSION = 1

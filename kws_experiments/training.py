@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from sklearn.metrics import confusion_matrix
 
-from kws_data.atomic import replace_file
+from kws_data.storage.atomic import replace_file
 from kws_experiments import checkpoint
 from kws_experiments.folder import TrainingFiles
 from kws_experiments.schedules import Schedule

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from kws_data.atomic import replace_file
 from kws_data.errors import KwsError
+from kws_data.storage.atomic import replace_file
 
 if TYPE_CHECKING:
     from kws_data.features.base import FeatureLayer

@@ -1,7 +1,15 @@
 import pytest
 from filelock import Timeout
 
-from kws_data.atomic import is_lock, lock_for, remove_leftovers, replace_dir, replace_file, replace_files, written_for
+from kws_data.storage.atomic import (
+    is_lock,
+    lock_for,
+    remove_leftovers,
+    replace_dir,
+    replace_file,
+    replace_files,
+    written_for,
+)
 
 
 def write_then_fail(path, error):

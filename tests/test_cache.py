@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from kws_data import atomic, cache
 from kws_data.errors import KwsError
+from kws_data.storage import atomic, cache
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import pytest
 import soundfile
 
 from kws_data import catalog as catalog_module
-from kws_data import parallel
 from kws_data.audio import AudioHeader, read_header
 from kws_data.catalog import scan, scan_below, set_aside, usable
 from kws_data.errors import KwsError
+from kws_data.storage import parallel
 from tests.conftest import MakeFolder
 
 

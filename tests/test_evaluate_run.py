@@ -18,8 +18,8 @@ import yaml
 from typer.testing import CliRunner
 
 from kws_data.audio import read_pcm
-from kws_data.cache import datasets_dir
 from kws_data.errors import KwsError
+from kws_data.storage.cache import datasets_dir
 from kws_experiments import evaluation_figures
 from kws_experiments.cli import app
 from kws_experiments.clip_table import read_clip_table

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kws_data.cache import features_dir
 from kws_data.feature_cache import cached_evaluation_batches
 from kws_data.features.base import FeatureLayer
 from kws_data.pipeline import ClipSource, evaluation_batches
 from kws_data.splits import VALIDATION
+from kws_data.storage.cache import features_dir
 from kws_experiments.config import compose
 from kws_experiments.parts import build_parts
 from kws_experiments.provenance import feature_identity

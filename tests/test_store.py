@@ -13,11 +13,11 @@ import psutil
 import pytest
 import soundfile
 
-from kws_data import parallel
 from kws_data import store as store_module
 from kws_data.audio import read_pcm, to_int16
 from kws_data.catalog import scan, usable
 from kws_data.errors import KwsError
+from kws_data.storage import parallel
 from kws_data.store import ClipStore, fingerprint, open_store
 from tests.conftest import ROOT, MakeFolder
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import yaml
 
-from kws_data.parallel import available_cpus
+from kws_data.storage.parallel import available_cpus
 from kws_experiments.runs import find_runs
 from kws_experiments.sweeps import DONE, FAILED, STOPPED, find_sweep
 from tests.conftest import ROOT, folder_maker

@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from kws_data.errors import KwsError
-from kws_data.parallel import available_cpus
+from kws_data.storage.parallel import available_cpus
 from kws_experiments import job, sweep_callback, sweep_summary
 from kws_experiments.config import CONF, overrides_fingerprint, register_resolvers, resolved
 from kws_experiments.folder import RunFolder

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from kws_data.atomic import lock_for
-from kws_data.cache import datasets_dir
 from kws_data.checks import check_list, check_whole
 from kws_data.sources import archives, download
 from kws_data.sources.words import V001_WORDS
+from kws_data.storage.atomic import lock_for
+from kws_data.storage.cache import datasets_dir
 
 
 class Dataset(Protocol):

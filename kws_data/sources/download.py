@@ -15,11 +15,11 @@ from pathlib import Path
 from filelock import AcquireReturnProxy, Timeout
 from tqdm import tqdm
 
-from kws_data import atomic
-from kws_data.cache import PARTIAL_SUFFIX, archives_dir, datasets_dir
 from kws_data.errors import KwsError
 from kws_data.sources.archives import BASE_URL, Archive
 from kws_data.sources.extract import Damaged, extract
+from kws_data.storage import atomic
+from kws_data.storage.cache import PARTIAL_SUFFIX, archives_dir, datasets_dir
 
 _TIMEOUTS_S = 10, 30  # to connect, to read
 _TRIES = 5  # requests in one call, each going on where the connection before was lost

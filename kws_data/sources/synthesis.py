@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from kws_data.atomic import replace_dir
 from kws_data.errors import KwsError
 from kws_data.sources.speech_engine import SpeechEngine
 from kws_data.sources.synthetic_noise import background_noises
 from kws_data.sources.synthetic_voices import SPLIT_PERCENTAGE, Voice, draw_voices, place, random_stream, say
 from kws_data.sources.words import V001_WORDS
 from kws_data.splits import TESTING, VALIDATION, hash_split
+from kws_data.storage.atomic import replace_dir
 
 # Part of the key of kept data sets: raise it whenever the same arguments come to give other bytes.
 VERSION = 1

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from filelock import Timeout
 
-from kws_data.atomic import lock_for, remove_leftovers, replace_dir
 from kws_data.errors import KwsError
 from kws_data.splits import TESTING, VALIDATION
+from kws_data.storage.atomic import lock_for, remove_leftovers, replace_dir
 from kws_experiments import tensorflow_setup
 from kws_experiments.export.artifact import Artifact, content_hash, model_file
 from kws_experiments.export.choice import checked_choice
@@ -147,7 +147,7 @@ def described(
 
 def _checked(artifact: Artifact, out: Path, run: Path, source: ClipSource, config: dict[str, Any]) -> Artifact:
     """The artifact with each file's figures; quantized scores get thresholds of their own."""
-    from kws_data.atomic import replace_file
+    from kws_data.storage.atomic import replace_file
     from kws_experiments.export import check
     from kws_experiments.export.artifact import load_export, load_run
     from kws_experiments.thresholds import keyword_thresholds

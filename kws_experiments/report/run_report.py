@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kws_data.atomic import replace_files
 from kws_data.errors import KwsError
+from kws_data.storage.atomic import replace_files
 from kws_experiments.report import players, run_pictures, run_tables
 from kws_experiments.report.contents import Evaluation, RunContents
 from kws_experiments.report.rendering import render

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kws_data.atomic import replace_dir
+from kws_data.storage.atomic import replace_dir
 from kws_experiments.folder import write_text
 from kws_experiments.report import sweep_pictures
 from kws_experiments.report.pictures import Picture, draw

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from kws_data.atomic import replace_file
 from kws_data.catalog import SILENCE, UNKNOWN
 from kws_data.errors import KwsError
+from kws_data.storage.atomic import replace_file
 from kws_experiments.folder import RunFolder, write_text
 from kws_experiments.streaming.audio_file import check_file, file_blocks
 from kws_experiments.streaming.curve import detect, operating_points, smooth, threshold_curve

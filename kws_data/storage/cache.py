@@ -1,6 +1,6 @@
 """The cache folder: data sets, their archives, catalogs, packed stores and features; listing and clearing them.
 
-Whoever fills an entry follows `kws_data.atomic`: it holds `lock_for(path)`, and writes with `replace_file` or
+Whoever fills an entry follows `kws_data.storage.atomic`: it holds `lock_for(path)`, and writes with `replace_file` or
 `replace_dir`.
 """
 
@@ -13,9 +13,9 @@ from pathlib import Path
 import platformdirs
 from filelock import Timeout
 
-from kws_data import atomic
 from kws_data.audio import AUDIO_SUFFIXES
 from kws_data.errors import KwsError
+from kws_data.storage import atomic
 
 KINDS = ("datasets", "archives", "catalogs", "stores", "features")
 PARTIAL_SUFFIX = ".partial"  # of an archive whose download is not complete and verified
