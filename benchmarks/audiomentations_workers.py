@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from kws_data.augment.audiomentations_stage import Audiomentations
-from kws_data.augment.audiomentations_transform import build
+from kws_data.augment.audiomentations.stage import Audiomentations
+from kws_data.augment.audiomentations.transform import build
 from kws_data.augment.stage import ClipBatch, StageContext
 from kws_data.draws import Draws
 from kws_data.noise import NoiseBank

@@ -18,7 +18,7 @@ import pytest
 import soundfile
 
 from kws_data.audio import read_pcm
-from kws_data.augment.audiomentations_stage import Audiomentations
+from kws_data.augment.audiomentations.stage import Audiomentations
 from kws_data.augment.stage import ClipBatch, StageContext
 from kws_data.draws import Draws
 from kws_data.errors import KwsError
@@ -335,7 +335,7 @@ import tensorflow
 import numpy as np
 import psutil
 from tests.test_audiomentations_stage import MIX, changed
-from kws_data.augment.audiomentations_stage import Audiomentations
+from kws_data.augment.audiomentations.stage import Audiomentations
 
 stage = Audiomentations(MIX, 2)
 changed(stage, np.arange(20))

@@ -196,7 +196,7 @@ def test_the_run_that_it_started_from_must_be_as_it_was(tmp_path: Path) -> None:
 
 WORDS = ("yes", "no", "bed")
 MIX = {
-    "_target_": "kws_data.augment.audiomentations_stage.Audiomentations", "_recursive_": False,
+    "_target_": "kws_data.augment.audiomentations.stage.Audiomentations", "_recursive_": False,
     "transform": {"_target_": "audiomentations.Compose", "transforms": [
         {"_target_": "audiomentations.AddGaussianSNR", "min_snr_db": 5, "max_snr_db": 40, "p": 0.5},
         {"_target_": "audiomentations.BandPassFilter", "min_center_freq": 500, "max_center_freq": 2000, "p": 0.3},

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from kws_data.augment.audiomentations_transform import DRAWS_PER_CLIP, ClipTransform
+from kws_data.augment.audiomentations.transform import DRAWS_PER_CLIP, ClipTransform
+from kws_data.augment.audiomentations.worker_pool import WorkerPool
 from kws_data.augment.stage import ClipBatch, StageContext, WaveformStage
-from kws_data.augment.worker_pool import WorkerPool
 from kws_data.draws import Draws
 from kws_data.errors import KwsError
 

@@ -114,7 +114,7 @@ class _Worker:
         self._name = name
         self.idle = [_Lane() for _ in range(_LANES_PER_WORKER)]
         descriptors = [descriptor for lane in self.idle for descriptor in lane.descriptors()]
-        code = f"from kws_data.augment.worker_pool import serve; serve({descriptors})"
+        code = f"from kws_data.augment.audiomentations.worker_pool import serve; serve({descriptors})"
         path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", code],
@@ -219,7 +219,7 @@ def serve(descriptors: Sequence[int]) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    from kws_data.augment.audiomentations_transform import ClipTransform
+    from kws_data.augment.audiomentations.transform import ClipTransform
 
     pipes = [Connection(pipe) for pipe in descriptors[::2]]
     memory_files = dict(zip(pipes, descriptors[1::2], strict=True))

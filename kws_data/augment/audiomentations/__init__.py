@@ -1,0 +1,1 @@
+"""Transforms of audiomentations as a stage, run in worker processes."""
