@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kws_data.errors import KwsError
 from kws_experiments import job, sweep_callback
-from kws_experiments.config import register_resolvers, resolved, told_by_hydra
+from kws_experiments.config.compose import register_resolvers, resolved, told_by_hydra
 
 register_resolvers()
 # Hydra then raises what it would print over many lines, and we say it in one

@@ -33,7 +33,8 @@ from tqdm import tqdm
 from benchmarks.options import machine, models, positive, positive_number
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import available_cpus
-from kws_experiments import model_table, tensorflow_setup
+from kws_experiments import model_table
+from kws_experiments.config import tensorflow_setup
 
 STEP, WHOLE, WEIGHTS = "step", "whole", "weights"
 WITH, WITHOUT, AGAIN = "with", "without", "without, again"
@@ -130,7 +131,7 @@ class _Trainer:
         tensorflow_setup.start(deterministic=deterministic, seed=config["seed"], **config["threads"])
         import tensorflow as tf
 
-        from kws_experiments.config import instantiate
+        from kws_experiments.config.compose import instantiate
         from kws_experiments.training_step import TrainingStep, device_strategy
 
         self.options = options
@@ -174,7 +175,7 @@ def _stream(choice: model_table.Choice, options: argparse.Namespace, folder: Pat
     from kws_data.corpus import Corpus
     from kws_data.noise import NoiseBank
     from kws_data.pipeline import ClipSource, batches, training_plan
-    from kws_experiments.config import compose, instantiate
+    from kws_experiments.config.compose import compose, instantiate
     from kws_experiments.parts import build_augmentation
 
     config = choice.config

@@ -49,8 +49,8 @@ from kws_data.errors import KwsError
 from kws_data.splits import TRAINING
 from kws_data.storage.parallel import available_cpus
 from kws_data.store import open_store
-from kws_experiments import tensorflow_setup
-from kws_experiments.config import CONF, compose, instantiate
+from kws_experiments.config import tensorflow_setup
+from kws_experiments.config.compose import CONF, compose, instantiate
 from kws_experiments.parts import build_augmentation
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kws_data.errors import KwsError
-from kws_experiments import tensorflow_setup
+from kws_experiments.config import tensorflow_setup
 
 QUANTIZATIONS = ("float16", "dynamic", "int8")
 

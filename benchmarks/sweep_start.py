@@ -28,8 +28,9 @@ from rich.table import Table
 
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import available_cpus
-from kws_experiments import job, tensorflow_setup
-from kws_experiments.config import CONF, register_resolvers, resolved
+from kws_experiments import job
+from kws_experiments.config import tensorflow_setup
+from kws_experiments.config.compose import CONF, register_resolvers, resolved
 
 TARGET = 2.5
 BARE = "bare import tensorflow"
@@ -44,7 +45,8 @@ FIRST_STEP = "first step"
 # The job's own process, which tells when it passes by, and ends with its first step.
 DRIVER = f"""
 import os
-from kws_experiments import job, run, tensorflow_setup
+from kws_experiments import job, run
+from kws_experiments.config import tensorflow_setup
 
 def mark(name):
     print(f"@{{name}}", flush=True)

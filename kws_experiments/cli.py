@@ -19,8 +19,8 @@ from kws_experiments import (
     run_commands,
     runs_commands,
     stream_commands,
-    tensorflow_setup,
 )
+from kws_experiments.config import tensorflow_setup
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(data_commands.app, name="data")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from kws_experiments.config import CONF
+from kws_experiments.config.compose import CONF
 
 ROOT = CONF.parent  # the checkout: train.py and the packages
 _PACKAGES = ("kws_data", "kws_models", "kws_experiments")

@@ -171,7 +171,7 @@ def preview(
     config_dir: Annotated[Path | None, typer.Option(help="a folder of your own configs, as train.py takes it")] = None,
 ) -> None:
     """Draw training clips before and after augmentation, write them as WAVs, and a page that plays them."""
-    from kws_experiments.config import compose
+    from kws_experiments.config.compose import compose
     from kws_experiments.preview import PAGE, write
 
     write(compose(overrides or [], config_dir), out, clips=clips, epoch=epoch)
@@ -216,6 +216,6 @@ def _split_catalog(folder: Path, split: str, speaker_pattern: str | None) -> tup
 
 def _policy(name: str) -> Any:
     """The split policy of `conf/split/<name>.yaml`."""
-    from kws_experiments.config import compose, instantiate
+    from kws_experiments.config.compose import compose, instantiate
 
     return instantiate(compose([f"split={name}"]), "split")

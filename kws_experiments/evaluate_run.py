@@ -11,7 +11,8 @@ from typing import Any
 from kws_data.errors import KwsError
 from kws_data.splits import SPLITS
 from kws_data.storage.atomic import lock_for, remove_leftovers, replace_dir
-from kws_experiments import tensorflow_setup, worst_clips
+from kws_experiments import worst_clips
+from kws_experiments.config import tensorflow_setup
 from kws_experiments.evaluated_clips import Clips, find_dataset, other_clips, own_clips
 from kws_experiments.evaluation import evaluate, with_interval
 from kws_experiments.evaluation_files import EvaluationFiles

@@ -38,7 +38,7 @@ def write(paths: Sequence[Path], out: Path, *, features: str, clip_ms: int, samp
     """
     if out.suffix not in (".npy", ".png"):
         raise KwsError(f"--out: '{out}' must end in .npy or .png")
-    from kws_experiments.config import compose, instantiate
+    from kws_experiments.config.compose import compose, instantiate
 
     layer = instantiate(compose([f"features={features}", f"sample_rate={sample_rate}"]), "features")
     files = find_files(paths)

@@ -23,7 +23,7 @@ from hydra.core.utils import configure_log
 from omegaconf import OmegaConf
 
 from kws_data.errors import KwsError
-from kws_experiments.config import register_resolvers
+from kws_experiments.config.compose import register_resolvers
 
 log = logging.getLogger("train")
 

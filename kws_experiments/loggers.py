@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from kws_data.errors import KwsError
-from kws_experiments.config import instantiate
+from kws_experiments.config.compose import instantiate
 from kws_experiments.folder import RunFolder
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import lock_for
-from kws_experiments.config import flattened
+from kws_experiments.config.compose import flattened
 from kws_experiments.folder import RunFolder
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from kws_data.checks import check_flag, check_list, check_number, check_whole
 from kws_data.corpus import NoiseFolder
 from kws_data.errors import KwsError
 from kws_data.task import Task
-from kws_experiments.config import instantiate
+from kws_experiments.config.compose import instantiate
 
 if TYPE_CHECKING:
     import keras

@@ -13,7 +13,7 @@ from kws_data.audio import to_int16
 from kws_data.errors import KwsError
 from kws_data.splits import TRAINING
 from kws_data.storage.atomic import replace_dir
-from kws_experiments import tensorflow_setup
+from kws_experiments.config import tensorflow_setup
 from kws_experiments.parts import build_parts, check_top_level
 
 if TYPE_CHECKING:

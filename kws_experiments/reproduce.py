@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from kws_data.errors import KwsError
 from kws_experiments.code_state import ROOT
-from kws_experiments.config import CONF
+from kws_experiments.config.compose import CONF
 from kws_experiments.folder import RunFolder, write_text
 from kws_experiments.provenance import numeric_variables, read_sessions
 from kws_experiments.seal import finished_record

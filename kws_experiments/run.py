@@ -14,9 +14,9 @@ from filelock import Timeout
 from kws_data.errors import KwsError
 from kws_data.splits import TRAINING, VALIDATION
 from kws_data.storage.atomic import lock_for
-from kws_experiments import tensorflow_setup
-from kws_experiments.command import command_of_hydra, overridden, quoted
-from kws_experiments.config import fingerprint
+from kws_experiments.config import tensorflow_setup
+from kws_experiments.config.command import command_of_hydra, overridden, quoted
+from kws_experiments.config.compose import fingerprint
 from kws_experiments.folder import RunFolder, write_text
 from kws_experiments.loggers import RunLogger, build_loggers
 from kws_experiments.parts import Parts, build_parts, check_top_level

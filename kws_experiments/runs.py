@@ -19,7 +19,7 @@ import pandas as pd
 import yaml
 
 from kws_data.errors import KwsError
-from kws_experiments.config import NOT_VALID, flattened
+from kws_experiments.config.compose import NOT_VALID, flattened
 from kws_experiments.folder import RunFolder
 from kws_experiments.sweeps import DONE, find_sweeps, read_sweep
 

@@ -18,7 +18,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from kws_data.errors import KwsError
-from kws_experiments.config import overrides_fingerprint
+from kws_experiments.config.compose import overrides_fingerprint
 from kws_experiments.sweeps import DONE, FAILED, RUNNING, STOPPED, SWEEPS, SweepFolder, read_sweep
 
 log = logging.getLogger("sweep")

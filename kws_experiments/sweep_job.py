@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from kws_data.errors import KwsError
 from kws_experiments import job
-from kws_experiments.config import resolved
+from kws_experiments.config.compose import resolved
 from kws_experiments.folder import RunFolder
 from kws_experiments.sweeps import DONE, FAILED, RUNNING, STOPPED, Job, SweepFolder, with_figures
 

@@ -318,7 +318,7 @@ def test_workers_end_with_a_forgotten_stage() -> None:
 
 
 def test_the_config_builds_it() -> None:
-    from kws_experiments.config import compose, instantiate
+    from kws_experiments.config.compose import compose, instantiate
 
     config = compose(["+augment/waveform=audiomentations", "augment.waveform.audiomentations.num_workers=0"])
     stage = instantiate(config, "augment.waveform.audiomentations")

@@ -15,7 +15,7 @@ from benchmarks import pipeline as pipeline_benchmark
 from benchmarks import scan as scan_benchmark
 from benchmarks import training as training_benchmark
 from kws_data.catalog import scan, usable
-from kws_experiments.config import compose
+from kws_experiments.config.compose import compose
 
 MakeFolder = Callable[..., Path]
 

@@ -13,7 +13,7 @@ import pytest
 from hydra.errors import HydraException
 
 from kws_data.errors import KwsError
-from kws_experiments.config import compose, fingerprint, told_by_hydra
+from kws_experiments.config.compose import compose, fingerprint, told_by_hydra
 from kws_experiments.loggers import build_loggers
 from kws_experiments.parts import build_parts, check_top_level
 from tests.conftest import ROOT

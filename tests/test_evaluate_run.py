@@ -23,7 +23,7 @@ from kws_data.storage.cache import datasets_dir
 from kws_experiments import evaluation_figures
 from kws_experiments.cli import app
 from kws_experiments.clip_table import read_clip_table
-from kws_experiments.config import compose, fingerprint
+from kws_experiments.config.compose import compose, fingerprint
 from kws_experiments.evaluate_run import _folder_for, evaluate_run
 from kws_experiments.evaluated_clips import Clips, find_dataset, heard_in_training, labelled
 from kws_experiments.evaluation_files import EvaluationFiles

@@ -13,7 +13,7 @@ from kws_data.features.base import FeatureLayer
 from kws_data.pipeline import ClipSource, evaluation_batches
 from kws_data.splits import VALIDATION
 from kws_data.storage.cache import features_dir
-from kws_experiments.config import compose
+from kws_experiments.config.compose import compose
 from kws_experiments.parts import build_parts
 from kws_experiments.provenance import feature_identity
 from kws_experiments.run_data import clip_source, prepare_data

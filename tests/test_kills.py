@@ -35,7 +35,8 @@ DRIVER = f"""
 import io, os, runpy, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
 import numpy as np
-from kws_experiments import checkpoint, tensorflow_setup
+from kws_experiments import checkpoint
+from kws_experiments.config import tensorflow_setup
 tensorflow_setup.quiet()
 moment, number = sys.argv[1].split(":")
 left = int(number)

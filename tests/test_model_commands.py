@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kws_experiments import cli, model_table
-from kws_experiments.config import CONF, compose
+from kws_experiments.config.compose import CONF, compose
 from kws_experiments.model_table import BEGIN, END, HEADINGS, Row, choose, count, names
 from kws_experiments.published import PUBLISHED, Published
 

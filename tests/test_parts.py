@@ -8,7 +8,7 @@ import keras
 import pytest
 
 from kws_data.errors import KwsError
-from kws_experiments.config import compose
+from kws_experiments.config.compose import compose
 from kws_experiments.parts import build_parts
 from kws_models.inputs import feature_inputs
 

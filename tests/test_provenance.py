@@ -28,7 +28,7 @@ from kws_experiments.clip_table import (
     write_clip_table,
 )
 from kws_experiments.code_state import code_state, own_code
-from kws_experiments.config import compose, fingerprint
+from kws_experiments.config.compose import compose, fingerprint
 from kws_experiments.folder import RunFolder
 from tests.conftest import ROOT, SAMPLE_RATE, MakeFolder, tone
 

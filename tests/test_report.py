@@ -25,8 +25,8 @@ from typer.testing import CliRunner
 from kws_data.errors import KwsError
 from kws_experiments import worst_clips
 from kws_experiments.cli import app
-from kws_experiments.command import Command, differences
-from kws_experiments.config import compose, compose_unresolved, fingerprint
+from kws_experiments.config.command import Command, differences
+from kws_experiments.config.compose import compose, compose_unresolved, fingerprint
 from kws_experiments.evaluation import evaluate
 from kws_experiments.evaluation_figures import alluvial
 from kws_experiments.evaluation_files import EvaluationFiles

@@ -21,7 +21,7 @@ import soundfile
 
 from kws_data.errors import KwsError
 from kws_experiments import cli, reproduce
-from kws_experiments.config import compose
+from kws_experiments.config.compose import compose
 from kws_experiments.folder import SCHEMA_VERSION, RunFolder
 from kws_experiments.reproduction import origin_change
 from kws_experiments.seal import finished_record, seal

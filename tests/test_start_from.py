@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from kws_data.errors import KwsError
 from kws_experiments import checkpoint
-from kws_experiments.config import compose
+from kws_experiments.config.compose import compose
 from kws_experiments.folder import RunFolder, write_text
 from kws_experiments.initial_weights import set_initial_weights
 from kws_experiments.parts import Parts, build_parts

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kws_data.errors import KwsError
 from kws_data.features.base import FeatureLayer
-from kws_experiments.config import compose, instantiate
+from kws_experiments.config.compose import compose, instantiate
 from kws_experiments.export.scorer import Facts, KerasScorer
 from kws_experiments.streaming.listener import Listener
 from kws_experiments.streaming.recognize import RecognizerSettings

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import available_cpus
 from kws_experiments import job, sweep_callback, sweep_summary
-from kws_experiments.config import CONF, overrides_fingerprint, register_resolvers, resolved
+from kws_experiments.config.compose import CONF, overrides_fingerprint, register_resolvers, resolved
 from kws_experiments.folder import RunFolder
 from kws_experiments.sweep_callback import SweepCallback, _plan
 from kws_experiments.sweep_job import _outcome

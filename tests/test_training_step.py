@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kws_experiments.config import compose
+from kws_experiments.config.compose import compose
 from kws_experiments.parts import build_parts
 from kws_experiments.run_data import balancing_weights
 from kws_experiments.settings import TrainerSettings
@@ -341,7 +341,7 @@ def test_one_device_needs_no_mirrors() -> None:
 DRIVER = """
 import json, sys
 import numpy as np
-from kws_experiments import tensorflow_setup
+from kws_experiments.config import tensorflow_setup
 tensorflow_setup.start(intra_op=1, inter_op=1, deterministic=True, seed=0)
 import keras
 import tensorflow as tf

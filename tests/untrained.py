@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kws_experiments.config import compose
+from kws_experiments.config.compose import compose
 from kws_experiments.folder import RunFolder, write_text
 from kws_experiments.parts import build_parts
 from kws_experiments.saved_model import save_model

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from kws_data.errors import KwsError
-from kws_experiments import tensorflow_setup
+from kws_experiments.config import tensorflow_setup
 
 
 def convert_in_child(

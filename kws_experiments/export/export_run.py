@@ -13,7 +13,7 @@ from filelock import Timeout
 from kws_data.errors import KwsError
 from kws_data.splits import TESTING, VALIDATION
 from kws_data.storage.atomic import lock_for, remove_leftovers, replace_dir
-from kws_experiments import tensorflow_setup
+from kws_experiments.config import tensorflow_setup
 from kws_experiments.export.artifact import Artifact, content_hash, model_file
 from kws_experiments.export.choice import checked_choice
 from kws_experiments.folder import RunFolder, write_text

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import softmax
 
 from kws_data.errors import KwsError
-from kws_experiments.config import instantiate
+from kws_experiments.config.compose import instantiate
 from kws_experiments.export.artifact import Artifact, Facts, ModelFile, Port
 from kws_experiments.export.scorer import Scorer
 

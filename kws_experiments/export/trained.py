@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kws_experiments.config import instantiate
+from kws_experiments.config.compose import instantiate
 from kws_experiments.folder import RunFolder
 from kws_experiments.saved_model import load_model, network_of
 

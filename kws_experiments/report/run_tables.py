@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from kws_data.splits import SPLITS
-from kws_experiments.command import Difference
+from kws_experiments.config.command import Difference
 from kws_experiments.export import table as export_tables
 from kws_experiments.report.contents import Evaluation, Listening, RunContents
 from kws_experiments.report.tables import (

@@ -15,7 +15,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from kws_data.errors import KwsError
-from kws_experiments.config import compose_unresolved, flattened, without_hydra
+from kws_experiments.config.compose import compose_unresolved, flattened, without_hydra
 
 NOT_THERE, TO_BE_GIVEN = "not there", "to be given"
 

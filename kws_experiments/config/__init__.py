@@ -1,0 +1,1 @@
+"""The composed configuration, the command behind it, and the process set up as it asks."""
