@@ -123,7 +123,7 @@ def describe(
         f" {len(usable(table[is_noise]))} noise recordings; {len(set_aside(table))} files set aside"
     )
     if figure is not None:
-        from kws_experiments import figures
+        from kws_experiments.plots import figures
 
         figures.save(figures.dataset(good), figure)
         print(figure)

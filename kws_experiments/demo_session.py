@@ -79,7 +79,7 @@ class ClipLabeller:
         return Heard(named, self._picture(samples), self._strip_of(recording) if more else "")
 
     def _picture(self, samples: np.ndarray) -> Figure:
-        from kws_experiments import figures
+        from kws_experiments.plots import figures
 
         clip = np.zeros(self.scorer.clip_samples or max(len(samples), self._features.frame_length), np.float32)
         clip[: len(samples)] = samples

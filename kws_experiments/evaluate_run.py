@@ -58,7 +58,7 @@ def evaluate_run(
 
     from kws_data.features.base import FeatureLayer
     from kws_data.pipeline import told_plainly
-    from kws_experiments import evaluation_figures
+    from kws_experiments.plots import evaluations as evaluation_figures
     from kws_experiments.predicting import Predictor
     from kws_experiments.results import told_of_data
     from kws_experiments.saved_model import load_model, network_of

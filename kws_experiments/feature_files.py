@@ -91,7 +91,7 @@ def _one_clip(pcm: np.ndarray, num_samples: int) -> np.ndarray:
 
 
 def _draw(out: Path, batch: np.ndarray, array: np.ndarray, titles: list[str], sample_rate: int) -> None:
-    from kws_experiments import figures
+    from kws_experiments.plots import figures
 
     if len(array) > MOST_DRAWN:
         log.warning("the first %d of %d clips are drawn", MOST_DRAWN, len(array))

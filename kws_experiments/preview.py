@@ -40,7 +40,7 @@ def write(config: dict[str, Any], out: Path, *, clips: int, epoch: int) -> None:
     check_top_level(config)
     tensorflow_setup.start(deterministic=config["deterministic"], seed=config["seed"], **config["threads"])
     from kws_data.pipeline import told_plainly
-    from kws_experiments import figures
+    from kws_experiments.plots import figures
     from kws_experiments.run_data import clip_source, prepare_data
 
     parts = build_parts(config)

@@ -83,7 +83,7 @@ def find_thresholds(
 def draw_training_batch(folder: RunFolder, parts: Parts, source: ClipSource, labels: list[str]) -> None:
     """A picture of the first training batch as the model sees it; all others are the report's."""
     from kws_data.pipeline import batches, training_plan
-    from kws_experiments import figures
+    from kws_experiments.plots import figures
 
     folder.figures.mkdir(exist_ok=True)
     plan = training_plan(source, batch_size=16)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from matplotlib import pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from kws_experiments import figures
+from kws_experiments.plots import figures
 
 
 class TensorBoardLog:

@@ -14,8 +14,8 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precisio
 from kws_data.errors import KwsError
 from kws_experiments.breakdowns import by_level, by_speaker, confidently_wrong
 from kws_experiments.evaluation import evaluate, with_interval
-from kws_experiments.evaluation_figures import draw
 from kws_experiments.evaluation_files import EvaluationFiles
+from kws_experiments.plots.evaluations import draw
 from tests.predictions import LABELS, predicted, table_of
 
 THRESHOLDS = {"yes": 0.5, "no": 0.9}

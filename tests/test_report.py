@@ -28,9 +28,9 @@ from kws_experiments.cli import app
 from kws_experiments.config.command import Command, differences
 from kws_experiments.config.compose import compose, compose_unresolved, fingerprint
 from kws_experiments.evaluation import evaluate
-from kws_experiments.evaluation_figures import alluvial
 from kws_experiments.evaluation_files import EvaluationFiles
 from kws_experiments.folder import RunFolder, write_text
+from kws_experiments.plots.evaluations import alluvial
 from kws_experiments.report import players, tables
 from kws_experiments.report.run_report import MOST_BYTES, write_run_report
 from kws_experiments.run import write_report

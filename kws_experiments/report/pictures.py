@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from kws_experiments.figures import STYLE
+from kws_experiments.plots.figures import STYLE
 
 # Matplotlib's colours → the variables of report.css
 _THEME = {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from kws_experiments.figures import plt
+from kws_experiments.plots.figures import plt
 
 
 def labelled_clip(

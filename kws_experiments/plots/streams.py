@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from kws_experiments.figures import plt
+from kws_experiments.plots.figures import plt
 
 
 def stream_figure(curve: pd.DataFrame, result: dict[str, Any], latency_ms: np.ndarray) -> Figure:

@@ -19,7 +19,7 @@ from matplotlib.path import Path
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from scipy.special import ndtri
 
-from kws_experiments import figures
+from kws_experiments.plots import figures
 
 NAMES = (
     "confusion_matrix", "alluvial", "roc", "det", "calibration", "accuracy_against_noise", "accuracy_by_speaker",

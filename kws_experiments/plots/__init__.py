@@ -1,0 +1,1 @@
+"""Figures of clips, trainings, evaluations and streams."""
