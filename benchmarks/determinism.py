@@ -165,7 +165,7 @@ class _Trainer:
 
     def digest(self) -> str:
         """What names the weights now."""
-        from kws_experiments.saved_model import weights_digest
+        from kws_experiments.runs.saved_model import weights_digest
 
         return weights_digest(self.model.weights)
 

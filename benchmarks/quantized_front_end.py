@@ -53,7 +53,7 @@ def measure(run: Path) -> tuple[list[tuple[str, float, int]], int]:
     from kws_experiments.export.tflite_graph import joined
     from kws_experiments.export.to_tflite import converter, quantize_with
     from kws_experiments.export.trained import load_trained
-    from kws_experiments.folder import RunFolder
+    from kws_experiments.runs.folder import RunFolder
 
     config, samples = RunFolder(run).read_config(), run_facts(run).clip_samples
     if samples is None:

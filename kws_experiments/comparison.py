@@ -11,9 +11,9 @@ import pandas as pd
 import pyarrow
 
 from kws_data.errors import KwsError
-from kws_experiments import checkpoint
-from kws_experiments.folder import RunFolder
-from kws_experiments.saved_model import load_model, named_weights
+from kws_experiments.runs import checkpoint
+from kws_experiments.runs.folder import RunFolder
+from kws_experiments.runs.saved_model import load_model, named_weights
 
 INITIAL, HISTORY, WEIGHTS, PREDICTIONS = "initial weights", "history", "weights", "predictions"
 BIT_FOR_BIT = (WEIGHTS, PREDICTIONS)  # what must be the same for the run to count as repeated

@@ -54,7 +54,7 @@ class ClipLabeller:
         from kws_data.features.base import FeatureLayer
         from kws_experiments.export.artifact import run_facts
         from kws_experiments.export.scorer import KerasScorer
-        from kws_experiments.saved_model import load_model
+        from kws_experiments.runs.saved_model import load_model
 
         self._run = run
         model: keras.Model = load_model(run)

@@ -16,7 +16,7 @@ from kws_experiments.config import tensorflow_setup
 from kws_experiments.evaluated_clips import Clips, find_dataset, other_clips, own_clips
 from kws_experiments.evaluation import evaluate, with_interval
 from kws_experiments.evaluation_files import EvaluationFiles
-from kws_experiments.finished_run import FinishedRun
+from kws_experiments.runs.finished import FinishedRun
 
 
 def evaluate_run(
@@ -61,7 +61,7 @@ def evaluate_run(
     from kws_experiments.plots import evaluations as evaluation_figures
     from kws_experiments.predicting import Predictor
     from kws_experiments.results import told_of_data
-    from kws_experiments.saved_model import load_model, network_of
+    from kws_experiments.runs.saved_model import load_model, network_of
 
     model = load_model(run)
     network = network_of(model)

@@ -17,8 +17,8 @@ from kws_data.errors import KwsError
 from kws_data.sources.archives import ARCHIVES
 from kws_data.splits import TESTING, TRAINING, VALIDATION
 from kws_data.storage.cache import datasets_dir
-from kws_experiments.clip_table import read_clip_table
-from kws_experiments.finished_run import FinishedRun
+from kws_experiments.runs.clip_table import read_clip_table
+from kws_experiments.runs.finished import FinishedRun
 
 if TYPE_CHECKING:
     from kws_data.pipeline import ClipSource

@@ -14,7 +14,7 @@ import pyarrow
 
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_file
-from kws_experiments.folder import write_text
+from kws_experiments.runs.folder import write_text
 
 TABLES = ("predictions", "confidently_wrong", "speakers", "levels", "calibration", "detection", "noise")
 

@@ -19,7 +19,7 @@ from kws_data.audio_blocks import read_start
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import show_progress
 from kws_experiments.feature_files import find_files
-from kws_experiments.folder import write_text
+from kws_experiments.runs.folder import write_text
 
 if TYPE_CHECKING:
     from kws_experiments.export.scorer import Scorer

@@ -8,7 +8,7 @@ import numpy as np
 
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import instantiate
-from kws_experiments.folder import RunFolder
+from kws_experiments.runs.folder import RunFolder
 
 
 class RunLogger(Protocol):

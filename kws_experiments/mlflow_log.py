@@ -15,7 +15,7 @@ import numpy as np
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import lock_for
 from kws_experiments.config.compose import flattened
-from kws_experiments.folder import RunFolder
+from kws_experiments.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -17,11 +17,11 @@ from typing import Any, NoReturn
 from omegaconf import OmegaConf
 
 from kws_data.errors import KwsError
-from kws_experiments.code_state import ROOT
 from kws_experiments.config.compose import CONF
-from kws_experiments.folder import RunFolder, write_text
-from kws_experiments.provenance import numeric_variables, read_sessions
-from kws_experiments.seal import finished_record
+from kws_experiments.runs.code_state import ROOT
+from kws_experiments.runs.environment import numeric_variables, read_sessions
+from kws_experiments.runs.folder import RunFolder, write_text
+from kws_experiments.runs.seal import finished_record
 
 log = logging.getLogger(__name__)
 

@@ -17,10 +17,8 @@ from kws_data.storage.atomic import lock_for
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.config.command import command_of_hydra, overridden, quoted
 from kws_experiments.config.compose import fingerprint
-from kws_experiments.folder import RunFolder, write_text
 from kws_experiments.loggers import RunLogger, build_loggers
 from kws_experiments.parts import Parts, build_parts, check_top_level
-from kws_experiments.provenance import feature_identity, record_environment
 from kws_experiments.run_cost import write_cost
 from kws_experiments.run_data import (
     PreparedData,
@@ -30,8 +28,10 @@ from kws_experiments.run_data import (
     prepare_data,
     write_data_tables,
 )
-from kws_experiments.saved_model import save_model, weights_digest
-from kws_experiments.seal import seal
+from kws_experiments.runs.environment import feature_identity, record_environment
+from kws_experiments.runs.folder import RunFolder, write_text
+from kws_experiments.runs.saved_model import save_model, weights_digest
+from kws_experiments.runs.seal import seal
 from kws_experiments.start_from import find_origin
 
 if TYPE_CHECKING:

@@ -63,10 +63,10 @@ def report(
     out: Annotated[Path | None, typer.Option(help="of a run: a folder to write into; by default its own")] = None,
 ) -> None:
     """Write the report of a run or a sweep: report.html, which needs no other file, and report.md with its pictures."""
-    from kws_experiments.folder import RunFolder
     from kws_experiments.report.run_report import write_run_report
     from kws_experiments.report.sweep_page import write_sweep_report
-    from kws_experiments.sweeps import find_sweep, find_sweeps
+    from kws_experiments.runs.folder import RunFolder
+    from kws_experiments.runs.sweep_record import find_sweep, find_sweeps
 
     if not RunFolder(path).record.is_file() and path.is_dir() and find_sweeps(path):
         if out is not None:

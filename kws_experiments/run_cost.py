@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kws_experiments.folder import RunFolder, write_text
 from kws_experiments.parts import Parts
-from kws_experiments.provenance import processor
+from kws_experiments.runs.environment import processor
+from kws_experiments.runs.folder import RunFolder, write_text
 
 if TYPE_CHECKING:
     import keras

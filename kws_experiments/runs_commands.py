@@ -32,9 +32,9 @@ def runs(
 ) -> None:
     """List runs and sweeps: how far they are, the config keys in which they differ, and what came of them.
 
-    Damaged folders are listed with what is wrong. `kws_experiments.runs.find_runs` gives a pandas DataFrame.
+    Damaged folders are listed with what is wrong. `kws_experiments.runs.find.find_runs` gives a pandas DataFrame.
     """
-    from kws_experiments.runs import find_runs, find_sweeps_below
+    from kws_experiments.runs.find import find_runs, find_sweeps_below
 
     if sweeps:
         if where:
@@ -62,7 +62,7 @@ def _conditions(where: list[str]) -> dict[str, Any]:
 
 
 def _arranged(table: pd.DataFrame, sort: str | None, reverse: bool, columns: str | None) -> pd.DataFrame:
-    from kws_experiments.runs import near
+    from kws_experiments.runs.find import near
 
     for option, names in (("--sort", [sort] if sort else []), ("--columns", columns.split(",") if columns else [])):
         if unknown := [name for name in names if name not in table.columns]:

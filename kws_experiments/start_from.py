@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kws_data.errors import KwsError
-from kws_experiments import checkpoint
-from kws_experiments.folder import RunFolder
-from kws_experiments.saved_model import load_model, network_of
+from kws_experiments.runs import checkpoint
+from kws_experiments.runs.folder import RunFolder
+from kws_experiments.runs.saved_model import load_model, network_of
 
 if TYPE_CHECKING:
     import keras

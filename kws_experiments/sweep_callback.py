@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import overrides_fingerprint
-from kws_experiments.sweeps import DONE, FAILED, RUNNING, STOPPED, SWEEPS, SweepFolder, read_sweep
+from kws_experiments.runs.sweep_record import DONE, FAILED, RUNNING, STOPPED, SWEEPS, SweepFolder, read_sweep
 
 log = logging.getLogger("sweep")
 

@@ -7,7 +7,7 @@ import re
 from rich.console import Console
 
 from kws_experiments.console_table import Column, print_table
-from kws_experiments.sweeps import DONE, FAILED, STOPPED, Sweep
+from kws_experiments.runs.sweep_record import DONE, FAILED, STOPPED, Sweep
 
 
 def show(sweep: Sweep) -> None:

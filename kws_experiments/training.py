@@ -24,8 +24,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sklearn.metrics import confusion_matrix
 
 from kws_data.storage.atomic import replace_file
-from kws_experiments import checkpoint
-from kws_experiments.folder import TrainingFiles
+from kws_experiments.runs import checkpoint
+from kws_experiments.runs.folder import TrainingFiles
 from kws_experiments.schedules import Schedule
 from kws_experiments.settings import TrainerSettings, best_row
 from kws_experiments.training_step import FrontEndFunction, TrainingStep

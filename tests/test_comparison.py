@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 
 from kws_data.errors import KwsError
-from kws_experiments import checkpoint
 from kws_experiments.causes import likely_causes
 from kws_experiments.comparison import (
     compare_runs,
@@ -19,8 +18,9 @@ from kws_experiments.comparison import (
     predictions_difference,
     weights_difference,
 )
-from kws_experiments.folder import RunFolder
-from kws_experiments.saved_model import weights_digest
+from kws_experiments.runs import checkpoint
+from kws_experiments.runs.folder import RunFolder
+from kws_experiments.runs.saved_model import weights_digest
 
 HISTORY = pd.DataFrame({"step": [10, 20, 30], "loss": [1.5, 0.1 + 0.2, 0.1], "val_loss": [1.0, np.nan, 0.5]})
 PREDICTIONS = pd.DataFrame(

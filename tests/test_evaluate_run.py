@@ -21,16 +21,16 @@ from kws_data.audio import read_pcm
 from kws_data.errors import KwsError
 from kws_data.storage.cache import datasets_dir
 from kws_experiments.cli import app
-from kws_experiments.clip_table import read_clip_table
 from kws_experiments.config.compose import compose, fingerprint
 from kws_experiments.evaluate_run import _folder_for, evaluate_run
 from kws_experiments.evaluated_clips import Clips, find_dataset, heard_in_training, labelled
 from kws_experiments.evaluation_files import EvaluationFiles
-from kws_experiments.finished_run import FinishedRun
-from kws_experiments.folder import SCHEMA_VERSION, RunFolder
 from kws_experiments.plots import evaluations as evaluation_figures
 from kws_experiments.run_commands import ratios
-from kws_experiments.saved_model import load_model
+from kws_experiments.runs.clip_table import read_clip_table
+from kws_experiments.runs.finished import FinishedRun
+from kws_experiments.runs.folder import SCHEMA_VERSION, RunFolder
+from kws_experiments.runs.saved_model import load_model
 from tests.conftest import ROOT, SAMPLE_RATE, folder_maker
 from tests.test_run import SMALL, only_run, train
 

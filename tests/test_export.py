@@ -34,7 +34,7 @@ from kws_experiments.export.check import compared
 from kws_experiments.export.export_run import export_run
 from kws_experiments.export.runners import dequantized, quantized
 from kws_experiments.export.scorer import Facts, Scorer, fitted
-from kws_experiments.folder import RunFolder, write_text
+from kws_experiments.runs.folder import RunFolder, write_text
 from tests.conftest import SAMPLE_RATE
 
 LABELS = ["_silence_", "yes", "no"]

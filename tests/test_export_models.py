@@ -11,7 +11,7 @@ import pytest
 from kws_experiments.export.artifact import Artifact, load_export, load_run, read_artifact
 from kws_experiments.export.convert import convert
 from kws_experiments.export.export_run import described
-from kws_experiments.folder import RunFolder
+from kws_experiments.runs.folder import RunFolder
 from tests.conftest import ROOT
 from tests.untrained import some_waveforms, untrained_run
 

@@ -35,7 +35,7 @@ DRIVER = f"""
 import io, os, runpy, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
 import numpy as np
-from kws_experiments import checkpoint
+from kws_experiments.runs import checkpoint
 from kws_experiments.config import tensorflow_setup
 tensorflow_setup.quiet()
 moment, number = sys.argv[1].split(":")
@@ -84,7 +84,7 @@ elif moment == "trained":
     from kws_experiments import results
     before(results, "evaluate_network")
 elif moment == "done":
-    from kws_experiments.folder import RunFolder
+    from kws_experiments.runs.folder import RunFolder
     write = RunFolder.write_record
     def write_record(self, **values):
         write(self, **values)

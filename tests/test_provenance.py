@@ -17,8 +17,9 @@ from kws_data.corpus import NoiseFolder, UnknownFolder, build_corpus
 from kws_data.errors import KwsError
 from kws_data.splits import HashSplit
 from kws_data.task import Task
-from kws_experiments import provenance
-from kws_experiments.clip_table import (
+from kws_experiments.config.compose import compose, fingerprint
+from kws_experiments.runs import environment as provenance
+from kws_experiments.runs.clip_table import (
     CLASSES,
     clip_table,
     data_changes,
@@ -27,9 +28,8 @@ from kws_experiments.clip_table import (
     told,
     write_clip_table,
 )
-from kws_experiments.code_state import code_state, own_code
-from kws_experiments.config.compose import compose, fingerprint
-from kws_experiments.folder import RunFolder
+from kws_experiments.runs.code_state import code_state, own_code
+from kws_experiments.runs.folder import RunFolder
 from tests.conftest import ROOT, SAMPLE_RATE, MakeFolder, tone
 
 X86 = """processor\t: 0

@@ -22,9 +22,9 @@ import soundfile
 from kws_data.errors import KwsError
 from kws_experiments import cli, reproduce
 from kws_experiments.config.compose import compose
-from kws_experiments.folder import SCHEMA_VERSION, RunFolder
 from kws_experiments.reproduction import origin_change
-from kws_experiments.seal import finished_record, seal
+from kws_experiments.runs.folder import SCHEMA_VERSION, RunFolder
+from kws_experiments.runs.seal import finished_record, seal
 from tests.conftest import ROOT, SAMPLE_RATE, tone
 from tests.test_comparison import SESSION
 from tests.test_run import SMALL, train

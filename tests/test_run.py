@@ -18,7 +18,7 @@ import soundfile
 import yaml
 
 from kws_data.sources.words import CORE_WORDS
-from kws_experiments.saved_model import load_model
+from kws_experiments.runs.saved_model import load_model
 from tests.conftest import ROOT, SAMPLE_RATE, MakeFolder, tone
 
 pytestmark = pytest.mark.slow

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from kws_data.errors import KwsError
-from kws_experiments.folder import RunFolder
-from kws_experiments.runs import DAMAGED, NOT_BEGUN, find_runs, find_sweeps_below
-from kws_experiments.sweeps import SweepFolder
+from kws_experiments.runs.find import DAMAGED, NOT_BEGUN, find_runs, find_sweeps_below
+from kws_experiments.runs.folder import RunFolder
+from kws_experiments.runs.sweep_record import SweepFolder
 from tests.test_cli import kws  # noqa: F401 – a fixture
 
 

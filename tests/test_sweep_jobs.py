@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 from kws_data.storage.parallel import available_cpus
-from kws_experiments.runs import find_runs
-from kws_experiments.sweeps import DONE, FAILED, STOPPED, find_sweep
+from kws_experiments.runs.find import find_runs
+from kws_experiments.runs.sweep_record import DONE, FAILED, STOPPED, find_sweep
 from tests.conftest import ROOT, folder_maker
 from tests.test_run import SMALL, start, train
 

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from kws_data.errors import KwsError
-from kws_experiments.folder import RunFolder
 from kws_experiments.report.sweep_contents import gather
 from kws_experiments.report.sweep_page import CSV_FILES, write_sweep_report
-from kws_experiments.sweeps import DONE, FAILED, Job, SweepFolder, find_sweep
+from kws_experiments.runs.folder import RunFolder
+from kws_experiments.runs.sweep_record import DONE, FAILED, Job, SweepFolder, find_sweep
 
 MODELS, FEATURES, SEEDS = ("conv", "<b>net</b>"), ("mfcc", "log_mel"), (1, 2)
 ACCURACY = {

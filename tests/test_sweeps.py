@@ -16,10 +16,8 @@ from kws_data.errors import KwsError
 from kws_data.storage.parallel import available_cpus
 from kws_experiments import job, sweep_callback, sweep_summary
 from kws_experiments.config.compose import CONF, overrides_fingerprint, register_resolvers, resolved
-from kws_experiments.folder import RunFolder
-from kws_experiments.sweep_callback import SweepCallback, _plan
-from kws_experiments.sweep_job import _outcome
-from kws_experiments.sweeps import (
+from kws_experiments.runs.folder import RunFolder
+from kws_experiments.runs.sweep_record import (
     DONE,
     FAILED,
     RUNNING,
@@ -30,6 +28,8 @@ from kws_experiments.sweeps import (
     find_sweeps,
     read_sweep,
 )  # fmt: skip
+from kws_experiments.sweep_callback import SweepCallback, _plan
+from kws_experiments.sweep_job import _outcome
 
 
 def finished_run(path: Path, accuracy: float) -> Path:

@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from kws_experiments.config.compose import compose
-from kws_experiments.folder import RunFolder, write_text
 from kws_experiments.parts import build_parts
-from kws_experiments.saved_model import save_model
+from kws_experiments.runs.folder import RunFolder, write_text
+from kws_experiments.runs.saved_model import save_model
 
 LABELS = ["_silence_", "_unknown_", "yes", "no"]
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from kws_data.errors import KwsError
 from kws_experiments.export.scorer import Facts, KerasScorer, Scorer
-from kws_experiments.folder import RunFolder, write_text
+from kws_experiments.runs.folder import RunFolder, write_text
 
 SCHEMA_VERSION = 1
 RECORD, LABELS = "export.json", "labels.txt"
@@ -234,7 +234,7 @@ def load_run(run: Path, clip_samples: int | None = None) -> Scorer:
     Raises:
         KwsError: `run` is no folder of a finished run, or its model is damaged.
     """
-    from kws_experiments.saved_model import load_model
+    from kws_experiments.runs.saved_model import load_model
 
     facts = run_facts(run)
     if clip_samples is not None:

@@ -6,7 +6,7 @@ import importlib.util
 
 from kws_data.errors import KwsError
 from kws_experiments.export.artifact import run_facts
-from kws_experiments.folder import RunFolder
+from kws_experiments.runs.folder import RunFolder
 
 QUANTIZATIONS = {
     "saved_model": ("none",),

@@ -80,7 +80,7 @@ def convert(request: dict[str, Any]) -> dict[str, Any]:
     import tensorflow as tf
 
     from kws_experiments.export.trained import load_trained
-    from kws_experiments.folder import RunFolder
+    from kws_experiments.runs.folder import RunFolder
 
     tf.config.set_visible_devices([], "GPU")  # where recurrent layers would become cuDNN's
     run, out, clip_samples = Path(request["run"]), Path(request["out"]), request["clip_samples"]

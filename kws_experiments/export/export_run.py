@@ -16,7 +16,7 @@ from kws_data.storage.atomic import lock_for, remove_leftovers, replace_dir
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.export.artifact import Artifact, content_hash, model_file
 from kws_experiments.export.choice import checked_choice
-from kws_experiments.folder import RunFolder, write_text
+from kws_experiments.runs.folder import RunFolder, write_text
 
 if TYPE_CHECKING:
     from kws_data.pipeline import ClipSource

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kws_experiments.config.compose import instantiate
-from kws_experiments.folder import RunFolder
-from kws_experiments.saved_model import load_model, network_of
+from kws_experiments.runs.folder import RunFolder
+from kws_experiments.runs.saved_model import load_model, network_of
 
 if TYPE_CHECKING:
     import keras

@@ -16,7 +16,7 @@ from kws_experiments import worst_clips
 from kws_experiments.config.command import Command, Difference, differences, read_command
 from kws_experiments.evaluation_files import EvaluationFiles
 from kws_experiments.export.artifact import RECORD, Artifact, read_artifact
-from kws_experiments.finished_run import FinishedRun
+from kws_experiments.runs.finished import FinishedRun
 from kws_experiments.worst_clips import HeardClip
 
 

@@ -12,8 +12,8 @@ import pandas as pd
 
 from kws_data.errors import KwsError
 from kws_experiments import sweep_statistics as statistics
-from kws_experiments.folder import RunFolder
-from kws_experiments.sweeps import DONE, Job, Sweep
+from kws_experiments.runs.folder import RunFolder
+from kws_experiments.runs.sweep_record import DONE, Job, Sweep
 
 log = logging.getLogger(__name__)
 

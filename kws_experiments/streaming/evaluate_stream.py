@@ -16,7 +16,7 @@ import pandas as pd
 from kws_data.catalog import SILENCE, UNKNOWN
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_file
-from kws_experiments.folder import RunFolder, write_text
+from kws_experiments.runs.folder import RunFolder, write_text
 from kws_experiments.streaming.audio_file import check_file, file_blocks
 from kws_experiments.streaming.curve import detect, operating_points, smooth, threshold_curve
 from kws_experiments.streaming.listener import Detection

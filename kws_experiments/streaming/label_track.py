@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from kws_experiments.folder import write_text
+from kws_experiments.runs.folder import write_text
 
 
 def write_label_track(path: Path, labels: Iterable[tuple[float, float, str]]) -> None:

@@ -204,7 +204,7 @@ def open_windows(path: Path, hop_ms: float) -> WindowScorer:
         return EachWindow(scorer, round(hop_ms * scorer.sample_rate / 1000))
     from kws_data.features.base import FeatureLayer
     from kws_experiments.export.artifact import run_facts
-    from kws_experiments.saved_model import load_model, network_of
+    from kws_experiments.runs.saved_model import load_model, network_of
 
     facts = run_facts(path)
     model = load_model(path)

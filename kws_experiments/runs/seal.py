@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from kws_data.errors import KwsError
-from kws_experiments.code_state import file_sha256
-from kws_experiments.folder import RunFolder
+from kws_experiments.runs.code_state import file_sha256
+from kws_experiments.runs.folder import RunFolder
 
 
 def seal(folder: RunFolder) -> dict[str, str]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_file
-from kws_experiments.folder import RunFolder
+from kws_experiments.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     import keras

@@ -1,6 +1,6 @@
 """The runs below a folder as a table, for `kws runs` and for notebooks.
 
-    from kws_experiments.runs import find_runs
+    from kws_experiments.runs.find import find_runs
     runs = find_runs("runs", where={"model": "ds_cnn_s"})
     runs.groupby("features")["accuracy"].agg(["mean", "std", "count"])
 
@@ -20,8 +20,8 @@ import yaml
 
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import NOT_VALID, flattened
-from kws_experiments.folder import RunFolder
-from kws_experiments.sweeps import DONE, find_sweeps, read_sweep
+from kws_experiments.runs.folder import RunFolder
+from kws_experiments.runs.sweep_record import DONE, find_sweeps, read_sweep
 
 FIRST = ("path", "name", "run", "status", "started", "seconds")
 METRICS = ("accuracy", "validation_accuracy", "clips", "parameters")

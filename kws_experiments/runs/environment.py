@@ -20,8 +20,8 @@ from typing import Any
 
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import available_cpus
-from kws_experiments.code_state import ROOT, code_state, digest_of_files, own_code
-from kws_experiments.folder import RunFolder, write_text
+from kws_experiments.runs.code_state import ROOT, code_state, digest_of_files, own_code
+from kws_experiments.runs.folder import RunFolder, write_text
 
 log = logging.getLogger(__name__)
 

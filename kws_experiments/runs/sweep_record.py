@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import lock_for
-from kws_experiments.folder import RunFolder, write_text
+from kws_experiments.runs.folder import RunFolder, write_text
 
 SCHEMA_VERSION = 1
 SWEEPS = "sweeps"  # beside the runs of one name
