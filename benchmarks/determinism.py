@@ -176,7 +176,7 @@ def _stream(choice: model_table.Choice, options: argparse.Namespace, folder: Pat
     from kws_data.noise import NoiseBank
     from kws_data.pipeline import ClipSource, batches, training_plan
     from kws_experiments.config.compose import compose, instantiate
-    from kws_experiments.parts import build_augmentation
+    from kws_experiments.experiment.experiment import build_augmentation
 
     config = choice.config
     rate = config["sample_rate"]

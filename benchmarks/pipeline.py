@@ -51,7 +51,7 @@ from kws_data.storage.parallel import available_cpus
 from kws_data.store import open_store
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.config.compose import CONF, compose, instantiate
-from kws_experiments.parts import build_augmentation
+from kws_experiments.experiment.experiment import build_augmentation
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -149,7 +149,7 @@ def keras_layers() -> Iterator[None]:
     """What is traced inside runs on Keras's own layers and optimizer, where ours take their place."""
     import keras
 
-    from kws_experiments import optimizers
+    from kws_experiments.experiment import optimizers
     from kws_models import layers
 
     with (

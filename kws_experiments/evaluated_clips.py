@@ -122,8 +122,8 @@ def heard_in_training(clips_file: Path, examples: pd.DataFrame) -> int:
 
 def own_clips(run: FinishedRun, split: str | None) -> Clips:
     """A split of the data that the run was trained on, if they are still the same."""
-    from kws_experiments.parts import build_parts
-    from kws_experiments.run_data import clip_source, examples_fingerprint, prepare_data
+    from kws_experiments.experiment.data import clip_source, examples_fingerprint, prepare_data
+    from kws_experiments.experiment.experiment import build_parts
 
     parts = build_parts(run.config)
     parts.augmentation.close()
@@ -182,8 +182,8 @@ def other_clips(run: FinishedRun, root: Path, name: str, *, noise: bool) -> Clip
 
 def _with_noise_of(run: FinishedRun, corpus: Corpus) -> Corpus:
     """The corpus with the noise of the run's own data, whose test part no training heard."""
-    from kws_experiments.parts import build_parts
-    from kws_experiments.run_data import prepare_data
+    from kws_experiments.experiment.data import prepare_data
+    from kws_experiments.experiment.experiment import build_parts
 
     log.info("the noise is that of the run's own data, its part for testing")
     parts = build_parts(run.config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kws_data.splits import TRAINING
-from kws_experiments.parts import Parts
+from kws_experiments.experiment.experiment import Parts
 from kws_experiments.runs import checkpoint
 from kws_experiments.runs.folder import RunFolder
 from kws_experiments.start_from import find_origin, start_from

@@ -14,11 +14,11 @@ from kws_data.errors import KwsError
 from kws_data.splits import TRAINING
 from kws_data.storage.atomic import replace_dir
 from kws_experiments.config import tensorflow_setup
-from kws_experiments.parts import build_parts, check_top_level
+from kws_experiments.experiment.experiment import build_parts, check_top_level
 
 if TYPE_CHECKING:
     from kws_data.pipeline import ClipSource
-    from kws_experiments.parts import Parts
+    from kws_experiments.experiment.experiment import Parts
 
 PICTURE, PAGE = "preview.png", "index.html"
 
@@ -40,8 +40,8 @@ def write(config: dict[str, Any], out: Path, *, clips: int, epoch: int) -> None:
     check_top_level(config)
     tensorflow_setup.start(deterministic=config["deterministic"], seed=config["seed"], **config["threads"])
     from kws_data.pipeline import told_plainly
+    from kws_experiments.experiment.data import clip_source, prepare_data
     from kws_experiments.plots import figures
-    from kws_experiments.run_data import clip_source, prepare_data
 
     parts = build_parts(config)
     corpus, examples, labels = prepare_data(config, parts)

@@ -12,7 +12,7 @@ from kws_data.splits import TESTING, TRAINING, VALIDATION
 from kws_experiments import worst_clips
 from kws_experiments.evaluation import evaluate, with_interval
 from kws_experiments.evaluation_files import EvaluationFiles
-from kws_experiments.parts import Parts
+from kws_experiments.experiment.experiment import Parts
 from kws_experiments.predicting import Predictor
 from kws_experiments.runs.folder import RunFolder, write_text
 from kws_experiments.thresholds import keyword_thresholds

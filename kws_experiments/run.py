@@ -17,10 +17,7 @@ from kws_data.storage.atomic import lock_for
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.config.command import command_of_hydra, overridden, quoted
 from kws_experiments.config.compose import fingerprint
-from kws_experiments.loggers import RunLogger, build_loggers
-from kws_experiments.parts import Parts, build_parts, check_top_level
-from kws_experiments.run_cost import write_cost
-from kws_experiments.run_data import (
+from kws_experiments.experiment.data import (
     PreparedData,
     balancing_weights,
     clip_source,
@@ -28,6 +25,9 @@ from kws_experiments.run_data import (
     prepare_data,
     write_data_tables,
 )
+from kws_experiments.experiment.experiment import Parts, build_parts, check_top_level
+from kws_experiments.loggers import RunLogger, build_loggers
+from kws_experiments.run_cost import write_cost
 from kws_experiments.runs.environment import feature_identity, record_environment
 from kws_experiments.runs.folder import RunFolder, write_text
 from kws_experiments.runs.saved_model import save_model, weights_digest

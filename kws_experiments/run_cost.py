@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kws_experiments.parts import Parts
+from kws_experiments.experiment.experiment import Parts
 from kws_experiments.runs.environment import processor
 from kws_experiments.runs.folder import RunFolder, write_text
 

@@ -24,10 +24,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sklearn.metrics import confusion_matrix
 
 from kws_data.storage.atomic import replace_file
+from kws_experiments.experiment.schedules import Schedule
+from kws_experiments.experiment.settings import TrainerSettings, best_row
 from kws_experiments.runs import checkpoint
 from kws_experiments.runs.folder import TrainingFiles
-from kws_experiments.schedules import Schedule
-from kws_experiments.settings import TrainerSettings, best_row
 from kws_experiments.training_step import FrontEndFunction, TrainingStep
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kws_experiments.settings import TrainerSettings
+from kws_experiments.experiment.settings import TrainerSettings
 
 FrontEndFunction = Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]
 

@@ -21,7 +21,7 @@ from kws_data.errors import KwsError
 from kws_data.noise import NoiseBank
 from kws_data.splits import TRAINING
 from kws_experiments.config.compose import CONF, compose
-from kws_experiments.parts import build_augmentation
+from kws_experiments.experiment.experiment import build_augmentation
 from tests import test_feature_stages, test_waveform_stages
 from tests.conftest import MakeFolder
 from tests.test_pipeline import from_folder

@@ -14,8 +14,8 @@ from kws_data.pipeline import ClipSource, evaluation_batches
 from kws_data.splits import VALIDATION
 from kws_data.storage.cache import features_dir
 from kws_experiments.config.compose import compose
-from kws_experiments.parts import build_parts
-from kws_experiments.run_data import clip_source, prepare_data
+from kws_experiments.experiment.data import clip_source, prepare_data
+from kws_experiments.experiment.experiment import build_parts
 from kws_experiments.runs.environment import feature_identity
 
 

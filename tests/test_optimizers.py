@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kws_experiments import optimizers
+from kws_experiments.experiment import optimizers
 
 SHAPES = [(3, 3, 4, 1), (5,), (1, 1, 4, 6), (), (1, 1, 64, 65)]
 CASES: dict[str, tuple[str, dict[str, Any]]] = {

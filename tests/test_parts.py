@@ -9,7 +9,7 @@ import pytest
 
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import compose
-from kws_experiments.parts import build_parts
+from kws_experiments.experiment.experiment import build_parts
 from kws_models.inputs import feature_inputs
 
 Shape = tuple[int | None, int]

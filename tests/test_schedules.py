@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kws_experiments.schedules import Constant, Cosine, Exponential, Piecewise, Plateau, Schedule
+from kws_experiments.experiment.schedules import Constant, Cosine, Exponential, Piecewise, Plateau, Schedule
 
 
 def rates(schedule: Schedule, learning_rate: float, steps: int, steps_per_epoch: int = 10) -> np.ndarray:

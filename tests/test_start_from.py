@@ -15,8 +15,8 @@ import tensorflow as tf
 
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import compose
+from kws_experiments.experiment.experiment import Parts, build_parts
 from kws_experiments.initial_weights import set_initial_weights
-from kws_experiments.parts import Parts, build_parts
 from kws_experiments.runs import checkpoint
 from kws_experiments.runs.folder import RunFolder, write_text
 from kws_experiments.runs.saved_model import save_model

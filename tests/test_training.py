@@ -16,9 +16,9 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kws_data.errors import KwsError
+from kws_experiments.experiment.schedules import Constant, Cosine, Piecewise, Plateau, Schedule
+from kws_experiments.experiment.settings import best_row
 from kws_experiments.runs.folder import RunFolder, TrainingFiles
-from kws_experiments.schedules import Constant, Cosine, Piecewise, Plateau, Schedule
-from kws_experiments.settings import best_row
 from kws_experiments.tensorboard_log import TensorBoardLog, confusion_image, markdown_table
 from kws_experiments.training import Diverged, train
 from kws_experiments.training_step import device_strategy

@@ -15,9 +15,9 @@ import pytest
 import tensorflow as tf
 
 from kws_experiments.config.compose import compose
-from kws_experiments.parts import build_parts
-from kws_experiments.run_data import balancing_weights
-from kws_experiments.settings import TrainerSettings
+from kws_experiments.experiment.data import balancing_weights
+from kws_experiments.experiment.experiment import build_parts
+from kws_experiments.experiment.settings import TrainerSettings
 from kws_experiments.training_step import ReplicaState, TrainingStep, WeightAverage, clip_losses, device_strategy
 from kws_models.layers import BatchNormalization
 from tests.conftest import ROOT

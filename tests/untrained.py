@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from kws_experiments.config.compose import compose
-from kws_experiments.parts import build_parts
+from kws_experiments.experiment.experiment import build_parts
 from kws_experiments.runs.folder import RunFolder, write_text
 from kws_experiments.runs.saved_model import save_model
 

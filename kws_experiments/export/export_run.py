@@ -91,8 +91,8 @@ def export_run(
 def run_clips(folder: RunFolder, config: dict[str, Any], clip_samples: int | None) -> ClipSource:
     """The run's own clips, prepared as it prepared them, of the length that the export takes."""
     from kws_data.pipeline import ClipSource
-    from kws_experiments.parts import build_parts
-    from kws_experiments.run_data import examples_fingerprint, prepare_data
+    from kws_experiments.experiment.data import examples_fingerprint, prepare_data
+    from kws_experiments.experiment.experiment import build_parts
 
     parts = build_parts(config)
     try:

@@ -14,7 +14,7 @@ from kws_data.corpus import Corpus, build_corpus
 from kws_data.errors import KwsError
 from kws_data.splits import TESTING
 from kws_experiments.config.compose import compose, instantiate
-from kws_experiments.parts import build_noise_folders
+from kws_experiments.experiment.experiment import build_noise_folders
 from kws_experiments.runs.folder import RunFolder
 
 

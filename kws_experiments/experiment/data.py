@@ -16,7 +16,7 @@ from kws_data.corpus import Corpus, build_corpus
 from kws_data.errors import KwsError
 from kws_data.sources.datasets import Folder
 from kws_data.splits import SPLITS, TRAINING, VALIDATION, ListSplit
-from kws_experiments.parts import DataParts, Parts
+from kws_experiments.experiment.experiment import DataParts, Parts
 from kws_experiments.runs.clip_table import clip_table, write_clip_table
 from kws_experiments.runs.folder import RunFolder, write_text
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from kws_data.augment.augmentation import Augmentation
     from kws_data.features.base import FeatureLayer
-    from kws_experiments.schedules import Schedule
-    from kws_experiments.settings import TrainerSettings
+    from kws_experiments.experiment.schedules import Schedule
+    from kws_experiments.experiment.settings import TrainerSettings
 
 _OPTIMIZER_RANGES: dict[str, tuple[float, ...]] = {
     "learning_rate": (0,),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kws_data.checks import check_flag, check_list, check_number, check_whole
-from kws_experiments.settings import MONITORS
+from kws_experiments.experiment.settings import MONITORS
 
 if TYPE_CHECKING:
     from keras.optimizers.schedules import LearningRateSchedule

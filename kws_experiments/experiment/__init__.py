@@ -1,0 +1,1 @@
+"""What a configuration describes, checked and built: its data and its recipe."""
