@@ -17,6 +17,7 @@ from kws_data.storage.atomic import lock_for
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.config.command import command_of_hydra, overridden, quoted
 from kws_experiments.config.compose import fingerprint
+from kws_experiments.evaluation.cost import write_cost
 from kws_experiments.experiment.data import (
     PreparedData,
     balancing_weights,
@@ -27,7 +28,6 @@ from kws_experiments.experiment.data import (
 )
 from kws_experiments.experiment.experiment import Parts, build_parts, check_top_level
 from kws_experiments.loggers import RunLogger, build_loggers
-from kws_experiments.run_cost import write_cost
 from kws_experiments.runs.environment import feature_identity, record_environment
 from kws_experiments.runs.folder import RunFolder, write_text
 from kws_experiments.runs.saved_model import save_model, weights_digest
@@ -112,7 +112,7 @@ def _run(config: dict[str, Any], folder: RunFolder, prepared: PreparedData | Non
     record_environment(folder, config)
 
     from kws_data.pipeline import told_plainly
-    from kws_experiments.results import draw_training_batch, evaluate_network
+    from kws_experiments.evaluation.evaluate_network import draw_training_batch, evaluate_network
 
     source = clip_source(config, parts, corpus, examples)
     for logger in loggers:

@@ -30,7 +30,7 @@ def evaluate(
 ) -> None:
     """Evaluate a run: on its own test clips again, or on all of another folder, where other words count as unknown."""
     from kws_experiments import summary
-    from kws_experiments.evaluate_run import evaluate_run
+    from kws_experiments.evaluation.evaluate_run import evaluate_run
     from kws_experiments.report.run_report import renew_run_report
 
     result, folder = evaluate_run(run, dataset, split=split, snrs_db=ratios(noise_snr), out=out)

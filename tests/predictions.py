@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from hypothesis import strategies as st
 
-from kws_experiments.evaluation import predictions_table
+from kws_experiments.evaluation.metrics import predictions_table
 
 LABELS = ["_silence_", "_unknown_", "yes", "no"]
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss
 
-from kws_experiments.calibration import BINS, calibration, reliability
+from kws_experiments.evaluation.calibration import BINS, calibration, reliability
 from tests.predictions import LABELS, predicted
 
 

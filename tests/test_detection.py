@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 from sklearn.metrics import det_curve, roc_auc_score, roc_curve
 
-from kws_experiments.detection import (
+from kws_experiments.evaluation.detection import (
     COLUMNS,
     FALSE_ACCEPT_RATES,
     MOST_POINTS,

@@ -22,9 +22,9 @@ from kws_data.errors import KwsError
 from kws_data.storage.cache import datasets_dir
 from kws_experiments.cli import app
 from kws_experiments.config.compose import compose, fingerprint
-from kws_experiments.evaluate_run import _folder_for, evaluate_run
-from kws_experiments.evaluated_clips import Clips, find_dataset, heard_in_training, labelled
-from kws_experiments.evaluation_files import EvaluationFiles
+from kws_experiments.evaluation.clips import Clips, find_dataset, heard_in_training, labelled
+from kws_experiments.evaluation.evaluate_run import _folder_for, evaluate_run
+from kws_experiments.evaluation.files import EvaluationFiles
 from kws_experiments.plots import evaluations as evaluation_figures
 from kws_experiments.run_commands import ratios
 from kws_experiments.runs.clip_table import read_clip_table

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
 from kws_data.errors import KwsError
-from kws_experiments.breakdowns import by_level, by_speaker, confidently_wrong
-from kws_experiments.evaluation import evaluate, with_interval
-from kws_experiments.evaluation_files import EvaluationFiles
+from kws_experiments.evaluation.breakdowns import by_level, by_speaker, confidently_wrong
+from kws_experiments.evaluation.files import EvaluationFiles
+from kws_experiments.evaluation.metrics import evaluate, with_interval
 from kws_experiments.plots.evaluations import draw
 from tests.predictions import LABELS, predicted, table_of
 

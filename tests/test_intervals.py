@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
-from kws_experiments import intervals
+from kws_experiments.evaluation import intervals
 from tests.predictions import LABELS, predicted, table_of
 
 

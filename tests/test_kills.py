@@ -81,7 +81,7 @@ elif moment == "best_written":
 elif moment == "state_due":
     before(checkpoint, "save")
 elif moment == "trained":
-    from kws_experiments import results
+    from kws_experiments.evaluation import evaluate_network as results
     before(results, "evaluate_network")
 elif moment == "done":
     from kws_experiments.runs.folder import RunFolder

@@ -23,18 +23,18 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from kws_data.errors import KwsError
-from kws_experiments import worst_clips
 from kws_experiments.cli import app
 from kws_experiments.config.command import Command, differences
 from kws_experiments.config.compose import compose, compose_unresolved, fingerprint
-from kws_experiments.evaluation import evaluate
-from kws_experiments.evaluation_files import EvaluationFiles
+from kws_experiments.evaluation import worst_clips
+from kws_experiments.evaluation.files import EvaluationFiles
+from kws_experiments.evaluation.metrics import evaluate
+from kws_experiments.evaluation.worst_clips import HeardClip
 from kws_experiments.plots.evaluations import alluvial
 from kws_experiments.report import players, tables
 from kws_experiments.report.run_report import MOST_BYTES, write_run_report
 from kws_experiments.run import write_report
 from kws_experiments.runs.folder import RunFolder, write_text
-from kws_experiments.worst_clips import HeardClip
 
 RATE = 16000
 OVERRIDES = ["experiment=small_data", "trainer.epochs=8", "model=tc_resnet8", "name=trial"]

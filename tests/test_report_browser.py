@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from playwright.sync_api import Browser, Page
 
-from kws_experiments import worst_clips
+from kws_experiments.evaluation import worst_clips
 from tests.browser import open_browser
 from tests.test_run import only_run, train
 

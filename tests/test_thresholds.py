@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from kws_experiments.thresholds import keyword_thresholds, rates_at_thresholds
+from kws_experiments.evaluation.thresholds import keyword_thresholds, rates_at_thresholds
 
 LABELS = ["_silence_", "_unknown_", "yes", "no"]
 

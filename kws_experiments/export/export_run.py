@@ -148,9 +148,9 @@ def described(
 def _checked(artifact: Artifact, out: Path, run: Path, source: ClipSource, config: dict[str, Any]) -> Artifact:
     """The artifact with each file's figures; quantized scores get thresholds of their own."""
     from kws_data.storage.atomic import replace_file
+    from kws_experiments.evaluation.thresholds import keyword_thresholds
     from kws_experiments.export import check
     from kws_experiments.export.artifact import load_export, load_run
-    from kws_experiments.thresholds import keyword_thresholds
 
     split = TESTING if len(source.ids(TESTING)) else VALIDATION
     clips = check.Clips.of(source, split)

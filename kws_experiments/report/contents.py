@@ -12,12 +12,12 @@ import pyarrow
 
 from kws_data.errors import KwsError
 from kws_data.splits import SPLITS
-from kws_experiments import worst_clips
 from kws_experiments.config.command import Command, Difference, differences, read_command
-from kws_experiments.evaluation_files import EvaluationFiles
+from kws_experiments.evaluation import worst_clips
+from kws_experiments.evaluation.files import EvaluationFiles
+from kws_experiments.evaluation.worst_clips import HeardClip
 from kws_experiments.export.artifact import RECORD, Artifact, read_artifact
 from kws_experiments.runs.finished import FinishedRun
-from kws_experiments.worst_clips import HeardClip
 
 
 @dataclass(frozen=True)

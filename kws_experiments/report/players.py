@@ -13,7 +13,7 @@ import matplotlib.image
 import numpy as np
 import soundfile
 
-from kws_experiments.worst_clips import HeardClip
+from kws_experiments.evaluation.worst_clips import HeardClip
 
 WIDTH, HEIGHT = 300, 60  # of the waveform, in its own units
 

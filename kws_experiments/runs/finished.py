@@ -9,7 +9,7 @@ from typing import Any
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import fingerprint
 from kws_experiments.runs.folder import RunFolder
-from kws_experiments.thresholds import keyword_columns
+from kws_experiments.evaluation.thresholds import keyword_columns
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from kws_data.catalog import SILENCE
-from kws_experiments.intervals import wilson_each
+from kws_experiments.evaluation.intervals import wilson_each
 
 LEVEL_STEP_DB = 5
 LEVEL_RANGE_DB = (-60, 0)  # what lies outside shares the first or last step

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.special import ndtri
 from sklearn.metrics import auc
 
-from kws_experiments.thresholds import keyword_columns
+from kws_experiments.evaluation.thresholds import keyword_columns
 
 MOST_POINTS = 200  # of a curve in the table
 FALSE_ACCEPT_RATES = (0.001, 0.01, 0.05)

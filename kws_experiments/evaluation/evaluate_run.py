@@ -11,11 +11,11 @@ from typing import Any
 from kws_data.errors import KwsError
 from kws_data.splits import SPLITS
 from kws_data.storage.atomic import lock_for, remove_leftovers, replace_dir
-from kws_experiments import worst_clips
 from kws_experiments.config import tensorflow_setup
-from kws_experiments.evaluated_clips import Clips, find_dataset, other_clips, own_clips
-from kws_experiments.evaluation import evaluate, with_interval
-from kws_experiments.evaluation_files import EvaluationFiles
+from kws_experiments.evaluation import worst_clips
+from kws_experiments.evaluation.clips import Clips, find_dataset, other_clips, own_clips
+from kws_experiments.evaluation.files import EvaluationFiles
+from kws_experiments.evaluation.metrics import evaluate, with_interval
 from kws_experiments.runs.finished import FinishedRun
 
 
@@ -58,9 +58,9 @@ def evaluate_run(
 
     from kws_data.features.base import FeatureLayer
     from kws_data.pipeline import told_plainly
+    from kws_experiments.evaluation.evaluate_network import told_of_data
+    from kws_experiments.evaluation.predict import Predictor
     from kws_experiments.plots import evaluations as evaluation_figures
-    from kws_experiments.predicting import Predictor
-    from kws_experiments.results import told_of_data
     from kws_experiments.runs.saved_model import load_model, network_of
 
     model = load_model(run)

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from kws_data.errors import KwsError
-from kws_experiments.evaluation import predictions_table
-from kws_experiments.intervals import wilson_each
+from kws_experiments.evaluation.intervals import wilson_each
+from kws_experiments.evaluation.metrics import predictions_table
 
 if TYPE_CHECKING:
     import keras

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from scipy.special import softmax
 
 from kws_data.splits import TESTING, TRAINING, VALIDATION
-from kws_experiments import worst_clips
-from kws_experiments.evaluation import evaluate, with_interval
-from kws_experiments.evaluation_files import EvaluationFiles
+from kws_experiments.evaluation import worst_clips
+from kws_experiments.evaluation.files import EvaluationFiles
+from kws_experiments.evaluation.metrics import evaluate, with_interval
+from kws_experiments.evaluation.predict import Predictor
+from kws_experiments.evaluation.thresholds import keyword_thresholds
 from kws_experiments.experiment.experiment import Parts
-from kws_experiments.predicting import Predictor
 from kws_experiments.runs.folder import RunFolder, write_text
-from kws_experiments.thresholds import keyword_thresholds
 
 if TYPE_CHECKING:
     import keras

@@ -42,10 +42,10 @@ from scipy.special import softmax
 from sklearn.metrics import classification_report, confusion_matrix
 
 from kws_data.catalog import SILENCE, UNKNOWN
-from kws_experiments import breakdowns, intervals
-from kws_experiments.calibration import calibration
-from kws_experiments.detection import detection
-from kws_experiments.thresholds import rates_at_thresholds
+from kws_experiments.evaluation import breakdowns, intervals
+from kws_experiments.evaluation.calibration import calibration
+from kws_experiments.evaluation.detection import detection
+from kws_experiments.evaluation.thresholds import rates_at_thresholds
 
 WORST_PAIRS = 10
 LEAST_CLIPS = 5  # of a speaker whose accuracy says something
