@@ -132,7 +132,7 @@ class _Trainer:
         import tensorflow as tf
 
         from kws_experiments.config.compose import instantiate
-        from kws_experiments.training_step import TrainingStep, device_strategy
+        from kws_experiments.training.step import TrainingStep, device_strategy
 
         self.options = options
         self.model = choice.build()

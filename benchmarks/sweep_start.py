@@ -61,7 +61,8 @@ def after(module, name, told):
 
 def started(*args, **kwargs):
     start(*args, **kwargs)
-    from kws_experiments import initial_weights, training_step
+    from kws_experiments.training import initial_weights
+    from kws_experiments.training import step as training_step
     after(initial_weights, "set_initial_weights", {MARKS["set_initial_weights"]!r})
     step = training_step.TrainingStep.__call__
     def first(*args, **kwargs):

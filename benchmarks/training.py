@@ -113,7 +113,7 @@ def _ours(
     """The project's step and inference, traced once here."""
     import tensorflow as tf
 
-    from kws_experiments.training_step import TrainingStep, device_strategy
+    from kws_experiments.training.step import TrainingStep, device_strategy
 
     config = choice.config
     model = choice.build()

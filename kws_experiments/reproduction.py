@@ -23,7 +23,7 @@ from kws_experiments.runs.clip_table import CLASSES, clip_table, data_changes, r
 from kws_experiments.runs.code_state import file_sha256
 from kws_experiments.runs.environment import read_sessions
 from kws_experiments.runs.folder import RunFolder, write_text
-from kws_experiments.start_from import find_origin
+from kws_experiments.training.start_from import find_origin
 
 log = logging.getLogger(__name__)
 

@@ -27,12 +27,12 @@ from kws_experiments.experiment.data import (
     write_data_tables,
 )
 from kws_experiments.experiment.experiment import Parts, build_parts, check_top_level
-from kws_experiments.loggers import RunLogger, build_loggers
 from kws_experiments.runs.environment import feature_identity, record_environment
 from kws_experiments.runs.folder import RunFolder, write_text
 from kws_experiments.runs.saved_model import save_model, weights_digest
 from kws_experiments.runs.seal import seal
-from kws_experiments.start_from import find_origin
+from kws_experiments.training.loggers import RunLogger, build_loggers
+from kws_experiments.training.start_from import find_origin
 
 if TYPE_CHECKING:
     import keras
@@ -163,7 +163,7 @@ def build_for_training(
     config: dict[str, Any], parts: Parts, num_labels: int, *, total_steps: int, steps_per_epoch: int
 ) -> tuple[tf.distribute.Strategy, keras.Model, keras.optimizers.Optimizer]:
     """The network with its initial weights and its optimizer, on the devices that share the work."""
-    from kws_experiments.training_step import device_strategy
+    from kws_experiments.training.step import device_strategy
 
     strategy = device_strategy(parts.settings.strategy)
     tensorflow_setup.seed_everything(config["seed"])  # initial weights depend on nothing built before
@@ -185,9 +185,9 @@ def train_network(
     from kws_data.feature_cache import cached_evaluation_batches
     from kws_data.front_end import FrontEnd
     from kws_data.pipeline import batches, host_batches, training_plan
-    from kws_experiments.initial_weights import set_initial_weights
-    from kws_experiments.tensorboard_log import TensorBoardLog
-    from kws_experiments.training import Diverged, train
+    from kws_experiments.training.initial_weights import set_initial_weights
+    from kws_experiments.training.loop import Diverged, train
+    from kws_experiments.training.tensorboard_log import TensorBoardLog
 
     settings, threads = parts.settings, config["pipeline"]["threads"]
     plan = training_plan(source, settings.batch_size, balanced=settings.class_balance == "sampling")

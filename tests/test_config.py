@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import compose, fingerprint, told_by_hydra
 from kws_experiments.experiment.experiment import build_parts, check_top_level
-from kws_experiments.loggers import build_loggers
+from kws_experiments.training.loggers import build_loggers
 from tests.conftest import ROOT
 
 GROUPS = sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir())

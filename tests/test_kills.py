@@ -74,7 +74,7 @@ def half_written(file, **arrays):
 if moment.endswith(".npz"):
     savez, np.savez = np.savez, half_written
 elif moment == "step":
-    from kws_experiments.training import TrainingStep
+    from kws_experiments.training.loop import TrainingStep
     after(TrainingStep, "__call__")
 elif moment == "best_written":
     after(checkpoint, "save_weights")

@@ -16,11 +16,11 @@ import tensorflow as tf
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import compose
 from kws_experiments.experiment.experiment import Parts, build_parts
-from kws_experiments.initial_weights import set_initial_weights
 from kws_experiments.runs import checkpoint
 from kws_experiments.runs.folder import RunFolder, write_text
 from kws_experiments.runs.saved_model import save_model
-from kws_experiments.start_from import find_origin
+from kws_experiments.training.initial_weights import set_initial_weights
+from kws_experiments.training.start_from import find_origin
 from tests.conftest import MakeFolder
 from tests.test_run import SMALL, only_run, train
 

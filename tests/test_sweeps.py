@@ -276,7 +276,7 @@ def test_an_mlflow_record_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     import numpy as np
     from mlflow import MlflowClient
 
-    from kws_experiments.mlflow_log import MLflowLog
+    from kws_experiments.training.mlflow_log import MLflowLog
 
     monkeypatch.setitem(os.environ, "MLFLOW_ALLOW_FILE_STORE", "true")
     config = {"seed": 3, "model": {"_target_": "a.b", "filters": 8}, "words": [str(number) for number in range(5000)]}
@@ -300,7 +300,7 @@ def test_training_goes_on_without_mlflow(tmp_path: Path, caplog: pytest.LogCaptu
     pytest.importorskip("mlflow")
     import numpy as np
 
-    from kws_experiments.mlflow_log import MLflowLog
+    from kws_experiments.training.mlflow_log import MLflowLog
 
     (tmp_path / "file").write_text("")
     log = MLflowLog(str(tmp_path / "file" / "mlruns"), "kws")

@@ -19,9 +19,9 @@ from kws_data.errors import KwsError
 from kws_experiments.experiment.schedules import Constant, Cosine, Piecewise, Plateau, Schedule
 from kws_experiments.experiment.settings import best_row
 from kws_experiments.runs.folder import RunFolder, TrainingFiles
-from kws_experiments.tensorboard_log import TensorBoardLog, confusion_image, markdown_table
-from kws_experiments.training import Diverged, train
-from kws_experiments.training_step import device_strategy
+from kws_experiments.training.loop import Diverged, train
+from kws_experiments.training.step import device_strategy
+from kws_experiments.training.tensorboard_log import TensorBoardLog, confusion_image, markdown_table
 from tests.test_training_step import LABELS, SHAPE, SPEC, batch, settings
 
 STEPS_PER_EPOCH = 4
@@ -208,7 +208,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
 @pytest.mark.parametrize("printed", [True, False])
 def test_the_confusion_matrix_is_printed(tmp_path: Path, caplog: pytest.LogCaptureFixture, printed: bool) -> None:
     matrices: list[np.ndarray] = []
-    with caplog.at_level(logging.INFO, "kws_experiments.training"):
+    with caplog.at_level(logging.INFO, "kws_experiments.training.loop"):
         trained(tmp_path, print_confusion=printed, callbacks=[lambda row, confusion: matrices.append(confusion)])
 
     messages = [message for message in caplog.messages if "validation: loss" in message]
@@ -220,10 +220,10 @@ def test_the_confusion_matrix_is_printed(tmp_path: Path, caplog: pytest.LogCaptu
 
 
 def test_wide_confusion_matrices_are_printed_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    from kws_experiments.training import _log_row
+    from kws_experiments.training.loop import _log_row
 
     row = dict.fromkeys(("epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy"), 1)
-    with caplog.at_level(logging.INFO, "kws_experiments.training"):
+    with caplog.at_level(logging.INFO, "kws_experiments.training.loop"):
         _log_row(row, np.full((36, 36), 1234))
     lines = caplog.messages[0].splitlines()[2:]
     assert len(lines) == 36

@@ -18,7 +18,7 @@ from kws_experiments.config.compose import compose
 from kws_experiments.experiment.data import balancing_weights
 from kws_experiments.experiment.experiment import build_parts
 from kws_experiments.experiment.settings import TrainerSettings
-from kws_experiments.training_step import ReplicaState, TrainingStep, WeightAverage, clip_losses, device_strategy
+from kws_experiments.training.step import ReplicaState, TrainingStep, WeightAverage, clip_losses, device_strategy
 from kws_models.layers import BatchNormalization
 from tests.conftest import ROOT
 

@@ -47,7 +47,7 @@ class Predictor:
         `arguments` are for `evaluation_batches`.
         """
         from kws_data.pipeline import evaluation_batches
-        from kws_experiments.training import inference, predict
+        from kws_experiments.training.loop import inference, predict
 
         stream = evaluation_batches(self.source, split, self.features, threads=self.threads, **arguments)
         if self._infer is None:

@@ -28,7 +28,7 @@ from kws_experiments.experiment.schedules import Schedule
 from kws_experiments.experiment.settings import TrainerSettings, best_row
 from kws_experiments.runs import checkpoint
 from kws_experiments.runs.folder import TrainingFiles
-from kws_experiments.training_step import FrontEndFunction, TrainingStep
+from kws_experiments.training.step import FrontEndFunction, TrainingStep
 
 log = logging.getLogger(__name__)
 

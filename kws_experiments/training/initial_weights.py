@@ -8,7 +8,7 @@ from kws_data.splits import TRAINING
 from kws_experiments.experiment.experiment import Parts
 from kws_experiments.runs import checkpoint
 from kws_experiments.runs.folder import RunFolder
-from kws_experiments.start_from import find_origin, start_from
+from kws_experiments.training.start_from import find_origin, start_from
 
 if TYPE_CHECKING:
     import keras

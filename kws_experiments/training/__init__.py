@@ -1,0 +1,1 @@
+"""The training loop and its step, initial weights, and the loggers that follow it."""
