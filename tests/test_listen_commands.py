@@ -16,12 +16,12 @@ import pytest
 import soundfile
 from PIL import Image
 
+from kws_data.streams.plan import StreamSettings
 from kws_experiments import cli
 from kws_experiments.export.artifact import load_scorer
 from kws_experiments.streaming.listener import open_listener
 from kws_experiments.streaming.make_stream import write_stream
 from kws_experiments.streaming.recognize import RecognizerSettings
-from kws_experiments.streaming.stream_plan import StreamSettings
 from kws_experiments.streaming.windows import EachWindow, FramesOnce, open_windows
 from tests.conftest import ROOT, SAMPLE_RATE
 from tests.test_run import SMALL, only_run, train

@@ -13,9 +13,9 @@ import pytest
 import soundfile
 
 from kws_data.errors import KwsError
+from kws_data.streams.plan import StreamSettings, noise_db
+from kws_data.streams.speech_extent import speech_extent
 from kws_experiments.streaming.make_stream import parse_range, write_stream
-from kws_experiments.streaming.speech_extent import speech_extent
-from kws_experiments.streaming.stream_plan import StreamSettings, noise_db
 from kws_experiments.streaming.truth import read_truth
 from tests.conftest import SAMPLE_RATE, MakeFolder
 

@@ -23,8 +23,8 @@ from kws_data.draws import Draws
 from kws_data.errors import KwsError
 from kws_data.splits import TESTING
 from kws_data.storage.atomic import replace_dir
+from kws_data.streams.plan import SPEECH_DB, StreamSettings, clip_samples, noise_db, plan_words
 from kws_experiments.streaming.label_track import write_label_track
-from kws_experiments.streaming.stream_plan import SPEECH_DB, StreamSettings, clip_samples, noise_db, plan_words
 from kws_experiments.streaming.stream_source import open_source
 from kws_experiments.streaming.truth import AUDIO, FACTS, TRACK, TRUTH
 

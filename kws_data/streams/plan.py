@@ -15,7 +15,7 @@ from kws_data.checks import check_number, check_range, check_whole
 from kws_data.corpus import Corpus
 from kws_data.draws import Draws, text_order
 from kws_data.errors import KwsError
-from kws_experiments.streaming.speech_extent import speech_extent
+from kws_data.streams.speech_extent import speech_extent
 from kws_experiments.streaming.stream_source import StreamSource
 
 SPEECH_DB = -26.0  # RMS of the loudest words, of full scale: the usual level of speech (ITU-T P.56), far from clipping

@@ -1,0 +1,1 @@
+"""Long recordings made of clips and noise, for training, tuning and tests."""
