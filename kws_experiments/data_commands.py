@@ -156,7 +156,7 @@ def features(
     sample_rate: Annotated[int, typer.Option(min=1000, help="Hz")] = 16000,
 ) -> None:
     """Compute features of files, in sorted order: clips that can't be read are listed and left out (status 1)."""
-    from kws_experiments import feature_files
+    from kws_experiments.inference import feature_files
 
     failed = feature_files.write(paths, out, features=features, clip_ms=clip_ms, sample_rate=sample_rate)
     raise typer.Exit(1 if failed else 0)

@@ -14,6 +14,6 @@ def demo(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
 ) -> None:
     """Serve a page that records or takes a file, shows scores and features, and listens; until Ctrl-C."""
-    from kws_experiments import demo_page
+    from kws_experiments.inference import demo_page
 
     demo_page.serve(run, host=host, port=port)

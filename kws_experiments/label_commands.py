@@ -26,7 +26,7 @@ def label(
         raise KwsError("--csv, --json, --out: choose one")
     if out is not None and out.suffix not in (".csv", ".json"):
         raise KwsError(f"--out: '{out}' must end in .csv or .json")
-    from kws_experiments import label_files
+    from kws_experiments.inference import label as label_files
 
     labelled, failed = label_files.label(model, files, top=top, figures=figures)
     if out is not None:

@@ -16,8 +16,8 @@ import soundfile
 from playwright.sync_api import expect
 
 from kws_data.errors import KwsError
-from kws_experiments import demo_page
-from kws_experiments.demo_session import LiveSession, strip
+from kws_experiments.inference import demo_page
+from kws_experiments.inference.demo_session import LiveSession, strip
 from kws_experiments.streaming.listener import Detection
 from tests.browser import open_browser
 from tests.conftest import ROOT, SAMPLE_RATE

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kws_data.errors import KwsError
-from kws_experiments.demo_session import ClipLabeller, LiveSession
+from kws_experiments.inference.demo_session import ClipLabeller, LiveSession
 from kws_experiments.streaming.listener import open_listener
 
 _CSS = """

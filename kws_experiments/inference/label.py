@@ -18,7 +18,7 @@ from kws_data.audio import UnreadableAudioError
 from kws_data.audio_blocks import read_start
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import show_progress
-from kws_experiments.feature_files import find_files
+from kws_experiments.inference.feature_files import find_files
 from kws_experiments.runs.folder import write_text
 
 if TYPE_CHECKING:
