@@ -33,8 +33,8 @@ from tqdm import tqdm
 from benchmarks.options import machine, models, positive, positive_number
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import available_cpus
-from kws_experiments import model_table
 from kws_experiments.config import tensorflow_setup
+from kws_experiments.reports import model_table
 
 STEP, WHOLE, WEIGHTS = "step", "whole", "weights"
 WITH, WITHOUT, AGAIN = "with", "without", "without, again"

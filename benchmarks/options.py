@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from kws_data.storage.parallel import available_cpus
-from kws_experiments import model_table
+from kws_experiments.reports import model_table
 from kws_experiments.runs import environment as provenance
 
 

@@ -44,10 +44,10 @@ from tqdm import tqdm
 from benchmarks.options import machine, models, positive, positive_number
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import available_cpus
-from kws_experiments import model_table
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.config.compose import instantiate
-from kws_experiments.console_table import Column, print_table
+from kws_experiments.reports import model_table
+from kws_experiments.reports.console_table import Column, print_table
 
 OURS, KERAS, TORCH = "ours", "Keras", "PyTorch"
 TRAINING, INFERENCE = "training", "inference"

@@ -172,7 +172,7 @@ def preview(
 ) -> None:
     """Draw training clips before and after augmentation, write them as WAVs, and a page that plays them."""
     from kws_experiments.config.compose import compose
-    from kws_experiments.preview import PAGE, write
+    from kws_experiments.reports.preview import PAGE, write
 
     write(compose(overrides or [], config_dir), out, clips=clips, epoch=epoch)
     print(out / PAGE)

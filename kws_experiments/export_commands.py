@@ -27,7 +27,7 @@ def export(
     """
     from kws_experiments.export import table
     from kws_experiments.export.export_run import export_run
-    from kws_experiments.report.run_report import renew_run_report
+    from kws_experiments.reports.run_report import renew_run_report
 
     artifact, folder = export_run(run, format=format, quantize=quantize, clip_ms=clip_ms, check=check)
     renew_run_report(run)

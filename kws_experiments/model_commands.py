@@ -12,7 +12,7 @@ import typer
 from kws_data.errors import KwsError
 
 if TYPE_CHECKING:
-    from kws_experiments.model_table import Row
+    from kws_experiments.reports.model_table import Row
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def models(
     layer before; `float32` and `int8`: these in 4 bytes, or in 1 (biases in 4), without a file's structure, kB of 1,000
     bytes. Multiply-adds are those of convolutions and matrix products, and of other weights that don't fold.
     """
-    from kws_experiments import model_table
+    from kws_experiments.reports import model_table
 
     if markdown + csv + (update is not None) > 1:
         raise KwsError("--markdown, --csv, --update: choose one")
@@ -64,7 +64,7 @@ def models(
 def _rows(names: list[str], overrides: list[str], config_dir: Path | None) -> list[Row]:
     from tqdm import tqdm
 
-    from kws_experiments.model_table import choose, count
+    from kws_experiments.reports.model_table import choose, count
 
     choices = [choose(name, overrides, config_dir) for name in names]  # all, before TensorFlow takes its seconds
     import tensorflow as tf
@@ -80,8 +80,8 @@ def _rows(names: list[str], overrides: list[str], config_dir: Path | None) -> li
 
 
 def _print(rows: list[Row]) -> None:
-    from kws_experiments.console_table import Column, print_table
-    from kws_experiments.model_table import HEADINGS, NUMERIC, cells
+    from kws_experiments.reports.console_table import Column, print_table
+    from kws_experiments.reports.model_table import HEADINGS, NUMERIC, cells
 
     columns = zip(*(cells(row) for row in rows), strict=True)
     print_table(

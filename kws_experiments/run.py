@@ -145,7 +145,7 @@ def _run(config: dict[str, Any], folder: RunFolder, prepared: PreparedData | Non
 def write_report(path: Path) -> None:
     """Write the report of a finished run; whatever goes wrong with it, the run is done."""
     with _not_fatal(f"the run is done, but not its report; `{quoted('kws', 'report', path)}` writes it"):
-        from kws_experiments.report.run_report import write_run_report
+        from kws_experiments.reports.run_report import write_run_report
 
         log.info("report: %s", write_run_report(path))
 

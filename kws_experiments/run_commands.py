@@ -29,9 +29,9 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="where to write; by default RUN/evaluations/…")] = None,
 ) -> None:
     """Evaluate a run: on its own test clips again, or on all of another folder, where other words count as unknown."""
-    from kws_experiments import summary
     from kws_experiments.evaluation.evaluate_run import evaluate_run
-    from kws_experiments.report.run_report import renew_run_report
+    from kws_experiments.reports import summary
+    from kws_experiments.reports.run_report import renew_run_report
 
     result, folder = evaluate_run(run, dataset, split=split, snrs_db=ratios(noise_snr), out=out)
     if out is None:
@@ -63,8 +63,8 @@ def report(
     out: Annotated[Path | None, typer.Option(help="of a run: a folder to write into; by default its own")] = None,
 ) -> None:
     """Write the report of a run or a sweep: report.html, which needs no other file, and report.md with its pictures."""
-    from kws_experiments.report.run_report import write_run_report
-    from kws_experiments.report.sweep_page import write_sweep_report
+    from kws_experiments.reports.run_report import write_run_report
+    from kws_experiments.reports.sweep_page import write_sweep_report
     from kws_experiments.runs.folder import RunFolder
     from kws_experiments.runs.sweep_record import find_sweep, find_sweeps
 

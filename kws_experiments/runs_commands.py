@@ -100,8 +100,8 @@ def _print(table: pd.DataFrame, csv: bool, title: str) -> None:
         return
     from rich.console import Console
 
-    from kws_experiments.console_table import Column, print_table
-    from kws_experiments.sweep_summary import short_names
+    from kws_experiments.reports.console_table import Column, print_table
+    from kws_experiments.reports.sweep_summary import short_names
 
     errors = table["error"].dropna() if "error" in table else []
     table = table.drop(columns="error", errors="ignore")
@@ -125,7 +125,7 @@ def _cell(name: str, value: Any) -> str:
     if name in _IN_PERCENT:
         return f"{value:.1%}"
     if name == "swept":
-        from kws_experiments.sweep_summary import short_names
+        from kws_experiments.reports.sweep_summary import short_names
 
         return " ".join(short_names(value.split()))
     return f"{value:.4g}" if isinstance(value, float) else str(value)

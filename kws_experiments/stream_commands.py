@@ -146,7 +146,7 @@ def evaluate_stream(
 ) -> None:
     """Hold detections against what was said: misses, false accepts an hour, latency; over all thresholds."""
     settings = _settings(average_window_ms, threshold, suppression_ms, minimum_count)
-    from kws_experiments.report.run_report import renew_run_report
+    from kws_experiments.reports.run_report import renew_run_report
     from kws_experiments.streaming.evaluate_stream import evaluate, show
 
     result, folder = evaluate(model, recording, settings, hop_ms=hop_ms, tolerance_ms=tolerance_ms, out=out)

@@ -113,7 +113,7 @@ class SweepCallback(Callback):
 
     def end(self, *, stopped: bool = False) -> int:
         """Complete the record, print the table, and return the exit status."""
-        from kws_experiments import sweep_summary
+        from kws_experiments.reports import sweep_summary
 
         assert self.sweep is not None
         jobs = self.sweep.read_jobs()

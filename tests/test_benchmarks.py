@@ -202,7 +202,7 @@ def test_determinism_names_the_models_that_there_are() -> None:
 def test_keras_layers_trace_without_the_fused_op(model: str) -> None:
     import tensorflow as tf
 
-    from kws_experiments.model_table import choose
+    from kws_experiments.reports.model_table import choose
 
     choice = choose(model)
 
@@ -222,7 +222,7 @@ def test_keras_layers_trace_without_the_fused_op(model: str) -> None:
 def test_the_networks_in_torch_are_as_large_as_ours(model: str) -> None:
     torch = pytest.importorskip("torch")
     from benchmarks.torch_models import MODELS
-    from kws_experiments.model_table import choose
+    from kws_experiments.reports.model_table import choose
 
     choice = choose(model)
     network = MODELS[model](choice.num_labels())

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from kws_experiments.console_table import Column, print_table
+from kws_experiments.reports.console_table import Column, print_table
 
 RUNS = [
     Column("run", ["0123456789ab", "ba9876543210"]),

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from kws_experiments import cli, model_table
+from kws_experiments import cli
 from kws_experiments.config.compose import CONF, compose
-from kws_experiments.model_table import BEGIN, END, HEADINGS, Row, choose, count, names
-from kws_experiments.published import PUBLISHED, Published
+from kws_experiments.reports import model_table
+from kws_experiments.reports.model_table import BEGIN, END, HEADINGS, Row, choose, count, names
+from kws_experiments.reports.published import PUBLISHED, Published
 
 README = CONF.parent / "README.md"
 

@@ -31,8 +31,8 @@ from kws_experiments.evaluation.files import EvaluationFiles
 from kws_experiments.evaluation.metrics import evaluate
 from kws_experiments.evaluation.worst_clips import HeardClip
 from kws_experiments.plots.evaluations import alluvial
-from kws_experiments.report import players, tables
-from kws_experiments.report.run_report import MOST_BYTES, write_run_report
+from kws_experiments.reports import players, tables
+from kws_experiments.reports.run_report import MOST_BYTES, write_run_report
 from kws_experiments.run import write_report
 from kws_experiments.runs.folder import RunFolder, write_text
 

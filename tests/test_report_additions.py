@@ -10,7 +10,7 @@ import pytest
 
 from kws_data.errors import KwsError
 from kws_experiments.export.artifact import Artifact, ModelFile, Port
-from kws_experiments.report.run_report import renew_run_report, write_run_report
+from kws_experiments.reports.run_report import renew_run_report, write_run_report
 from kws_experiments.runs.folder import RunFolder
 from tests.test_report import make_run
 

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from kws_data.errors import KwsError
-from kws_experiments.report.sweep_contents import gather
-from kws_experiments.report.sweep_page import CSV_FILES, write_sweep_report
+from kws_experiments.reports.sweep_contents import gather
+from kws_experiments.reports.sweep_page import CSV_FILES, write_sweep_report
 from kws_experiments.runs.folder import RunFolder
 from kws_experiments.runs.sweep_record import DONE, FAILED, Job, SweepFolder, find_sweep
 

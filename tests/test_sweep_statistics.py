@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kws_experiments import sweep_statistics as statistics
+from kws_experiments.reports import sweep_statistics as statistics
 
 
 def runs_table(**accuracies: list[float]) -> pd.DataFrame:

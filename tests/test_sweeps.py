@@ -14,8 +14,9 @@ from omegaconf import OmegaConf
 
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import available_cpus
-from kws_experiments import job, sweep_callback, sweep_summary
+from kws_experiments import job, sweep_callback
 from kws_experiments.config.compose import CONF, overrides_fingerprint, register_resolvers, resolved
+from kws_experiments.reports import sweep_summary
 from kws_experiments.runs.folder import RunFolder
 from kws_experiments.runs.sweep_record import (
     DONE,

@@ -10,10 +10,10 @@ from typing import Any
 
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_files
-from kws_experiments.report import players, run_pictures, run_tables
-from kws_experiments.report.contents import Evaluation, RunContents
-from kws_experiments.report.rendering import render
-from kws_experiments.report.tables import Table
+from kws_experiments.reports import players, run_pictures, run_tables
+from kws_experiments.reports.contents import Evaluation, RunContents
+from kws_experiments.reports.rendering import render
+from kws_experiments.reports.tables import Table
 
 log = logging.getLogger(__name__)
 

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from kws_data.storage.atomic import replace_dir
-from kws_experiments.report import sweep_pictures
-from kws_experiments.report.pictures import Picture, draw
-from kws_experiments.report.rendering import render
-from kws_experiments.report.run_report import HTML, MARKDOWN
-from kws_experiments.report.sweep_contents import SweepContents, gather
-from kws_experiments.report.tables import Table, cell, fixed, number, of_frame, percent, table
+from kws_experiments.reports import sweep_pictures
+from kws_experiments.reports.pictures import Picture, draw
+from kws_experiments.reports.rendering import render
+from kws_experiments.reports.run_report import HTML, MARKDOWN
+from kws_experiments.reports.sweep_contents import SweepContents, gather
+from kws_experiments.reports.sweep_statistics import LEVEL
+from kws_experiments.reports.tables import Table, cell, fixed, number, of_frame, percent, table
 from kws_experiments.runs.folder import write_text
 from kws_experiments.runs.sweep_record import Sweep
-from kws_experiments.sweep_statistics import LEVEL
 
 PICTURES = "report_pictures"
 CSV_FILES = ("settings", "comparisons", "effects", "runs")

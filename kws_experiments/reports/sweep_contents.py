@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from kws_data.errors import KwsError
-from kws_experiments import sweep_statistics as statistics
+from kws_experiments.reports import sweep_statistics as statistics
 from kws_experiments.runs.folder import RunFolder
 from kws_experiments.runs.sweep_record import DONE, Job, Sweep
 

@@ -11,9 +11,9 @@ from kws_experiments.experiment.settings import best_row
 from kws_experiments.plots import evaluations as evaluation_figures
 from kws_experiments.plots import figures
 from kws_experiments.plots.streams import stream_figure
-from kws_experiments.report.contents import Evaluation, Listening, RunContents
-from kws_experiments.report.pictures import Picture, draw
-from kws_experiments.report.tables import percent
+from kws_experiments.reports.contents import Evaluation, Listening, RunContents
+from kws_experiments.reports.pictures import Picture, draw
+from kws_experiments.reports.tables import percent
 
 CLIP_COLUMNS = 4
 

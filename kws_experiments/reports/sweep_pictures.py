@@ -14,8 +14,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator, StrMethodFormatter
 
-from kws_experiments.report.sweep_contents import COSTS
-from kws_experiments.sweep_statistics import pareto_front
+from kws_experiments.reports.sweep_contents import COSTS
+from kws_experiments.reports.sweep_statistics import pareto_front
 
 _MOST_SHOWN = 30  # settings in one picture
 _MOST_NAMED = 12  # points of a picture that have their names beside them

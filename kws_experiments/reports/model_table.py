@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_file
 from kws_experiments.config.compose import CONF, compose, instantiate
-from kws_experiments.published import PUBLISHED, Published
+from kws_experiments.reports.published import PUBLISHED, Published
 
 if TYPE_CHECKING:
     import keras

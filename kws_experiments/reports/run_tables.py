@@ -9,8 +9,8 @@ import pandas as pd
 from kws_data.splits import SPLITS
 from kws_experiments.config.command import Difference
 from kws_experiments.export import table as export_tables
-from kws_experiments.report.contents import Evaluation, Listening, RunContents
-from kws_experiments.report.tables import (
+from kws_experiments.reports.contents import Evaluation, Listening, RunContents
+from kws_experiments.reports.tables import (
     Column,
     Table,
     cell,

@@ -8,13 +8,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from kws_experiments.report.tables import as_markdown, escape_markdown, number, percent
+from kws_experiments.reports.tables import as_markdown, escape_markdown, number, percent
 
 
 def render(template: str, **values: Any) -> str:
     """The text of a template in `templates/`; one whose name ends in `.html.j2` escapes what it is given."""
     environment = Environment(
-        loader=PackageLoader("kws_experiments.report"),
+        loader=PackageLoader("kws_experiments.reports"),
         autoescape=select_autoescape(enabled_extensions=("html.j2",), default=False),
         undefined=StrictUndefined,
         trim_blocks=True,
