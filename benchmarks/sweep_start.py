@@ -34,7 +34,7 @@ from kws_experiments.config.compose import CONF, register_resolvers, resolved
 
 TARGET = 2.5
 BARE = "bare import tensorflow"
-MARKS = {  # functions of kws_experiments.run whose return ends a part of the start
+MARKS = {  # functions of kws_experiments.train whose return ends a part of the start
     "tensorflow_setup": "TensorFlow imported",
     "build_parts": "parts built",
     "prepare_data": "data ready",
@@ -45,7 +45,8 @@ FIRST_STEP = "first step"
 # The job's own process, which tells when it passes by, and ends with its first step.
 DRIVER = f"""
 import os
-from kws_experiments import job, run
+from kws_experiments import job
+from kws_experiments import train as run
 from kws_experiments.config import tensorflow_setup
 
 def mark(name):

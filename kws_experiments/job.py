@@ -36,7 +36,7 @@ def train(config: dict[str, Any], folder: Path) -> float:
     What went wrong is one line, and the exit status 1; after Ctrl-C it is 130.
     """
     try:
-        from kws_experiments import run
+        from kws_experiments import train as run
         from kws_experiments.reports import summary  # TensorFlow, only now
 
         result = run.run(config, folder)

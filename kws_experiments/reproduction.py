@@ -76,7 +76,7 @@ def repeat(original: RunFolder, repeated: RunFolder, *, data: Path | None, anywa
             " holds them, or --anyway to train on these"
         )
     _require_same_beginning(repeated, prepared)
-    from kws_experiments import run
+    from kws_experiments import train as run
 
     run.run(config, repeated.path, prepared)
     findings = [_data_finding(recorded, changes), *compare_runs(original, repeated)]

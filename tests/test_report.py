@@ -33,8 +33,8 @@ from kws_experiments.evaluation.worst_clips import HeardClip
 from kws_experiments.plots.evaluations import alluvial
 from kws_experiments.reports import players, tables
 from kws_experiments.reports.run_report import MOST_BYTES, write_run_report
-from kws_experiments.run import write_report
 from kws_experiments.runs.folder import RunFolder, write_text
+from kws_experiments.train import write_report
 
 RATE = 16000
 OVERRIDES = ["experiment=small_data", "trainer.epochs=8", "model=tc_resnet8", "name=trial"]
