@@ -18,7 +18,7 @@ def reproduce(
     anyway: Annotated[bool, typer.Option("--anyway", help="train though data changed, to see what that does")] = False,
 ) -> None:
     """Train a run again from what its folder says, and compare: exit status 0 bit for bit, 1 different, 2 could not."""
-    from kws_experiments import reproduce as first_half
+    from kws_experiments.reproduce import restart as first_half
 
     try:
         first_half.reproduce(run, out=out, data=data, anyway=anyway)

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from kws_data.errors import KwsError
-from kws_experiments.causes import likely_causes
-from kws_experiments.comparison import (
+from kws_experiments.reproduce.causes import likely_causes
+from kws_experiments.reproduce.compare import (
     compare_runs,
     history_difference,
     predictions_difference,

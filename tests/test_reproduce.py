@@ -20,9 +20,10 @@ import pytest
 import soundfile
 
 from kws_data.errors import KwsError
-from kws_experiments import cli, reproduce
+from kws_experiments import cli
 from kws_experiments.config.compose import compose
-from kws_experiments.reproduction import origin_change
+from kws_experiments.reproduce import restart as reproduce
+from kws_experiments.reproduce.repeat import origin_change
 from kws_experiments.runs.folder import SCHEMA_VERSION, RunFolder
 from kws_experiments.runs.seal import finished_record, seal
 from tests.conftest import ROOT, SAMPLE_RATE, tone

@@ -13,12 +13,12 @@ from typing import Any
 import pandas as pd
 
 from kws_data.errors import KwsError
-from kws_experiments.causes import likely_causes
-from kws_experiments.comparison import BIT_FOR_BIT, Finding, compare_runs
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.experiment.data import PreparedData, examples_fingerprint, prepare_data
 from kws_experiments.experiment.experiment import DataParts, build_data_parts, check_top_level
-from kws_experiments.reproduce import COULD_NOT_RUN, RESULT
+from kws_experiments.reproduce.causes import likely_causes
+from kws_experiments.reproduce.compare import BIT_FOR_BIT, Finding, compare_runs
+from kws_experiments.reproduce.restart import COULD_NOT_RUN, RESULT
 from kws_experiments.runs.clip_table import CLASSES, clip_table, data_changes, read_clip_table, recorded_root, told
 from kws_experiments.runs.code_state import file_sha256
 from kws_experiments.runs.environment import read_sessions

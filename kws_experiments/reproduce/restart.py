@@ -57,7 +57,7 @@ def reproduce(run: Path, *, out: Path | None, data: Path | None, anyway: bool) -
     sys.stdout.flush()
     sys.stderr.flush()
     # -P: the working folder may be another checkout, whose code isn't meant
-    command = [sys.executable, "-P", "-m", "kws_experiments.reproduction", *arguments]
+    command = [sys.executable, "-P", "-m", "kws_experiments.reproduce.repeat", *arguments]
     os.execve(sys.executable, command, environment)
 
 
