@@ -12,8 +12,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from kws_data.errors import KwsError
-from kws_experiments import job, sweep_callback
 from kws_experiments.config.compose import register_resolvers, resolved, told_by_hydra
+from kws_experiments.sweeps import callback as sweep_callback
+from kws_experiments.sweeps import job
 
 register_resolvers()
 # Hydra then raises what it would print over many lines, and we say it in one

@@ -28,9 +28,9 @@ from rich.table import Table
 
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import available_cpus
-from kws_experiments import job
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.config.compose import CONF, register_resolvers, resolved
+from kws_experiments.sweeps import job
 
 TARGET = 2.5
 BARE = "bare import tensorflow"
@@ -45,7 +45,7 @@ FIRST_STEP = "first step"
 # The job's own process, which tells when it passes by, and ends with its first step.
 DRIVER = f"""
 import os
-from kws_experiments import job
+from kws_experiments.sweeps import job
 from kws_experiments import train as run
 from kws_experiments.config import tensorflow_setup
 

@@ -14,7 +14,6 @@ from omegaconf import OmegaConf
 
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import available_cpus
-from kws_experiments import job, sweep_callback
 from kws_experiments.config.compose import CONF, overrides_fingerprint, register_resolvers, resolved
 from kws_experiments.reports import sweep_summary
 from kws_experiments.runs.folder import RunFolder
@@ -29,8 +28,10 @@ from kws_experiments.runs.sweep_record import (
     find_sweeps,
     read_sweep,
 )  # fmt: skip
-from kws_experiments.sweep_callback import SweepCallback, _plan
-from kws_experiments.sweep_job import _outcome
+from kws_experiments.sweeps import callback as sweep_callback
+from kws_experiments.sweeps import job
+from kws_experiments.sweeps.callback import SweepCallback, _plan
+from kws_experiments.sweeps.run_job import _outcome
 
 
 def finished_run(path: Path, accuracy: float) -> Path:
@@ -245,7 +246,7 @@ def test_how_a_child_ended(code: int, printed: str, outcome: tuple[str, str | No
 
 def test_a_search_goes_on_with_what_is_missing(tmp_path: Path) -> None:
     optuna = pytest.importorskip("optuna")
-    from kws_experiments.optuna_study import continue_study
+    from kws_experiments.sweeps.optuna_study import continue_study
 
     storage = f"sqlite:///{tmp_path / 'optuna.db'}"
     sweeper = OmegaConf.create(

@@ -1,6 +1,6 @@
 """One training as `train.py` does it, in this process; and the process that a sweep starts for each of its jobs.
 
-    python -m kws_experiments.job < CHOICE
+    python -m kws_experiments.sweeps.job < CHOICE
 
 CHOICE is a line of JSON: the job's resolved configuration, Hydra's own part of it included, from the process that
 composed it, so that a job is what the sweep composed, though files below `conf/` change while it runs. The sweep keeps

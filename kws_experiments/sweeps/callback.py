@@ -72,7 +72,7 @@ class SweepCallback(Callback):
         self.one_by_one = launcher == _LAUNCHER
         swept, planned = _plan(config, overrides)
         if sweeper == "optuna":
-            from kws_experiments import optuna_study
+            from kws_experiments.sweeps import optuna_study
 
             path.mkdir(parents=True, exist_ok=True)
             changes = optuna_study.continue_study(config.hydra.sweeper)
@@ -128,7 +128,7 @@ class SweepCallback(Callback):
 
 def run_job(cfg: DictConfig) -> float | None:
     """Train the job that this process was given; see `sweep_job.run_job`."""
-    from kws_experiments import sweep_job
+    from kws_experiments.sweeps import run_job as sweep_job
 
     assert _callback is not None, "hydra.callbacks.sweep of conf/train.yaml is missing"
     assert _callback.sweep is not None

@@ -19,10 +19,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from kws_data.errors import KwsError
-from kws_experiments import job
 from kws_experiments.config.compose import resolved
 from kws_experiments.runs.folder import RunFolder
 from kws_experiments.runs.sweep_record import DONE, FAILED, RUNNING, STOPPED, Job, SweepFolder, with_figures
+from kws_experiments.sweeps import job
 
 log = logging.getLogger("sweep")
 
