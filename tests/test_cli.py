@@ -12,7 +12,7 @@ import soundfile
 from PIL import Image
 
 from kws_data.splits import hash_split
-from kws_experiments import cli
+from kws_experiments.cli import main as cli
 from tests.conftest import SAMPLE_RATE, MakeFolder, tone
 
 

@@ -210,7 +210,7 @@ def test_words_need_no_quotes_on_the_command_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["train.py", "--help"], ["train.py", "--cfg", "job"], ["-m", "kws_experiments.cli", "--help"]]
+    "command", [["train.py", "--help"], ["train.py", "--cfg", "job"], ["-m", "kws_experiments.cli.main", "--help"]]
 )
 def test_help_and_composing_import_no_tensorflow(command: list[str]) -> None:
     done = subprocess.run(

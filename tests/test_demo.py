@@ -100,7 +100,7 @@ def test_the_page_records_and_listens_in_a_browser(real_data: Path, tmp_path: Pa
     long = tmp_path / "long.wav"
     samples, rate = soundfile.read(real_data / clip)
     soundfile.write(long, np.tile(samples, 3), rate)
-    command = [sys.executable, "-m", "kws_experiments.cli", "demo", str(run), "--port", str(port)]
+    command = [sys.executable, "-m", "kws_experiments.cli.main", "demo", str(run), "--port", str(port)]
     microphone = [
         "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
         f"--use-file-for-fake-audio-capture={real_data / clip}",

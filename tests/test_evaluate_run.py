@@ -20,13 +20,13 @@ from typer.testing import CliRunner
 from kws_data.audio import read_pcm
 from kws_data.errors import KwsError
 from kws_data.storage.cache import datasets_dir
-from kws_experiments.cli import app
+from kws_experiments.cli.evaluate import ratios
+from kws_experiments.cli.main import app
 from kws_experiments.config.compose import compose, fingerprint
 from kws_experiments.evaluation.clips import Clips, find_dataset, heard_in_training, labelled
 from kws_experiments.evaluation.evaluate_run import _folder_for, evaluate_run
 from kws_experiments.evaluation.files import EvaluationFiles
 from kws_experiments.plots import evaluations as evaluation_figures
-from kws_experiments.run_commands import ratios
 from kws_experiments.runs.clip_table import read_clip_table
 from kws_experiments.runs.finished import FinishedRun
 from kws_experiments.runs.folder import SCHEMA_VERSION, RunFolder
@@ -188,7 +188,7 @@ def test_levels_of_silence_are_checked() -> None:
 
 def evaluate(run: Path, *arguments: str, status: int = 0) -> str:
     """`kws evaluate` in a process of its own, since TensorFlow's threads are set once in each."""
-    command = [sys.executable, "-m", "kws_experiments.cli", "evaluate", str(run), *arguments]
+    command = [sys.executable, "-m", "kws_experiments.cli.main", "evaluate", str(run), *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr

@@ -71,7 +71,7 @@ def process(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 def kws(*arguments: str, status: int = 0, **options: Any) -> str:
     environment = {**os.environ, "COLUMNS": "160", "PYTHONPATH": str(ROOT)}
-    done = process("-m", "kws_experiments.cli", *arguments, env=environment, **options)
+    done = process("-m", "kws_experiments.cli.main", *arguments, env=environment, **options)
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr
 

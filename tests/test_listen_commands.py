@@ -17,7 +17,7 @@ import soundfile
 from PIL import Image
 
 from kws_data.streams.plan import StreamSettings
-from kws_experiments import cli
+from kws_experiments.cli import main as cli
 from kws_experiments.export.artifact import load_scorer
 from kws_experiments.streaming.listener import open_listener
 from kws_experiments.streaming.make_stream import write_stream
@@ -210,7 +210,7 @@ def test_an_export_labels_and_listens_as_its_run(
     kws, run: Path, recording: Path, real_data: Path, tmp_path: Path
 ) -> None:
     # a process of its own: it sets the threads, which TensorFlow takes only once
-    command = [sys.executable, "-m", "kws_experiments.cli", "export", str(run), "--format", "tflite", "--no-check"]
+    command = [sys.executable, "-m", "kws_experiments.cli.main", "export", str(run), "--format", "tflite", "--no-check"]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     export, files = run / "exports" / "tflite-none", sorted((real_data / "left").iterdir())[:5]
     start = tmp_path / "start.wav"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kws_experiments import cli
+from kws_experiments.cli import main as cli
 from kws_experiments.config.compose import CONF, compose
 from kws_experiments.reports import model_table
 from kws_experiments.reports.model_table import BEGIN, END, HEADINGS, Row, choose, count, names

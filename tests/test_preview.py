@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 
 def preview(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "kws_experiments.cli", "data", "preview", *arguments]
+    command = [sys.executable, "-m", "kws_experiments.cli.main", "data", "preview", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=dict(os.environ))
 
 

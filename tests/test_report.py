@@ -23,7 +23,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from kws_data.errors import KwsError
-from kws_experiments.cli import app
+from kws_experiments.cli.main import app
 from kws_experiments.config.command import Command, differences
 from kws_experiments.config.compose import compose, compose_unresolved, fingerprint
 from kws_experiments.evaluation import worst_clips

@@ -20,7 +20,7 @@ import pytest
 import soundfile
 
 from kws_data.errors import KwsError
-from kws_experiments import cli
+from kws_experiments.cli import main as cli
 from kws_experiments.config.compose import compose
 from kws_experiments.reproduce import restart as reproduce
 from kws_experiments.reproduce.repeat import origin_change
@@ -221,7 +221,7 @@ def call(run: Path, *arguments: str, status: int, limit_bytes: int | None = None
     return done.stdout + done.stderr
 
 
-KWS = [sys.executable, "-m", "kws_experiments.cli", "reproduce"]
+KWS = [sys.executable, "-m", "kws_experiments.cli.main", "reproduce"]
 
 
 @pytest.fixture(scope="module")

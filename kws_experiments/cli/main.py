@@ -9,17 +9,15 @@ import sys
 import typer
 
 from kws_data.errors import KwsError
-from kws_experiments import (
-    data_commands,
-    demo_commands,
-    export_commands,
-    label_commands,
-    model_commands,
-    reproduce_commands,
-    run_commands,
-    runs_commands,
-    stream_commands,
-)
+from kws_experiments.cli import data as data_commands
+from kws_experiments.cli import demo as demo_commands
+from kws_experiments.cli import evaluate as run_commands
+from kws_experiments.cli import export as export_commands
+from kws_experiments.cli import label as label_commands
+from kws_experiments.cli import models as model_commands
+from kws_experiments.cli import reproduce as reproduce_commands
+from kws_experiments.cli import runs as runs_commands
+from kws_experiments.cli import stream as stream_commands
 from kws_experiments.config import tensorflow_setup
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)

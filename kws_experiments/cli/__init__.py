@@ -1,0 +1,1 @@
+"""The `kws` command: a module per group of commands."""
