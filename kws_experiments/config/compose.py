@@ -36,7 +36,7 @@ _NOT_IDENTITY = (
 
 NOT_VALID = "not_valid"  # the folder of a sweep's jobs whose configuration can't be resolved, and so has no fingerprint
 
-CONF = Path(__file__).resolve().parent.parent / "conf"  # beside the package: the project is installed editable
+CONF = Path(__file__).resolve().parents[2] / "conf"  # beside the package: the project is installed editable
 
 
 def register_resolvers() -> None:
