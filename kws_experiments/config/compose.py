@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import available_cpus
+from kws_experiments.config.upgrade import oldest_form, upgraded
 
 # Keys that change where or how fast a run goes, not what comes out of it
 _NOT_IDENTITY = (
@@ -115,7 +116,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
         key = error.full_key or ""
         raise KwsError(f"{key}: {str(error).splitlines()[0]}; give it as {key}=…") from error
     assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
+    return upgraded({str(key): value for key, value in container.items()})
 
 
 def without_hydra(cfg: DictConfig) -> DictConfig:
@@ -125,7 +126,7 @@ def without_hydra(cfg: DictConfig) -> DictConfig:
 
 def fingerprint(config: dict[str, Any]) -> str:
     """12 hex digits that name a resolved configuration; the same for configurations that train the same thing."""
-    identity = json.loads(json.dumps(config))
+    identity = oldest_form(json.loads(json.dumps(config)))
     for *parents, last in _NOT_IDENTITY:
         node = identity
         for parent in parents:

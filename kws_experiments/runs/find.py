@@ -20,6 +20,7 @@ import yaml
 
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import NOT_VALID, flattened
+from kws_experiments.config.upgrade import upgraded
 from kws_experiments.runs.folder import RunFolder
 from kws_experiments.runs.sweep_record import DONE, find_sweeps, read_sweep
 
@@ -114,7 +115,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         if record is None:
             return row, keys
         row |= {"status": record["status"], "started": record.get("started"), "seconds": _seconds(folder)}
-        config = _read_yaml(folder.config)
+        config = upgraded(_read_yaml(folder.config))
         keys = _choices(folder) | flattened(config)
         row["name"] = config.get("name", row["name"])
         if record["status"] == DONE:

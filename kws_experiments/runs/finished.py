@@ -42,10 +42,10 @@ class FinishedRun:
         """
         folder = RunFolder(path)
         record = folder.read_finished_record()
-        config = folder.read_config()
-        if _fingerprint(config) != record.get("fingerprint"):
+        found = _fingerprint(folder.read_stored_config())
+        if found != record.get("fingerprint"):
             raise KwsError(
-                f"'{folder.config}' is not what this run was trained with (its fingerprint is {_fingerprint(config)},"
+                f"'{folder.config}' is not what this run was trained with (its fingerprint is {found},"
                 f" {folder.record.name} says {record.get('fingerprint')}): undo the change, or train it as a new run"
             )
         labels, thresholds = folder.read_labels(), folder.read_thresholds()
@@ -54,7 +54,7 @@ class FinishedRun:
             raise KwsError(
                 f"'{folder.thresholds}' has no threshold of {', '.join(without)}, which '{folder.labels}' names"
             )
-        return cls(folder, config, record, labels, thresholds)
+        return cls(folder, folder.read_config(), record, labels, thresholds)
 
 
 def _fingerprint(config: dict[str, Any]) -> str:

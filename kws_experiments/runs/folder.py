@@ -18,6 +18,7 @@ from yaml import YAMLError
 
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import remove, remove_leftovers_below, replace_file
+from kws_experiments.config.upgrade import upgraded
 
 SCHEMA_VERSION = 2  # 2: evaluations hold detection, calibration, breakdowns and their tables
 _SCRATCH = ".scratch-"
@@ -259,7 +260,15 @@ class RunFolder:
             raise KwsError(f"'{self.thresholds}' is missing or damaged; start over with force=true") from error
 
     def read_config(self) -> dict[str, Any]:
-        """The composed configuration.
+        """The composed configuration, as today's code takes it.
+
+        Raises:
+            KwsError: there is none, or it is damaged.
+        """
+        return upgraded(self.read_stored_config())
+
+    def read_stored_config(self) -> dict[str, Any]:
+        """The composed configuration as the run's version wrote it.
 
         Raises:
             KwsError: there is none, or it is damaged.

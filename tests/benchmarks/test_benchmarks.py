@@ -1,0 +1,254 @@
+"""The benchmarks run from beginning to end and print every figure; how large the figures are is no test's business."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmarks import pipeline as pipeline_benchmark
+from benchmarks import scan as scan_benchmark
+from benchmarks import training as training_benchmark
+from kws_data.catalog import scan, usable
+from kws_experiments.config.compose import compose
+
+MakeFolder = Callable[..., Path]
+
+ROOT = Path(__file__).resolve().parents[2]
+NUMBER = r"[\d,]+(?:\.\d+)?"
+
+
+def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    # a process of its own: the thread counts can be set only once
+    command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=os.environ | {"COLUMNS": "120"}, capture_output=True, text=True)
+
+
+def table(output: str) -> dict[str, list[float]]:
+    """The numbers of each row, by the text in its first column."""
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in output.splitlines() if line[:1] == "│"]
+    return {name: [float(cell.replace(",", "")) for cell in cells] for name, *cells in rows}
+
+
+@pytest.mark.slow
+def test_pipeline_prints_rates_and_ratios_of_all_stages(make_folder: MakeFolder) -> None:
+    result = run(
+        "pipeline", "--data", str(make_folder()), "--augmentations=spec_cutout,speed,bc_resnet,original",
+        "--batch-size=16", "--threads=2", "--repeats=1", "--seconds=0.01",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    rows = table(result.stdout)
+    assert list(rows) == [
+        "read + decode files",
+        "build the store",
+        "store: gather",
+        "store: shuffle + gather",
+        "+ noise and shift",
+        "+ features (mfcc)",
+        "features alone (mfcc)",
+        "speed",
+        "spec_cutout",
+        "augment=original",
+        "augment=bc_resnet",
+        "bare rFFT",
+        "bare rFFT in pieces",
+        "keras + STFT",
+    ]
+    for name, (rate, of_bare, of_keras) in rows.items():
+        assert min(rate, of_bare, of_keras) > 0, name
+    assert rows["bare rFFT"][1] == 1
+    assert rows["keras + STFT"][2] == 1
+    assert rows["augment=original"] == rows["+ features (mfcc)"]
+    # of one round, the ratios are those of the printed rates but for rounding
+    for name, (rate, of_bare, _) in rows.items():
+        assert of_bare == pytest.approx(rate / rows["bare rFFT"][0], rel=0.05, abs=0.002), name
+    reached = rf"of the bare rFFT \({NUMBER} to {NUMBER} over the rounds\); target for mfcc, 2 threads on 2 cores:"
+    assert re.search(rf"mfcc, augment=original: {NUMBER} {reached} 0\.50, stretch 0\.60", result.stdout)
+    assert re.search(rf"mfcc, augment=bc_resnet: {NUMBER} {reached} 0\.45", result.stdout)
+    assert re.search(r"\d+ cores .* TensorFlow 2\.\d+\.\d+, 2 threads, batches of 16, median of 1 round", result.stdout)
+
+
+def test_pipeline_says_in_one_line_that_there_is_no_data(tmp_path: Path) -> None:
+    result = run("pipeline", "--data", str(tmp_path / "absent"))
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: --data: no folder")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_every_augmentation_of_conf_can_be_measured_but_audiomentations() -> None:
+    conf = ROOT / "conf" / "augment"
+    stages = {path.stem for kind in ("waveform", "features") for path in (conf / kind).glob("*.yaml")}
+    mixes = {f"augment={path.stem}" for path in conf.glob("*.yaml")}
+    measured = pipeline_benchmark.augmentations()
+    assert set(measured) == stages - {"audiomentations"} | mixes - {"augment=none"}
+    for name, overrides in measured.items():
+        chosen = compose(overrides)["augment"]
+        named = [*chosen["waveform"], *chosen["features"]]
+        assert named == [name] if name in stages else len(named) > 1
+
+
+def test_pipeline_names_the_augmentations_that_there_are() -> None:
+    result = run("pipeline", "--augmentations=echo")
+    assert result.returncode == 2
+    assert "--augmentations: must be all, none or some of background_noise, " in result.stderr
+    assert result.stderr.endswith(", got 'echo'\n")
+
+
+def test_scan_prints_seconds_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    result = run("scan", "--clips=150", "--repeats=2")
+    assert result.returncode == 0, result.stderr
+    rows = table(result.stdout)
+    assert list(rows) == ["first", "warm cache"]
+    assert all(seconds >= 0 for (seconds,) in rows.values())
+    assert "150 clips" in result.stdout
+    assert not list(tmp_path.glob("kws-scan-*"))
+
+
+def test_scan_makes_as_many_usable_one_second_clips_as_asked_for(tmp_path: Path) -> None:
+    scan_benchmark.make_clips(tmp_path / "clips", 150)
+    catalog = usable(scan(tmp_path / "clips"))
+    assert len(catalog) == 150
+    assert catalog["word"].nunique() == 35
+    assert catalog.groupby("word")["speaker"].nunique().min() >= 2
+    assert set(catalog["num_samples"]) == {16000}
+
+
+@pytest.mark.slow
+def test_sweep_start_prints_seconds_and_ratios(make_folder: MakeFolder) -> None:
+    data = ["dataset=folder", f"dataset.path={make_folder()}", "task=custom", "task.words=[yes,no]"]
+    result = run("sweep_start", "--repeats=1", *data, "trainer.batch_size=16")
+    assert result.returncode == 0, result.stdout + result.stderr
+    rows = table(result.stdout)
+    names = list(rows)
+    assert (names[0], names[-1]) == ("bare import tensorflow", "first step")
+    seconds = [row[0] for row in rows.values()]
+    assert seconds[1:] == sorted(seconds[1:])
+    assert rows["bare import tensorflow"][1] == 1
+    assert re.search(rf"first step: {NUMBER} times a bare import .*; target: under 2\.5", result.stdout)
+
+
+def test_audiomentations_workers_print_rates_and_ratios() -> None:
+    result = run("audiomentations_workers", "--workers=0,1", "--clips=100", "--repeats=1")
+    assert result.returncode == 0, result.stderr
+    rows = [line.split("│")[1:-1] for line in result.stdout.splitlines() if line[:1] == "│"]
+    cells = [[cell.strip() for cell in row] for row in rows]
+    assert [row[:2] for row in cells] == [[mix, n] for mix in ("light", "typical") for n in ("by itself", "0", "1")]
+    assert all(float(row[2].replace(",", "")) > 0 and float(row[3]) > 0 for row in cells)
+
+
+@pytest.mark.slow
+def test_training_prints_rates_and_ratios_to_keras_and_torch() -> None:
+    result = run(
+        "training", "--models=single_fc,ds_cnn_s", "--batch=4", "--threads=1", "--repeats=2", "--seconds=0.01",
+        "features=mfcc_hello_edge",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    lines = [line.strip("│").split("│") for line in result.stdout.splitlines() if line[:1] == "│"]
+    rows = {name.strip(): [cell.strip() for cell in cells] for name, *cells in lines}
+    assert list(rows) == ["single_fc", "ds_cnn_s"]
+    has_torch = training_benchmark.has_torch()
+    for name, (rate, of_keras, of_torch, *inference) in rows.items():
+        without = ["–"] if name == "single_fc" or not has_torch else []
+        assert [cell for cell in (of_torch, inference[2]) if cell == "–"] == 2 * without
+        assert min(float(cell.replace(",", "")) for cell in (rate, of_keras, *inference[:2])) > 0
+    reached = rf"{NUMBER} times {{}}'s rate \({NUMBER} to {NUMBER} over the rounds\); target: {{}} or more"
+    assert re.search(rf"ds_cnn_s: training at {reached.format('Keras', '1.8')}", result.stdout)
+    assert bool(re.search(rf"ds_cnn_s: training at {reached.format('PyTorch', '1')}", result.stdout)) == has_torch
+    assert re.search(
+        rf"\d+ cores .* TensorFlow 2\.\d+\.\d+, (no PyTorch|PyTorch {NUMBER}\S*), 1 threads, batches of 4, median of 2",
+        result.stdout,
+    )
+
+
+def test_training_says_in_one_line_what_cannot_be() -> None:
+    result = run("training", "--models=luck")
+    assert result.returncode == 2
+    assert "--models: must be all or some of " in result.stderr
+    assert result.stderr.endswith(", got 'luck'\n")
+    result = run("training", "--models=cnn4", "features=mfcc_hello_edge")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("error: model.input_shape: cnn4 needs at least 46 frames")
+
+
+@pytest.mark.slow
+def test_determinism_prints_rates_and_ratios_of_the_step_and_the_whole() -> None:
+    result = run("determinism", "--models=single_fc", "--batch=4", "--threads=1", "--rounds=1", "--seconds=0.01")
+    assert result.returncode == 0, result.stderr
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in result.stdout.splitlines() if "│" in line]
+    assert [row[:2] for row in rows] == [["single_fc", "step"], ["single_fc", "whole"]]
+    for row in rows:
+        with_, without, *ratios = (float(cell.replace(",", "")) for cell in row[2:])
+        assert ratios == pytest.approx([with_ / without] * 3, rel=0.02, abs=0.01)
+    assert re.search(
+        r"single_fc: two processes without deterministic ops ended with (the same|different) weights;", result.stdout
+    )
+
+
+def test_determinism_names_the_models_that_there_are() -> None:
+    result = run("determinism", "--models=luck")
+    assert result.returncode == 2
+    assert "--models: must be all or some of bc_resnet_1, " in result.stderr
+    assert result.stderr.endswith(", got 'luck'\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["ds_cnn_s", "bc_resnet_1"])
+def test_keras_layers_trace_without_the_fused_op(model: str) -> None:
+    import tensorflow as tf
+
+    from kws_experiments.reports.model_table import choose
+
+    choice = choose(model)
+
+    def fused_ops() -> int:
+        network = choice.build()
+        step = tf.function(lambda features: network(features, training=True))
+        graph = step.get_concrete_function(tf.TensorSpec((2, *choice.shape()))).graph
+        return sum(op.type.startswith("FusedBatchNorm") for op in graph.get_operations())
+
+    assert fused_ops() > 0
+    with training_benchmark.keras_layers():
+        assert fused_ops() == 0
+    assert fused_ops() > 0
+
+
+@pytest.mark.parametrize("model", training_benchmark.TORCH_MODELS)
+def test_the_networks_in_torch_are_as_large_as_ours(model: str) -> None:
+    torch = pytest.importorskip("torch")
+    from benchmarks.torch_models import MODELS
+    from kws_experiments.reports.model_table import choose
+
+    choice = choose(model)
+    network = MODELS[model](choice.num_labels())
+    ours = sum(variable.shape.num_elements() for variable in choice.build().trainable_variables)
+    assert sum(parameter.numel() for parameter in network.parameters()) == ours
+    assert network(torch.zeros(2, *choice.shape())).shape == (2, choice.num_labels())
+
+
+@pytest.mark.slow
+def test_streaming_prints_costs_and_ratios() -> None:
+    result = run("streaming", "--models=low_latency_svdf,ds_cnn_mlperf", "--seconds=1.2", "--repeats=1", "--threads=1")
+    assert result.returncode == 0, result.stderr
+    rows = {
+        name.strip(): [cell.strip() for cell in cells]
+        for name, *cells in (line.strip("│").split("│") for line in result.stdout.splitlines() if line[:1] == "│")
+    }
+    assert list(rows) == ["low_latency_svdf", "ds_cnn_mlperf"]
+    for _, front_end, _, _, *whole, _ in rows.values():
+        assert all(float(cell) > 0 for cell in (front_end, *whole))
+    svdf, mlperf = rows.values()
+    assert float(svdf[3]) == pytest.approx(float(svdf[2]) / float(svdf[1]), rel=0.05)
+    assert (svdf[-1], mlperf[2], mlperf[-1]) == ("frames, first layers", "–", "nothing")
+    assert re.search(rf"front end once, of each window: {NUMBER} at worst; target: at most 0\.333", result.stdout)
+
+
+def test_streaming_says_in_one_line_what_cannot_be() -> None:
+    result = run("streaming", "--models=luck")
+    assert result.returncode == 2
+    assert result.stderr.endswith(", got 'luck'\n")

@@ -1,0 +1,156 @@
+"""`kws runs` and the same as a DataFrame: what is listed of runs that are done, unfinished and damaged."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from kws_data.errors import KwsError
+from kws_experiments.runs.find import DAMAGED, NOT_BEGUN, find_runs, find_sweeps_below
+from kws_experiments.runs.folder import RunFolder
+from kws_experiments.runs.sweep_record import SweepFolder
+from tests.kws_experiments.cli.test_main import kws  # noqa: F401 – a fixture
+
+
+def make_run(path: Path, accuracy: float | None, model: str = "conv", **config: Any) -> Path:
+    folder = RunFolder(path)
+    target = {"_target_": f"kws_models.{model}.{model}", "units": {"conv": 1, "res8": 2}[model]}
+    folder.write_record(status="training" if accuracy is None else "done", fingerprint=path.name)
+    folder.write_config(
+        {"name": path.parent.name, "model": target, "seed": 0, "rate": 1e-3, "words": ["a", "b"], **config}
+    )
+    if accuracy is not None:
+        metrics = {"accuracy": accuracy, "validation_accuracy": accuracy, "clips": 10, "parameters": 5}
+        folder.metrics.write_text(json.dumps(metrics))
+        folder.training.history.write_text("step,seconds\n1,2.5\n2,7.5\n")
+    (path / ".hydra").mkdir()
+    choices = {"model": model, "experiment": None, "hydra/launcher": "basic", "augment/waveform@augment": "gain"}
+    (path / ".hydra" / "hydra.yaml").write_text(yaml.dump({"hydra": {"runtime": {"choices": choices}}}))
+    return path
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    root = tmp_path / "runs"
+    make_run(root / "train" / "aaa", 0.5)
+    make_run(root / "train" / "bbb", 0.75, model="res8", seed=1)
+    make_run(root / "train" / "ccc", None, seed=2)
+    make_run(root / "other" / "ddd", 0.25, words=["a", "c"])
+    return root
+
+
+def test_runs_are_a_table_of_what_differs(runs: Path) -> None:
+    table = find_runs(runs)
+
+    assert list(table["run"]) == ["ddd", "aaa", "bbb", "ccc"]
+    assert list(table["name"]) == ["other", "train", "train", "train"]
+    assert list(table.columns) == [
+        "path", "name", "run", "status", "started", "seconds",
+        "model", "model._target_", "model.units", "seed", "words",
+        "accuracy", "validation_accuracy", "clips", "parameters", "error",
+    ]  # fmt: skip
+    ours = table.set_index("run")
+    assert ours.loc["bbb", ["model", "seed", "accuracy", "seconds"]].tolist() == ["res8", 1, 0.75, 7.5]
+    assert ours.loc["ddd", "words"] == ["a", "c"]
+    assert ours.loc["ccc", "status"] == "training"
+    assert pd.isna(ours.loc["ccc", "accuracy"])
+    assert table.groupby("model")["accuracy"].mean().to_dict() == {"conv": 0.375, "res8": 0.75}
+    assert "rate" in find_runs(runs, all_keys=True)
+
+
+@pytest.mark.parametrize(
+    ("where", "found"),
+    [
+        ({"model": "conv"}, ["ddd", "aaa", "ccc"]),
+        ({"model": "conv", "seed": [0, 1]}, ["ddd", "aaa"]),
+        ({"seed": "1"}, ["bbb"]),
+        ({"rate": "0.001"}, ["ddd", "aaa", "bbb", "ccc"]),
+        ({"rate": "1e-3"}, ["ddd", "aaa", "bbb", "ccc"]),
+        ({"words": ["[a, c]"]}, ["ddd"]),
+        ({"seed": 7}, []),
+    ],
+)
+def test_runs_are_filtered_by_choice_and_key(runs: Path, where: dict[str, Any], found: list[str]) -> None:
+    assert list(find_runs(runs, where)["run"]) == found
+
+
+def test_damaged_and_unfinished_folders_are_listed_with_their_reason(runs: Path) -> None:
+    (runs / "train" / "not_valid" / ".hydra").mkdir(parents=True)  # of a job that could not be composed: no run
+    (runs / "train" / "eee" / ".hydra").mkdir(parents=True)
+    for name, file, text in (
+        ("record", "run.json", '{"schema_version": 1'),
+        ("version", "run.json", '{"schema_version": 99, "status": "done"}'),
+        ("list", "run.json", "[1]"),
+        ("metrics", "metrics.json", '{"accuracy": 0.'),
+        ("config", "config.yaml", "model: [1,"),
+        ("history", "history.csv", "step\n1\n"),
+        ("hydra", ".hydra/hydra.yaml", "hydra: {}"),
+    ):
+        (make_run(runs / "broken" / name, 0.5) / file).write_text(text)
+
+    table = find_runs(runs).set_index("run")
+
+    assert "not_valid" not in table.index
+    assert table.loc["eee", "status"] == NOT_BEGUN
+    broken = table[table["name"] == "broken"]
+    assert len(broken) == 7
+    assert set(broken["status"]) == {DAMAGED}
+    assert broken["error"].str.contains("damaged|schema version 99").all()
+    assert not broken["error"].str.contains("\n").any()
+    assert (table.loc[["aaa", "bbb", "ddd"], "status"] == "done").all()
+
+
+def test_an_empty_folder_has_no_runs(tmp_path: Path) -> None:
+    assert len(find_runs(tmp_path)) == len(find_sweeps_below(tmp_path)) == 0
+    with pytest.raises(KwsError, match="no folder"):
+        find_runs(tmp_path / "nowhere")
+
+
+def test_kws_runs_lists_sorts_and_filters(kws, runs: Path) -> None:  # noqa: F811
+    sweep = SweepFolder(runs / "train" / "sweeps" / "0123")
+    sweep.begin(command="python train.py", overrides=[], swept=["optimizer.learning_rate", "seed"], planned=6)
+    (runs / "broken").mkdir()
+    (make_run(runs / "broken" / "fff", 0.1) / "run.json").write_text("{")
+
+    listed = kws("runs", runs)
+    assert listed.status == 0
+    assert "75.0%" in listed.out
+    assert "learning_rate seed" in listed.out
+    assert "fff/run.json' is damaged" in listed.out
+    assert "_target_" not in listed.out  # the choice says it
+
+    table = pd.read_csv(io.StringIO(kws("runs", runs, "--csv", "--sort", "accuracy").out))
+    assert list(table["run"])[:3] == ["bbb", "aaa", "ddd"]
+    table = pd.read_csv(
+        io.StringIO(kws("runs", runs, "--csv", "--sort", "seed", "--reverse", "--where", "model=conv").out)
+    )
+    assert list(table["run"]) == ["ccc", "ddd", "aaa"]
+    assert kws("runs", runs, "--where", "seed=1", "--columns", "run,rate", "--csv").out == "run,rate\nbbb,0.001\n"
+    sweeps = pd.read_csv(io.StringIO(kws("runs", runs, "--sweeps", "--csv").out))
+    assert sweeps.loc[0, ["status", "planned", "done"]].tolist() == ["stopped", 6, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "error: no folder 'nowhere'"),
+        (["--where", "sed=1"], "error: no run has a key 'sed'; did you mean seed?"),
+        (["--where", "seed"], "error: --where must be KEY=VALUE, got 'seed'"),
+        (["--sort", "acuracy"], "error: --sort: no column 'acuracy'; did you mean accuracy"),
+        (["--columns", "run,modle"], "error: --columns: no column 'modle'; did you mean model"),
+    ],
+)
+def test_mistakes_are_one_line(kws, runs: Path, monkeypatch, arguments: list[str], message: str) -> None:  # noqa: F811
+    monkeypatch.chdir(runs.parent)
+
+    result = kws("runs", *arguments)
+
+    assert result.status == 1
+    assert result.err.startswith(message)
+    assert len(result.err.strip().splitlines()) == 1

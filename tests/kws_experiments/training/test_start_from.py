@@ -1,0 +1,270 @@
+"""Weights, head and normalisation carried over from another run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kws_data.errors import KwsError
+from kws_experiments.config.compose import compose
+from kws_experiments.experiment.experiment import Parts, build_parts
+from kws_experiments.runs import checkpoint
+from kws_experiments.runs.folder import RunFolder, write_text
+from kws_experiments.runs.saved_model import save_model
+from kws_experiments.training.initial_weights import set_initial_weights
+from kws_experiments.training.start_from import find_origin
+from tests.conftest import MakeFolder
+from tests.kws_experiments.test_train import SMALL, only_run, train
+
+SMALL_NET = ["model.filters=4", "model.num_blocks=1"]
+LABELS = ["_silence_", "_unknown_", "yes", "no"]
+
+
+@dataclass
+class Network:
+    """A network that a run would build: random weights, and where it has them statistics that say where it is from."""
+
+    config: dict[str, Any]
+    parts: Parts
+    model: keras.Model
+    labels: list[str]
+
+    def logits(self, waveform: np.ndarray) -> np.ndarray:
+        return self.model(self.parts.features(waveform), training=False).numpy()
+
+    def weights(self) -> list[np.ndarray]:
+        return [np.array(weight) for weight in [*self.model.weights, *self.parts.features.weights]]
+
+
+def network(*overrides: str, labels: list[str] = LABELS, seed: int = 0, statistics: float | None = None) -> Network:
+    config = compose(["dataset=folder", "dataset.path=/nowhere", "features=log_mel_20ms", *overrides])
+    parts = build_parts(config)
+    keras.utils.set_random_seed(seed)
+    model = parts.build_network(config, len(labels))
+    generator = np.random.default_rng(seed)
+    for weight in model.trainable_variables:
+        weight.assign(generator.normal(0, 0.3, weight.shape))
+    if statistics is not None:
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.Normalization):
+                layer.adapt_mean.assign(np.full(layer.adapt_mean.shape, statistics))
+                layer.adapt_variance.assign(np.full(layer.adapt_variance.shape, 4 * statistics))
+                layer.count.assign(7)
+                layer.finalize_state()
+    if parts.features.normalise:
+        parts.features.build()
+        if statistics is not None:
+            parts.features.mean.assign(np.full(parts.features.mean.shape, statistics))
+            parts.features.variance.assign(np.full(parts.features.variance.shape, 4 * statistics))
+    return Network(config, parts, model, labels)
+
+
+def make_run(path: Path, of: Network, *, finished: bool = True) -> Path:
+    folder = RunFolder(path)
+    path.mkdir()
+    folder.write_config(of.config)
+    write_text(folder.labels, "\n".join(of.labels) + "\n")
+    if finished:
+        save_model(folder.model, of.parts.features, of.model, of.parts.clip_samples)
+    else:
+        checkpoint.save_weights(folder.training.best, of.model.weights)
+        checkpoint.save_weights(folder.training.initial, [*of.model.weights, *of.parts.features.weights])
+    return path
+
+
+def started(tmp_path: Path, value: str | Path, of: Network) -> Network:
+    """`of` with its initial weights set; nothing may be adapted, as there are no clips."""
+    folder = RunFolder(tmp_path / "run")
+    set_initial_weights(folder, of.config | {"start_from": str(value)}, of.parts, None, of.model, of.labels)  # type: ignore[arg-type]
+    return of
+
+
+@pytest.fixture
+def waveform() -> np.ndarray:
+    return np.random.default_rng(5).normal(0, 0.1, (3, 16000)).astype(np.float32)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_the_same_labels_take_everything_over(tmp_path: Path, waveform: np.ndarray, finished: bool) -> None:
+    before = network(*SMALL_NET, seed=1)
+    other = make_run(tmp_path / "other", before, finished=finished)
+
+    after = started(tmp_path, other, network(*SMALL_NET, seed=2))
+
+    for ours, theirs in zip(after.weights(), before.weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(after.logits(waveform), before.logits(waveform))
+    file = RunFolder(other).model if finished else RunFolder(other).training.best
+    record = json.loads(RunFolder(tmp_path / "run").record.read_text())
+    assert len(record["started_from_sha256"]) == 64
+    again = started(tmp_path / "again", file, network(*SMALL_NET, seed=3))  # the file by itself
+    np.testing.assert_array_equal(again.logits(waveform), before.logits(waveform))
+
+
+def test_labels_in_another_order_take_the_head_in_theirs(tmp_path: Path, waveform: np.ndarray) -> None:
+    before = network(*SMALL_NET, seed=1)
+    other = make_run(tmp_path / "other", before)
+    order = [3, 0, 2, 1]
+
+    after = started(tmp_path, other, network(*SMALL_NET, seed=2, labels=[LABELS[place] for place in order]))
+
+    np.testing.assert_allclose(after.logits(waveform), before.logits(waveform)[:, order], rtol=1e-6)
+
+
+@pytest.mark.parametrize("labels", [["_silence_", "_unknown_", "yes", "up"], ["on", "off"]])
+def test_other_labels_get_a_new_head_on_the_same_body(tmp_path: Path, labels: list[str]) -> None:
+    before = network(*SMALL_NET, seed=1)
+    other = make_run(tmp_path / "other", before)
+
+    after = started(tmp_path, other, network(*SMALL_NET, seed=2, labels=labels))
+
+    fresh = network(*SMALL_NET, seed=2, labels=labels)
+    *body, kernel, bias = after.weights()
+    for ours, theirs in zip(body, before.weights()[:-2], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(kernel, fresh.weights()[-2])
+    np.testing.assert_array_equal(bias, fresh.weights()[-1])
+
+
+NORMALISING = {
+    "simple_audio": ["model=simple_audio", "features=stft"],
+    "features": [*SMALL_NET, "features.normalise=true"],
+}
+
+
+@pytest.mark.parametrize("kind", NORMALISING)
+@pytest.mark.parametrize("finished", [True, False])
+def test_normalisation_is_carried_over(tmp_path: Path, waveform: np.ndarray, kind: str, finished: bool) -> None:
+    before = network(*NORMALISING[kind], seed=1, statistics=0.7)
+    plain = network(*NORMALISING[kind], seed=1)
+    assert np.abs(before.logits(waveform) - plain.logits(waveform)).max() > 1e-3
+    other = make_run(tmp_path / "other", before, finished=finished)
+
+    after = started(tmp_path, other, network(*NORMALISING[kind], seed=2))
+
+    np.testing.assert_allclose(after.logits(waveform), before.logits(waveform), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", NORMALISING)
+def test_a_resumed_run_needs_neither_the_other_run_nor_the_clips(
+    tmp_path: Path, waveform: np.ndarray, kind: str
+) -> None:
+    other = make_run(tmp_path / "other", network(*NORMALISING[kind], seed=1, statistics=0.7))
+    first = started(tmp_path, other, network(*NORMALISING[kind], seed=2))
+    shutil.rmtree(other)
+
+    resumed = started(tmp_path, other, network(*NORMALISING[kind], seed=3))
+
+    np.testing.assert_array_equal(resumed.logits(waveform), first.logits(waveform))
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_statistics_of_other_features_are_refused(tmp_path: Path, finished: bool) -> None:
+    before = network(*NORMALISING["features"], "features.num_mel_bins=20", statistics=0.7)
+    other = make_run(tmp_path / "other", before, finished=finished)
+
+    assert_refused(tmp_path, other, network(*NORMALISING["features"]), "has statistics of other features")
+
+
+def assert_refused(tmp_path: Path, value: str | Path, of: Network, message: str) -> None:
+    with pytest.raises(KwsError) as caught:
+        started(tmp_path, value, of)
+    assert str(caught.value).startswith("start_from")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("overrides", [["model.filters=8", "model.num_blocks=1"], ["model.filters=4"]])
+def test_another_architecture_is_refused(tmp_path: Path, overrides: list[str]) -> None:
+    other = make_run(tmp_path / "other", network(*SMALL_NET))
+
+    assert_refused(tmp_path, other, network(*overrides), "holds another network")
+
+
+def test_a_network_whose_head_cannot_be_told_is_refused(tmp_path: Path) -> None:
+    other = make_run(tmp_path / "other", network(*SMALL_NET))
+    of = network(*SMALL_NET, labels=["on", "off"])
+    scaled = keras.layers.Conv1D(1, 1, name="last")(of.model.output[..., None])
+    of.model = keras.Model(of.model.input, keras.layers.Flatten()(scaled))
+
+    assert_refused(tmp_path, other, of, "can't replace the head of this network: 'last'")
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("damage", ["cut", "nonsense", "empty"])
+def test_damaged_files_are_refused(tmp_path: Path, finished: bool, damage: str) -> None:
+    other = RunFolder(make_run(tmp_path / "other", network(*SMALL_NET), finished=finished))
+    file = other.model if finished else other.training.best
+    whole = file.read_bytes()
+    file.write_bytes({"cut": whole[: len(whole) // 2], "nonsense": b"nonsense" * 100, "empty": b""}[damage])
+
+    assert_refused(tmp_path, other.path, network(*SMALL_NET), str(file))
+
+
+def test_what_is_no_run_is_refused_before_any_data_is_read(tmp_path: Path) -> None:
+    whole = make_run(tmp_path / "whole", network(*SMALL_NET))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("…")
+    state = RunFolder(tmp_path / "begun").training.state
+    state.parent.mkdir(parents=True)
+    state.write_bytes(b"weights of step 3")
+    for name in ("labels.txt", "config.yaml"):
+        shutil.copytree(whole, tmp_path / f"no_{name}")
+        (tmp_path / f"no_{name}" / name).unlink()
+    shutil.copytree(whole, tmp_path / "other_config")
+    (tmp_path / "other_config" / "config.yaml").write_text("a: 1\n")
+    for value, message in {
+        3: "start_from must be the folder of a run",
+        str(tmp_path / "nowhere"): "start_from: no such file or folder",
+        str(tmp_path / "empty"): "holds neither model.keras nor a checkpoint",
+        str(tmp_path / "begun"): "was stopped before its first evaluation",
+        str(tmp_path / "notes.txt"): "is neither a run's folder",
+        str(tmp_path / "no_labels.txt"): "labels.txt' is missing",
+        str(tmp_path / "no_config.yaml"): "config.yaml' is missing",
+        str(tmp_path / "other_config"): "is no run's configuration",
+    }.items():
+        with pytest.raises(KwsError) as caught:
+            find_origin(value)
+        assert str(caught.value).startswith("start_from")
+        assert message in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_another_runs_weights_are_the_ones_trained_from(tmp_path: Path) -> None:
+    """Mirrored or not, an average starts from them too: it is made of the network after they are set."""
+    assert tf.distribute.get_strategy().num_replicas_in_sync == 1
+    before = network(*SMALL_NET, seed=1)
+    after = started(tmp_path, make_run(tmp_path / "other", before), network(*SMALL_NET, seed=2))
+    with np.load(RunFolder(tmp_path / "run").training.initial) as kept:
+        for place, weight in enumerate(after.weights()):
+            np.testing.assert_array_equal(kept[f"v{place}"], weight)
+
+
+@pytest.mark.slow
+def test_fine_tuning_from_the_command_line(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder(words=("yes", "no", "bed", "up"))
+    quick = ["dataset=folder", f"dataset.path={root}", *SMALL, "trainer=quick", "features.normalise=true"]
+    train(tmp_path, *quick, "task.words=[yes,no]", "name=words")
+    other = only_run(tmp_path)
+
+    output = train(tmp_path, *quick, "task.words=[up,bed]", f"start_from={other}", "name=tuned")
+    told = train(tmp_path, *quick, "task.words=[up,bed]", "start_from=runs/nowhere", "name=lost", status=1)
+
+    assert "with a new head" in output
+    (record,) = tmp_path.glob("runs/tuned/*/run.json")
+    assert json.loads(record.read_text())["started_from_sha256"]
+    with (
+        np.load(record.parent / "checkpoint" / "initial.npz") as ours,
+        np.load(other / "checkpoint" / "initial.npz") as theirs,
+    ):
+        np.testing.assert_array_equal(ours[ours.files[-1]], theirs[theirs.files[-1]])  # its features' variance
+    assert "start_from: no such file or folder: 'runs/nowhere'" in told
+    assert "data:" not in told
