@@ -15,7 +15,7 @@ from kws_data.splits import SPLITS
 from kws_experiments.config.command import Command, Difference, differences, read_command
 from kws_experiments.evaluation import worst_clips
 from kws_experiments.evaluation.files import EvaluationFiles
-from kws_experiments.evaluation.worst_clips import HeardClip
+from kws_experiments.evaluation.worst_clips import KeptClip
 from kws_experiments.export.artifact import RECORD, Artifact, read_artifact
 from kws_experiments.runs.finished import FinishedRun
 
@@ -34,7 +34,7 @@ class Evaluation:
     name: str
     metrics: dict[str, Any]
     tables: dict[str, pd.DataFrame]
-    clips: list[HeardClip]
+    clips: list[KeptClip]
 
     @classmethod
     def read(cls, folder: Path, name: str, tables: tuple[str, ...]) -> Evaluation:

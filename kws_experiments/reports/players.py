@@ -13,7 +13,7 @@ import matplotlib.image
 import numpy as np
 import soundfile
 
-from kws_experiments.evaluation.worst_clips import HeardClip
+from kws_experiments.evaluation.worst_clips import KeptClip
 
 WIDTH, HEIGHT = 300, 60  # of the waveform, in its own units
 
@@ -37,7 +37,7 @@ class Player:
     peak: float
 
 
-def player(clip: HeardClip) -> Player:
+def player(clip: KeptClip) -> Player:
     """What a template needs of a clip."""
     wav = io.BytesIO()
     soundfile.write(wav, clip.samples, clip.sample_rate, format="WAV", subtype="PCM_16")

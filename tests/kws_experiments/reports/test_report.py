@@ -29,7 +29,7 @@ from kws_experiments.config.compose import compose, compose_unresolved, fingerpr
 from kws_experiments.evaluation import worst_clips
 from kws_experiments.evaluation.files import EvaluationFiles
 from kws_experiments.evaluation.metrics import evaluate
-from kws_experiments.evaluation.worst_clips import HeardClip
+from kws_experiments.evaluation.worst_clips import KeptClip
 from kws_experiments.plots.evaluations import alluvial
 from kws_experiments.reports import players, tables
 from kws_experiments.reports.run_report import MOST_BYTES, write_run_report
@@ -383,7 +383,7 @@ def test_what_the_machine_decides_is_a_difference_only_where_asked_for() -> None
 
 def test_player_holds_the_clip() -> None:
     samples = np.arange(-8000, 8000, dtype=np.int16)
-    player = players.player(HeardClip(samples, np.zeros((98, 40), np.float32), RATE))
+    player = players.player(KeptClip(samples, np.zeros((98, 40), np.float32), RATE))
 
     content = base64.b64decode(player.audio.removeprefix("data:audio/wav;base64,"))
     heard, rate = soundfile.read(io.BytesIO(content), dtype="int16")
