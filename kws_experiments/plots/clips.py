@@ -1,69 +1,15 @@
-"""A run's pictures: training curves, confusion matrix, and one batch as the model sees it."""
+"""Pictures of clips: waveforms and features, one labelled clip, and a data set."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from sklearn.metrics import ConfusionMatrixDisplay
 
 from kws_data.splits import SPLITS
-from kws_data.storage.atomic import replace_file
-
-_BLUES = LinearSegmentedColormap.from_list("blues", [(0.11, 0.37, 0.66, 0.0), (0.11, 0.37, 0.66, 1.0)])
-# Of evaluations' and reports' pictures; a word with dollar signs is no formula
-STYLE: Any = {
-    "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": "medium",
-    "text.parse_math": False,
-}  # fmt: skip
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure whole, and let go of it."""
-    with replace_file(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    plt.close(figure)
-
-
-def training_curves(history: pd.DataFrame, best: int) -> Figure:
-    """Loss and accuracy by step, the best evaluation marked."""
-    figure, axes = plt.subplots(2, 1, figsize=(5.4, 6), layout="constrained", sharex=True)
-    for axis, name, scale, title in ((axes[0], "loss", 1, "Loss"), (axes[1], "accuracy", 100, "Accuracy (%)")):
-        axis.plot(history["step"], scale * history[name], ".-", label="training (augmented)")
-        axis.plot(history["step"], scale * history[f"val_{name}"], ".-", label="validation")
-        axis.axvline(history["step"].iloc[best], color="0.6", linestyle=":", label="best evaluation")
-        axis.set_title(title)
-        axis.grid(alpha=0.3)
-    axes[0].legend()
-    axes[1].set_xlabel("step")
-    return figure
-
-
-def confusion(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
-    """Clips by label (rows) and prediction (columns), coloured by the fraction of the row."""
-    size = max(5.0, 0.36 * len(labels) + 1.3)
-    figure, axis = plt.subplots(figsize=(size, size), layout="constrained")
-    fractions = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
-    display = ConfusionMatrixDisplay(fractions, display_labels=list(labels))
-    # No clips: no colour, whatever the page is like. The colours' limits are those of fractions.
-    look = {"interpolation": "none", "vmin": 0, "vmax": 1}
-    display.plot(ax=axis, include_values=False, cmap=_BLUES, colorbar=False, xticks_rotation="vertical", im_kw=look)
-    axis.spines[:].set_visible(True)
-    for (row, column), count in np.ndenumerate(matrix):
-        if count:
-            colour = "white" if fractions[row, column] > 0.65 else "black"
-            axis.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
-    axis.set(xlabel="predicted", ylabel="label", title=title)
-    return figure
+from kws_experiments.plots.style import plt
 
 
 def clips(
@@ -85,18 +31,18 @@ def clips(
     )  # fmt: skip
     for axis in axes.flat:
         axis.set_axis_off()
-    for place, title in enumerate(titles):
-        row, column = divmod(place, columns)
+    for index, title in enumerate(titles):
+        row, column = divmod(index, columns)
         wave, image = axes[2 * row, column], axes[2 * row + 1, column]
-        wave.plot(np.arange(waveforms.shape[1]) / sample_rate, waveforms[place], linewidth=0.5)
+        wave.plot(np.arange(waveforms.shape[1]) / sample_rate, waveforms[index], linewidth=0.5)
         wave.set(ylim=(-1, 1), xlim=(0, waveforms.shape[1] / sample_rate))
         wave.set_title(title, fontsize=9)
         wave.set_axis_on()
         wave.tick_params(labelsize=6)
-        # an MFCC's first coefficient is far from all others: without these limits it would take up the whole scale
-        low, high = np.percentile(features[place], (3, 97))
+        # without these limits an MFCC's first coefficient, far from all others, would take up the whole scale
+        low, high = np.percentile(features[index], (3, 97))
         image.imshow(
-            features[place].T, origin="lower", aspect="auto", cmap="viridis", vmin=low, vmax=high, interpolation="none"
+            features[index].T, origin="lower", aspect="auto", cmap="viridis", vmin=low, vmax=high, interpolation="none"
         )
         image.set_axis_on()
         image.tick_params(labelsize=6)
@@ -122,14 +68,32 @@ def dataset(catalog: pd.DataFrame) -> Figure:
     return figure
 
 
-def accuracy_against_noise(result: dict[str, Any]) -> Figure:
-    """Accuracy at each signal-to-noise ratio of `metrics.json`, with the clean one of the test split."""
-    table = pd.DataFrame(result["accuracy_at_snr"]).sort_values("snr_db")
-    figure, axis = plt.subplots(figsize=(5.4, 3.6), layout="constrained")
-    for split, rows in table.groupby("split", sort=False):
-        axis.plot(rows["snr_db"], 100 * rows["accuracy"], "o-", label=f"{split}, with noise")
-    axis.axhline(100 * result["accuracy"], color="0.6", linestyle=":", label=f"{result['split']}, as recorded")
-    axis.set(xlabel="signal-to-noise ratio (dB)", ylabel="accuracy (%)", title="Accuracy against noise")
-    axis.legend()
-    axis.grid(alpha=0.3)
+def labelled_clip(
+    title: str, samples: np.ndarray, scores: Sequence[tuple[str, float]], sample_rate: int, most: int = 12
+) -> Figure:
+    """A bar chart of the highest scores beside a spectrogram.
+
+    Args:
+        title: above both.
+        samples: [samples] float32.
+        scores: (label, score), best first.
+        sample_rate: Hz.
+        most: bars.
+    """
+    figure, (bars, image) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", width_ratios=[1, 1.4])
+    names, values = zip(*reversed(scores[:most]), strict=True)
+    bars.barh(names, values, color=["0.7"] * (len(names) - 1) + ["tab:blue"])
+    bars.set(xlim=(0, 1), xlabel="score")
+    window = min(len(samples), round(0.03 * sample_rate))
+    # padded, so that a clip of one window makes a picture; digital silence has no logarithm
+    padded = np.pad(samples, (0, max(0, 2 * window - len(samples))))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, window)[:: max(1, window // 3)]
+    power_db = 10 * np.log10(np.abs(np.fft.rfft(frames * np.hanning(window))) ** 2 + 1e-6)
+    seconds = len(padded) / sample_rate
+    image.imshow(
+        power_db.T, origin="lower", aspect="auto", extent=(0, seconds, 0, sample_rate / 2000),
+        vmin=max(power_db.max() - 80, -60), cmap="magma",
+    )  # fmt: skip
+    image.set(xlabel="seconds", ylabel="kHz")
+    figure.suptitle(title)
     return figure

@@ -1,4 +1,4 @@
-"""The last thing printed: how good the model is, where it fails, and where everything lies."""
+"""The end of an evaluation on the console: errors, accuracy, and the folder."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def show(result: dict[str, Any], folder: Path) -> None:
             table.add_row(name, str(values["clips"]), taken, values["most_often"] or "–")
         console.print(table)
     if result["accuracy_at_snr"]:
-        told = [f"{row['split']} {row['accuracy']:.1%} at {row['snr_db']:g} dB" for row in result["accuracy_at_snr"]]
-        console.print(f"in noise: {', '.join(told)}", soft_wrap=True)
+        rows = [f"{row['split']} {row['accuracy']:.1%} at {row['snr_db']:g} dB" for row in result["accuracy_at_snr"]]
+        console.print(f"in noise: {', '.join(rows)}", soft_wrap=True)
     _show_scores(console, result)
     for name in ("data_licence", "data_citation"):
         if result.get(name):
@@ -36,7 +36,7 @@ def show(result: dict[str, Any], folder: Path) -> None:
 
 
 def _show_scores(console: Console, result: dict[str, Any]) -> None:
-    """Accuracy with its intervals, and one line of what else tells how good the model is."""
+    """Accuracy with its intervals, and one line of the other main results."""
     low, high = result["accuracy_95"]
     speakers = ""
     if by_speaker := result["accuracy_95_by_speaker"]:

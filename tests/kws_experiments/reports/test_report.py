@@ -1,4 +1,4 @@
-"""Reports from a run's folder, in this process: what they say, and what they do with folders that aren't right."""
+"""Reports from a run's folder, in this process: their contents, and the errors for damaged folders."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from kws_experiments.evaluation.metrics import evaluate
 from kws_experiments.evaluation.worst_clips import KeptClip
 from kws_experiments.plots.evaluations import alluvial
 from kws_experiments.reports import players, tables
+from kws_experiments.reports.markdown import table_rows
 from kws_experiments.reports.run_report import MOST_BYTES, write_run_report
 from kws_experiments.runs.folder import RunFolder, write_text
 from kws_experiments.train import write_report
@@ -154,7 +155,7 @@ def test_page_says_what_was_run_on_what_and_how_good_it_is(run: Path) -> None:
 
     assert f"{100 * metrics['accuracy']:.1f} %" in html
     headings = re.findall(r'<h2 id="(\w+)">', html)
-    assert headings == ["run", "data", "training", "figures", "failures", "costs", "repeat"]
+    assert headings == ["configuration", "data", "training", "results", "errors", "cost", "repeat"]
     assert html.index("default of small_data") < html.index("The whole configuration")
     assert '<td class="text" data-value="trainer.epochs">' in html
     for said in ("1.52 M", "A Processor", "CC BY 4.0", "kws reproduce", "/data/clips", "no audio"):
@@ -217,7 +218,7 @@ def test_markdown_says_the_same(run: Path) -> None:
     assert "trainer.epochs" in {cell.replace("\\", "") for cell in cells}
     headings = [tokens[place + 1].content for place, token in enumerate(tokens) if token.type == "heading_open"]
     assert headings[1:] == [
-        "What was run", "On what", "How it went", "How good it is", "Where it fails", "What it costs",
+        "Configuration", "Data", "Training", "Results", "Errors", "The most confidently wrong clips", "Cost",
         "How to repeat it",
     ]  # fmt: skip
     code = [token.content.strip() for token in tokens if token.type == "fence"]
@@ -230,9 +231,9 @@ def test_markdown_says_the_same(run: Path) -> None:
     )
 )
 def test_markdown_cells_show_their_text(text: str) -> None:
-    table = tables.table("title", [{"key": text}], {"key": ("heading", None)})
+    table = tables.table("title", [{"key": text}], {"key": "heading"})
 
-    tokens = MarkdownIt("commonmark").enable("table").parse(tables.as_markdown(table))
+    tokens = MarkdownIt("commonmark").enable("table").parse(table_rows(table))
 
     shown = ["".join(child.content for child in token.children or []) for token in tokens if token.type == "inline"]
     assert shown[1] == text
@@ -240,9 +241,9 @@ def test_markdown_cells_show_their_text(text: str) -> None:
 
 def test_links_in_tables() -> None:
     rows = [{"run": "a", "report": "a/report.html", "accuracy": 0.5}, {"run": "b|c"}]
-    table = tables.table("t", rows, {"run": ("run", None), "accuracy": ("accuracy", tables.percent)}, {"run": "report"})
+    table = tables.table("t", rows, {"run": "run", "accuracy": ("accuracy", tables.percent)}, {"run": "report"})
 
-    assert tables.as_markdown(table).splitlines()[2:] == ["| [a](<a/report.html>) | 50.0 % |", "| b\\|c | – |"]
+    assert table_rows(table).splitlines()[2:] == ["| [a](<a/report.html>) | 50.0 % |", "| b\\|c | – |"]
     assert [[cell.value for cell in row] for row in table.rows] == [["a", "0.5"], ["b|c", ""]]
 
 
@@ -276,10 +277,10 @@ def test_no_errors_no_costs_no_command_and_another_evaluation(tmp_path: Path) ->
         "The split leaves no clip for testing",
         'href="#evaluations"',
         "<h3>my clips</h3>",
-        "3 of these clips were heard in training",
+        "The run was trained on 3 of these clips",
     ):
         assert said in html
-    assert (path / "report.md").read_text().count("of these clips were heard in training") == 1
+    assert (path / "report.md").read_text().count("was trained on 3 of these clips") == 1
     assert "<audio" not in html
     assert "python train.py" not in html
     assert (path / "figures" / "confusion_matrix_my_clips.png").is_file()
@@ -383,13 +384,13 @@ def test_what_the_machine_decides_is_a_difference_only_where_asked_for() -> None
 
 def test_player_holds_the_clip() -> None:
     samples = np.arange(-8000, 8000, dtype=np.int16)
-    player = players.player(KeptClip(samples, np.zeros((98, 40), np.float32), RATE))
+    player = players.player(KeptClip(samples, np.zeros((98, 40), np.float32), RATE), "yes → no", "a.wav")
 
     content = base64.b64decode(player.audio.removeprefix("data:audio/wav;base64,"))
-    heard, rate = soundfile.read(io.BytesIO(content), dtype="int16")
-    np.testing.assert_array_equal(heard, samples)
+    played, rate = soundfile.read(io.BytesIO(content), dtype="int16")
+    np.testing.assert_array_equal(played, samples)
     assert rate == RATE
-    assert player.seconds == 1
+    assert player.note == "a.wav, 1.00 s, peak 0.24"
     image = Image.open(io.BytesIO(base64.b64decode(player.features.removeprefix("data:image/png;base64,"))))
     assert image.size == (98, 40)
 
