@@ -39,7 +39,9 @@ def print_table(
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = max(console.width, _width(columns))
     if _width(columns) > console.width:
-        shown = {index: (re.sub(r"(?<=[_.\- ])(?=\w)", "\n", heading), cells) for index, (heading, cells) in shown.items()}
+        shown = {
+            index: (re.sub(r"(?<=[_.\- ])(?=\w)", "\n", heading), cells) for index, (heading, cells) in shown.items()
+        }
         optional = [index for index, (heading, _) in enumerate(columns) if heading not in keep]
         optional.sort(key=lambda index: _width([shown[index]]))
         while _width(shown.values()) > console.width and optional:

@@ -19,7 +19,7 @@ def as_html(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["breakable"] = _breakable
+    environment.filters |= {"breakable": _breakable, "kind": lambda part: type(part).__name__.lower()}
     return environment.get_template("page.html.j2").render(page=page)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from kws_experiments.reports.pictures import Picture
 from kws_experiments.reports.players import Player
@@ -17,7 +16,6 @@ class Text:
 
     text: str
     look: str = ""
-    kind: ClassVar = "text"
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,6 @@ class Bullets:
     """A list of sentences."""
 
     texts: Sequence[str]
-    kind: ClassVar = "bullets"
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,6 @@ class Heading:
     """A heading within a section."""
 
     text: str
-    kind: ClassVar = "heading"
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,6 @@ class Code:
     text: str
     language: str = "sh"
     summary: str = ""
-    kind: ClassVar = "code"
 
 
 @dataclass(frozen=True)
@@ -51,7 +46,6 @@ class Tiles:
     """The main results: name, value, and a remark each."""
 
     rows: Sequence[tuple[str, str, str]]
-    kind: ClassVar = "tiles"
 
 
 @dataclass(frozen=True)
@@ -60,7 +54,6 @@ class Clips:
 
     players: list[Player]
     picture: Picture | None = None
-    kind: ClassVar = "clips"
 
 
 @dataclass(frozen=True)
@@ -68,7 +61,6 @@ class Group:
     """Parts that stand side by side where the page is wide enough."""
 
     parts: Sequence[Table] | Sequence[Picture]
-    kind: ClassVar = "group"
 
     def __bool__(self) -> bool:
         return bool(self.parts)

@@ -7,7 +7,6 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
@@ -53,7 +52,6 @@ class Picture:
     html: Markup
     png: bytes
     wide: bool
-    kind: ClassVar = "picture"
 
 
 def draw(name: str, title: str, figure: Callable[[], Figure], caption: str = "", *, svg: bool = True) -> Picture:
@@ -83,10 +81,8 @@ def as_svg(figure: Figure, name: str, title: str) -> Markup:
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"#[0-9a-f]{6}\b", lambda match: _themed(match[0]), svg)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r'href="#', f'href="#{name}-', svg)
-    svg = re.sub(r"url\(#", f"url(#{name}-", svg)
+    svg = re.sub(rf"({"|".join(_THEME)})\b", lambda match: f"var({_THEME[match[0]]})", svg)
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     svg = re.sub(r"font: ([^;\"]*?)'[^;\"]*", r"font: \1sans-serif", svg)
     width, height = (72 * inches for inches in figure.get_size_inches())
     opening = (
@@ -95,7 +91,3 @@ def as_svg(figure: Figure, name: str, title: str) -> Markup:
         ' xmlns:xlink="http://www.w3.org/1999/xlink">'
     )
     return Markup(re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1))
-
-
-def _themed(colour: str) -> str:
-    return f"var({_THEME[colour]})" if colour in _THEME else colour

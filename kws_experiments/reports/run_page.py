@@ -138,7 +138,8 @@ def _repeat(contents: RunContents) -> list[Part]:
     return filled(
         Text("From the run's folder, with a comparison of weights and predictions:"),
         Code(shlex.join(["kws", "reproduce", shown_path(run.folder.path)])),
-        *([Text("Or the training alone:"), Code(command.line)] if command else []),
+        Text("Or the training alone:") if command else None,
+        Code(command.line) if command else None,
         Text(
             f"Python {record['python']} on {record['platform']}; {versions}. Fingerprints: configuration"
             f" {record['fingerprint']}, data {record['data_fingerprint']}.",

@@ -115,7 +115,9 @@ def _comparisons(done: list[Job], runs: pd.DataFrame, settings: pd.DataFrame) ->
     if len(settings) < 2:
         return nothing, "There is one setting: nothing to compare."
     compared = list(settings.index[:MOST_COMPARED])
-    setting_of = {job.folder: setting for job, setting in zip(done, runs["setting"], strict=True) if setting in compared}
+    setting_of = {
+        job.folder: setting for job, setting in zip(done, runs["setting"], strict=True) if setting in compared
+    }
     rows = statistics.same_test_rows({folder: _predictions(folder) for folder in setting_of}, setting_of)
     if rows is None:
         return nothing, "The runs were not tested on the same clips with the same labels, so they can't be compared."
@@ -153,7 +155,8 @@ def _costs(folder: RunFolder) -> dict[str, Any]:
             "latency_ms": cost["latency_ms"]["median"]}  # fmt: skip
 
 
-def _predictions(folder: Path) -> pd.DataFrame:
+def _predictions(folder: Path | None) -> pd.DataFrame:
+    assert folder is not None
     path = RunFolder(folder).predictions
     try:
         return pd.read_parquet(path, columns=["clip", "offset", "speaker", "label", "predicted"])

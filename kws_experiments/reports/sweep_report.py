@@ -67,7 +67,11 @@ def _page(contents: SweepContents) -> Page:
         Section("result", "Results", [Bullets(contents.statements), _settings(settings), by_setting]),
         Section("differences", "Differences", _about(_ABOUT_DIFFERENCES, _differences(contents))),
         Section("costs", "Accuracy against cost", filled(Group(list(_by_cost(settings))))),
-        Section("effects", "Effects of the swept keys", _about(_ABOUT_EFFECTS, Group(list(_by_key(contents))), _effects(effects))),
+        Section(
+            "effects",
+            "Effects of the swept keys",
+            _about(_ABOUT_EFFECTS, Group(list(_by_key(contents))), _effects(effects)),
+        ),
         Section("runs", "Runs", [_runs(contents)]),
         Section("unfinished", "Unfinished jobs", _about(_ABOUT_UNFINISHED, _unfinished(contents), look="warning")),
         Section("repeat", "How to repeat it", [Code(sweep.command)]),

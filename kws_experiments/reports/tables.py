@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import pandas as pd
 
@@ -43,7 +43,6 @@ class Table:
     columns: list[Column]
     rows: list[list[Cell]]
     sortable: bool = True
-    kind: ClassVar = "table"
 
     def __bool__(self) -> bool:
         return bool(self.rows)

@@ -55,6 +55,5 @@ def test_other_folders_are_not_overwritten(make_folder: MakeFolder, tmp_path: Pa
 
     assert result.returncode == 1
     assert (
-        result.stderr.strip()
-        == f"error: --out: '{tmp_path / 'mine'}' exists and is not a preview; give a new folder"
+        result.stderr.strip() == f"error: --out: '{tmp_path / 'mine'}' exists and is not a preview; give a new folder"
     )
