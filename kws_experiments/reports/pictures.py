@@ -81,7 +81,7 @@ def as_svg(figure: Figure, name: str, title: str) -> Markup:
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(rf"({"|".join(_THEME)})\b", lambda match: f"var({_THEME[match[0]]})", svg)
+    svg = re.sub(rf"({'|'.join(_THEME)})\b", lambda match: f"var({_THEME[match[0]]})", svg)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     svg = re.sub(r"font: ([^;\"]*?)'[^;\"]*", r"font: \1sans-serif", svg)
     width, height = (72 * inches for inches in figure.get_size_inches())
