@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ def statements(settings: pd.DataFrame, comparisons: pd.DataFrame, not_compared: 
 
 def _comparisons(done: list[Job], runs: pd.DataFrame, settings: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """The differences between the best settings, and the reason if there are none."""
-    nothing = statistics.compare_nothing()
+    nothing = pd.DataFrame(columns=statistics.COMPARISON)
     if len(settings) < 2:
         return nothing, "There is one setting: nothing to compare."
     compared = list(settings.index[:MOST_COMPARED])
@@ -121,7 +122,7 @@ def _comparisons(done: list[Job], runs: pd.DataFrame, settings: pd.DataFrame) ->
     rows = statistics.same_test_rows({folder: _predictions(folder) for folder in setting_of}, setting_of)
     if rows is None:
         return nothing, "The runs were not tested on the same clips with the same labels, so they can't be compared."
-    return statistics.compare(rows, statistics.all_pairs(compared)), ""
+    return statistics.compare(rows, list(itertools.combinations(compared, 2))), ""
 
 
 def _effects(runs: pd.DataFrame, swept: list[str], keys: list[str]) -> pd.DataFrame:

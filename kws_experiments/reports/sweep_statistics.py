@@ -5,7 +5,6 @@ A setting is a choice of all swept keys but the seed. Settings are compared on t
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ SEED = "seed"
 RESAMPLES = 10_000
 LEVEL = 0.95  # of all intervals of one table together
 _CLIP = ["clip", "offset", "label"]  # identify a test row
-_COMPARISON = ["better", "worse", "difference", "low", "high", "distinguishable", "mcnemar_p"]
+COMPARISON = ["better", "worse", "difference", "low", "high", "distinguishable", "mcnemar_p"]
 
 
 def settings_table(runs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
@@ -108,23 +107,13 @@ def compare(rows: TestRows, pairs: Sequence[tuple[str, str]], seed: int = 0) -> 
         single = len(rows.of(one)) == len(rows.of(other)) == 1
         p = mcnemar(rows.of(one)[0], rows.of(other)[0]) if single else float("nan")
         table.append((better, worse, abs(difference), float(low), float(high), bool(low > 0), p))
-    return pd.DataFrame(table, columns=_COMPARISON)
-
-
-def compare_nothing() -> pd.DataFrame:
-    """What `compare` returns for no pairs."""
-    return pd.DataFrame(columns=_COMPARISON)
+    return pd.DataFrame(table, columns=COMPARISON)
 
 
 def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
     """p of McNemar's exact test of two classifiers on the same clips ([clips] bool: right); 1 if they never differ."""
     only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())
     return float(binomtest(only_one, only_one + only_other).pvalue) if only_one + only_other else 1.0
-
-
-def all_pairs(settings: Sequence[str]) -> list[tuple[str, str]]:
-    """Every pair of settings, those with the first ones first."""
-    return list(itertools.combinations(settings, 2))
 
 
 def key_effects(runs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:

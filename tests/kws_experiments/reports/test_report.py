@@ -8,7 +8,6 @@ import io
 import json
 import re
 import xml.etree.ElementTree as ElementTree
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -136,19 +135,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-class _Page(HTMLParser):
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def all(self, attribute: str) -> list[str]:
-        return [str(attributes[attribute]) for _, attributes in self.tags if attribute in attributes]
-
-
 def test_page_says_what_was_run_on_what_and_how_good_it_is(run: Path) -> None:
     html = (run / "report.html").read_text()
     metrics = json.loads((run / "metrics.json").read_text())
@@ -181,13 +167,13 @@ def test_page_escapes_what_it_is_given(run: Path) -> None:
 
 
 def test_page_needs_nothing_from_outside(run: Path) -> None:
-    page = _Page((run / "report.html").read_text())
+    html = (run / "report.html").read_text()
 
-    addresses = [*page.all("src"), *page.all("href"), *page.all("xlink:href")]
+    addresses = re.findall(r'\s(?:src|href|xlink:href)="([^"]*)"', html)
     assert addresses
     assert all(address.startswith(("data:", "#")) for address in addresses)
-    assert not [tag for tag, _ in page.tags if tag in ("link", "iframe", "object")]
-    ids = page.all("id")
+    assert not re.search(r"<(link|iframe|object)\b", html)
+    ids = re.findall(r'\sid="([^"]*)"', html)
     assert len(ids) == len(set(ids))
     assert {address[1:] for address in addresses if address.startswith("#")} <= set(ids)
 
