@@ -47,7 +47,7 @@ from kws_data.storage.parallel import available_cpus
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.config.compose import instantiate
 from kws_experiments.reports import model_table
-from kws_experiments.reports.console_table import Column, print_table
+from kws_experiments.reports.console import Column, print_table
 
 OURS, KERAS, TORCH = "ours", "Keras", "PyTorch"
 TRAINING, INFERENCE = "training", "inference"
@@ -231,17 +231,17 @@ def show(rates: pd.DataFrame, options: argparse.Namespace) -> None:
     import tensorflow as tf
 
     ratios = ratios_to(rates)
-    columns = [Column("model", options.models)]
+    columns: list[Column] = [("model", options.models)]
     for what in (TRAINING, INFERENCE):
         ours = rates[rates["variant"] == OURS].groupby("model")[what].median()
-        columns.append(Column(f"{what}: clips/s", [f"{ours[model]:,.0f}" for model in options.models], numeric=True))
+        columns.append((f"{what}: clips/s", [f"{ours[model]:,.0f}" for model in options.models]))
         for baseline in (KERAS, TORCH):
             medians = [
                 f"{ratios[model, baseline][what].median():.2f}" if (model, baseline) in ratios else "–"
                 for model in options.models
             ]
-            columns.append(Column(f"of {baseline}", medians, numeric=True))
-    print_table(columns, title="Training and inference")
+            columns.append((f"of {baseline}", medians))
+    print_table(columns, title="Training and inference", numeric=[heading for heading, _ in columns[1:]])
     console = Console()
     for (model, baseline), target in TARGETS.items():
         if (model, baseline) in ratios:

@@ -123,9 +123,10 @@ def describe(
         f" {len(usable(table[is_noise]))} noise recordings; {len(set_aside(table))} files set aside"
     )
     if figure is not None:
-        from kws_experiments.plots import figures
+        from kws_experiments.plots.clips import dataset
+        from kws_experiments.plots.style import save
 
-        figures.save(figures.dataset(good), figure)
+        save(dataset(good), figure)
         print(figure)
 
 

@@ -64,7 +64,7 @@ def report(
 ) -> None:
     """Write the report of a run or a sweep: report.html, which needs no other file, and report.md with its pictures."""
     from kws_experiments.reports.run_report import write_run_report
-    from kws_experiments.reports.sweep_page import write_sweep_report
+    from kws_experiments.reports.sweep_report import write_sweep_report
     from kws_experiments.runs.folder import RunFolder
     from kws_experiments.runs.sweep_record import find_sweep, find_sweeps
 

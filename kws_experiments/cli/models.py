@@ -80,12 +80,13 @@ def _rows(names: list[str], overrides: list[str], config_dir: Path | None) -> li
 
 
 def _print(rows: list[Row]) -> None:
-    from kws_experiments.reports.console_table import Column, print_table
+    from kws_experiments.reports.console import print_table
     from kws_experiments.reports.model_table import HEADINGS, NUMERIC, cells
 
     columns = zip(*(cells(row) for row in rows), strict=True)
     print_table(
-        [Column(heading, texts, heading in NUMERIC) for heading, texts in zip(HEADINGS, columns, strict=True)],
+        list(zip(HEADINGS, columns, strict=True)),
+        numeric=NUMERIC,
         keep=("model", "parameters", "multiply-adds", "int8"),
         rest="a wider terminal or --csv shows them",
     )

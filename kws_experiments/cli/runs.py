@@ -100,13 +100,13 @@ def _print(table: pd.DataFrame, csv: bool, title: str) -> None:
         return
     from rich.console import Console
 
-    from kws_experiments.reports.console_table import Column, print_table
+    from kws_experiments.reports.console import print_table
     from kws_experiments.reports.sweep_summary import short_names
 
     errors = table["error"].dropna() if "error" in table else []
     table = table.drop(columns="error", errors="ignore")
     columns = [
-        Column(heading, [_cell(name, value) for value in table[name]])
+        (heading, [_cell(name, value) for value in table[name]])
         for name, heading in zip(table.columns, short_names(list(table.columns)), strict=True)
     ]
     print_table(columns, title=title, keep=(*_ALWAYS, "model"), rest="a wider terminal, --columns or --csv shows them")

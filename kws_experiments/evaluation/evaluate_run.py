@@ -60,7 +60,7 @@ def evaluate_run(
     from kws_data.pipeline import told_plainly
     from kws_experiments.evaluation.evaluate_network import data_facts
     from kws_experiments.evaluation.predict import Predictor
-    from kws_experiments.plots import evaluations as evaluation_figures
+    from kws_experiments.plots import evaluations
     from kws_experiments.runs.saved_model import load_model, network_of
 
     model = load_model(run)
@@ -94,7 +94,7 @@ def evaluate_run(
         with replace_dir(folder) as temporary:
             EvaluationFiles(temporary).write(result, tables)
             worst_clips.keep(temporary, clips.source, features, clips.split, tables["confidently_wrong"])
-            evaluation_figures.draw(temporary / "figures", result, tables)
+            evaluations.draw(temporary / "figures", result, tables)
 
     if out is not None:
         write(out)

@@ -26,7 +26,7 @@ from kws_experiments.config.compose import compose, fingerprint
 from kws_experiments.evaluation.clips import Clips, clips_in_training, find_dataset, labelled
 from kws_experiments.evaluation.evaluate_run import _folder_for, evaluate_run
 from kws_experiments.evaluation.files import EvaluationFiles
-from kws_experiments.plots import evaluations as evaluation_figures
+from kws_experiments.plots.evaluations import NAMES
 from kws_experiments.runs.clip_table import read_clip_table
 from kws_experiments.runs.finished import FinishedRun
 from kws_experiments.runs.folder import SCHEMA_VERSION, RunFolder
@@ -239,7 +239,7 @@ def test_on_its_own_test_clips_a_run_gives_its_own_figures(trained: Path) -> Non
     assert low <= metrics["accuracy"] <= high
     assert set(metrics["detection"]["keywords"]) == {"yes", "no", "up"}
     names = {path.stem for path in (again.path / "figures").iterdir()}
-    assert names == set(evaluation_figures.NAMES)
+    assert names == set(NAMES)
 
 
 @pytest.mark.slow
