@@ -5,7 +5,6 @@ What is kept is what the model heard, generated silence too; so a report needs n
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ import pandas as pd
 
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_file
+from kws_experiments.runs.files import open_arrays
 
 if TYPE_CHECKING:
     from kws_data.features.base import FeatureLayer
@@ -82,15 +82,12 @@ def read(folder: Path, wrong: pd.DataFrame) -> list[HeardClip]:
     path = folder / FILE
     if not path.is_file():
         return []
-    try:
-        with np.load(path) as arrays:
-            names, sample_rate = arrays["clips"].tolist(), int(arrays["sample_rate"])
-            clips = [
-                HeardClip(arrays[f"samples_{place}"], arrays[f"features_{place}"], sample_rate)
-                for place in range(len(names))
-            ]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise KwsError(f"'{path}' is damaged; evaluate again") from error
+    with open_arrays(path, "evaluate again") as arrays:
+        names, sample_rate = arrays["clips"].tolist(), int(arrays["sample_rate"])
+        clips = [
+            HeardClip(arrays[f"samples_{index}"], arrays[f"features_{index}"], sample_rate)
+            for index in range(len(names))
+        ]
     if names != wrong["clip"].tolist()[: len(names)]:
         raise KwsError(f"'{path}' is not of the evaluation beside it; evaluate again")
     return clips

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-import pyarrow
 
 from kws_data.catalog import BACKGROUND_NOISE
 from kws_data.corpus import Corpus
-from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_file
+from kws_experiments.runs.files import read_table
 
 _KEY = ["source", "path", "start"]
 CLASSES = "classes"  # the kind of change whose list holds class names
@@ -51,10 +50,7 @@ def read_clip_table(path: Path) -> pd.DataFrame:
     Raises:
         KwsError: there is none, or it is damaged.
     """
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError, pyarrow.ArrowException) as error:
-        raise KwsError(f"'{path}' is missing or damaged: this run can't be repeated") from error
+    return read_table(path, "this run can't be repeated")
 
 
 def recorded_root(table: pd.DataFrame) -> Path | None:

@@ -13,12 +13,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from yaml import YAMLError
-
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import remove, remove_leftovers_below, replace_file
 from kws_experiments.config.upgrade import upgraded
+from kws_experiments.runs.files import GIVE_RUN, START_OVER, read_json, read_lines, read_yaml
 
 SCHEMA_VERSION = 2  # 2: evaluations hold detection, calibration, breakdowns and their tables
 _SCRATCH = ".scratch-"
@@ -174,11 +172,8 @@ class RunFolder:
         """
         if not self.record.is_file():
             return None
-        try:
-            record = json.loads(self.record.read_text())
-            schema = record["schema_version"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise KwsError(f"'{self.record}' is damaged; start over with force=true") from error
+        record = read_json(self.record, START_OVER, ["schema_version"])
+        schema = record["schema_version"]
         if schema != SCHEMA_VERSION:
             raise KwsError(
                 f"'{self.path}' has schema version {schema}, not {SCHEMA_VERSION}; start over with force=true"
@@ -216,10 +211,7 @@ class RunFolder:
         Raises:
             KwsError: there are none, or they are damaged.
         """
-        try:
-            return json.loads(self.metrics.read_text())
-        except (OSError, ValueError) as error:
-            raise KwsError(f"'{self.metrics}' is missing or damaged; start over with force=true") from error
+        return read_json(self.metrics, START_OVER)
 
     def read_cost(self) -> dict[str, Any]:
         """What the model costs; empty for a run that had it not measured.
@@ -229,13 +221,8 @@ class RunFolder:
         """
         if not self.cost.is_file():
             return {}
-        try:
-            cost = json.loads(self.cost.read_text(encoding="utf-8"))
-            cost["latency_ms"]["median"], cost["machine"]["processor"], cost["threads"]["intra_op"]
-            cost["parameters"], cost["multiply_adds"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise KwsError(f"'{self.cost}' is damaged; start over with force=true, or remove it") from error
-        return cost
+        keys = ["latency_ms.median", "machine.processor", "threads.intra_op", "parameters", "multiply_adds"]
+        return read_json(self.cost, f"{START_OVER}, or remove it", keys)
 
     def read_labels(self) -> list[str]:
         """The class names.
@@ -243,10 +230,7 @@ class RunFolder:
         Raises:
             KwsError: there are none.
         """
-        try:
-            return self.labels.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise KwsError(f"'{self.labels}' is missing or damaged: give the folder of a run") from error
+        return read_lines(self.labels, GIVE_RUN)
 
     def read_thresholds(self) -> dict[str, float]:
         """Each keyword's decision threshold.
@@ -254,10 +238,7 @@ class RunFolder:
         Raises:
             KwsError: there are none.
         """
-        try:
-            return json.loads(self.thresholds.read_text())["thresholds"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise KwsError(f"'{self.thresholds}' is missing or damaged; start over with force=true") from error
+        return read_json(self.thresholds, START_OVER, ["thresholds"])["thresholds"]
 
     def read_config(self) -> dict[str, Any]:
         """The composed configuration, as today's code takes it.
@@ -273,16 +254,13 @@ class RunFolder:
         Raises:
             KwsError: there is none, or it is damaged.
         """
-        try:
-            config = OmegaConf.to_container(OmegaConf.load(self.config))
-        except (OSError, YAMLError) as error:
-            raise KwsError(f"'{self.config}' is missing or damaged: give the folder of a run") from error
-        if not isinstance(config, dict):
-            raise KwsError(f"'{self.config}' holds no configuration: give the folder of a run")
+        config = read_yaml(self.config, GIVE_RUN)
         return {str(key): value for key, value in config.items()}
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write the composed configuration."""
+        from omegaconf import OmegaConf
+
         write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(config)))
 
 

@@ -23,9 +23,11 @@ from filelock import FileLock, Timeout
 
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import lock_for
+from kws_experiments.runs.files import read_json, whole
 from kws_experiments.runs.folder import RunFolder, write_text
 
 SCHEMA_VERSION = 1
+_ADVICE = "the sweep's command, given again, writes it anew"
 SWEEPS = "sweeps"  # beside the runs of one name
 RUNNING, DONE, FAILED, STOPPED = "running", "done", "failed", "stopped"
 
@@ -96,7 +98,7 @@ class SweepFolder:
 
     def end(self, status: str) -> None:
         """Record how it ended."""
-        record = _read_json(self.record) | {"status": status, "ended": _now()}
+        record = read_json(self.record, _ADVICE) | {"status": status, "ended": _now()}
         write_text(self.record, json.dumps(record, indent=2) + "\n")
 
     def write_job(self, job: Job) -> None:
@@ -128,12 +130,10 @@ class SweepFolder:
         return self.jobs / f"{number:04}.json"
 
     def _read_job(self, path: Path) -> Job:
-        values = _read_json(path)
-        try:
+        values = read_json(path, _ADVICE)
+        with whole(path, _ADVICE):
             job = Job(**values)
             folder = None if job.folder is None else Path(os.path.normpath(self.path / job.folder))
-        except TypeError as error:
-            raise KwsError(f"'{path}' is damaged; the sweep's command, given again, writes it anew") from error
         return replace(job, folder=folder)
 
 
@@ -191,16 +191,14 @@ def read_sweep(path: Path) -> Sweep:
     folder = SweepFolder(path)
     if not folder.record.is_file():
         raise KwsError(f"'{path}' holds no sweep: give the folder of a sweep.json")
-    record = _read_json(folder.record)
+    record = read_json(folder.record, _ADVICE)
     schema = record.pop("schema_version", None)
     if schema != SCHEMA_VERSION:
         raise KwsError(
-            f"'{path}' has schema version {schema}, not {SCHEMA_VERSION}; the sweep's command writes it anew"
+            f"'{path}' has schema version {schema}, not {SCHEMA_VERSION}; {_ADVICE}"
         )
-    try:
+    with whole(folder.record, _ADVICE):
         sweep = Sweep(path=path, **record, jobs=folder.read_jobs())
-    except TypeError as error:
-        raise KwsError(f"'{folder.record}' is damaged; the sweep's command, given again, writes it anew") from error
     if sweep.status == RUNNING and not _is_held(folder.lock()):
         jobs = [replace(job, status=STOPPED) if job.status == RUNNING else job for job in sweep.jobs]
         sweep = replace(sweep, status=STOPPED, jobs=jobs)
@@ -234,16 +232,6 @@ def _is_held(lock: FileLock) -> bool:
             return False
     except Timeout:
         return True
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise KwsError(f"'{path}' is damaged; the sweep's command, given again, writes it anew") from error
-    if not isinstance(values, dict):
-        raise KwsError(f"'{path}' is damaged; the sweep's command, given again, writes it anew")
-    return values
 
 
 def _now() -> str:

@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 from kws_data.audio import read_pcm
 from kws_data.errors import KwsError
 from kws_data.storage.cache import datasets_dir
-from kws_experiments.cli.evaluate import ratios
 from kws_experiments.cli.main import app
+from kws_experiments.cli.runs import ratios
 from kws_experiments.config.compose import compose, fingerprint
 from kws_experiments.evaluation.clips import Clips, find_dataset, heard_in_training, labelled
 from kws_experiments.evaluation.evaluate_run import _folder_for, evaluate_run
@@ -130,7 +130,7 @@ def test_an_unfinished_damaged_or_changed_run_is_one_line(finished: RunFolder, t
         ),
         (finished.config, "[1]", "holds no configuration"),
         (finished.config, "a: [", "is missing or damaged"),
-        (finished.record, "{", "is damaged"),
+        (finished.record, "{", "is missing or damaged"),
         (finished.record, '{"schema_version": 99}', f"has schema version 99, not {SCHEMA_VERSION}"),
         (finished.record, f'{{"schema_version": {SCHEMA_VERSION}, "status": "training"}}', "no finished run"),
         (finished.record, f'{{"schema_version": {SCHEMA_VERSION}}}', "no finished run"),
