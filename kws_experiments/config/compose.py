@@ -78,13 +78,13 @@ def compose_unresolved(overrides: list[str], config_dir: Path | None = None, *, 
         with _no_other_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
             return hydra_compose("train", overrides, return_hydra_config=with_hydra)
     except HydraException as error:
-        raise KwsError(told_by_hydra(error)) from error
+        raise KwsError(hydra_message(error)) from error
 
 
 _EXTRAS = {"hydra/sweeper/optuna": "optuna", "hydra/launcher/submitit": "slurm", "sampler": "optuna"}
 
 
-def told_by_hydra(error: Exception) -> str:
+def hydra_message(error: Exception) -> str:
     """Hydra's message in one line; for a plugin that is not installed, with the extra that brings it."""
     message = " ".join(str(error).split())
     missing = [extra for name, extra in _EXTRAS.items() if name in message and "Could not " in message]

@@ -1,8 +1,7 @@
-"""`kws reproduce`, its second half: find the run's data, train again, and compare. Run as a process of its own."""
+"""`kws reproduce`, in the process that `restart` starts: find the run's data, train again, and compare."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import sys
@@ -11,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import typer
 
 from kws_data.errors import KwsError
 from kws_experiments.config import tensorflow_setup
+from kws_experiments.config.exit import one_line_errors
 from kws_experiments.experiment.data import PreparedData, examples_fingerprint, prepare_data
 from kws_experiments.experiment.experiment import DataParts, build_data_parts, check_top_level
 from kws_experiments.reproduce.causes import likely_causes
@@ -31,28 +32,11 @@ SCHEMA_VERSION = 1
 Changes = dict[str, list[str]]
 
 
-def main() -> None:
+def main(run: Path, out: Path, data: Path | None = None, anyway: bool = False) -> None:
     """Repeat a run whose folder `kws reproduce` has checked; exit with 0: bit for bit, 1: different, 2: could not."""
-    parser = argparse.ArgumentParser(prog="kws reproduce")
-    parser.add_argument("run", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--anyway", action="store_true")
-    options = parser.parse_args()
-    tensorflow_setup.quiet()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        result = repeat(RunFolder(options.run), RunFolder(options.out), data=options.data, anyway=options.anyway)
-    except KwsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(COULD_NOT_RUN)
-    except OSError as error:
-        print(f"error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(COULD_NOT_RUN)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
-    show(result, options.out)
+    with one_line_errors(failed=COULD_NOT_RUN, stopped="stopped; the same command goes on from here"):
+        result = repeat(RunFolder(run), RunFolder(out), data=data, anyway=anyway)
+    show(result, out)
     sys.exit(0 if result["bit_for_bit"] else 1)
 
 
@@ -76,9 +60,9 @@ def repeat(original: RunFolder, repeated: RunFolder, *, data: Path | None, anywa
             " holds them, or --anyway to train on these"
         )
     _require_same_beginning(repeated, prepared)
-    from kws_experiments import train as run
+    from kws_experiments.train import run  # TensorFlow, only now
 
-    run.run(config, repeated.path, prepared)
+    run(config, repeated.path, prepared)
     findings = [_data_finding(recorded, changes), *compare_runs(original, repeated)]
     causes = [f"data: {told(changes)}"] if changes else []
     causes += [changed_start] if changed_start else []
@@ -195,4 +179,6 @@ def show(result: dict[str, Any], out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tensorflow_setup.quiet()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    typer.run(main)
