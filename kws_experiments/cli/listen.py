@@ -1,4 +1,4 @@
-"""`kws stream`, `kws make-stream` and `kws evaluate-stream`: listening to long audio, and how well it works."""
+"""`kws label`, `demo`, `stream`, `make-stream` and `evaluate-stream`: a model on clips and on long audio."""
 
 from __future__ import annotations
 
@@ -25,6 +25,50 @@ SuppressionMs = Annotated[float, typer.Option(help="no other detection for so lo
 MinimumCount = Annotated[int, typer.Option(help="averages of fewer windows count for nothing")]
 
 
+def label(
+    model: Annotated[Path, typer.Argument(help="the folder of a finished run, or of an export")],
+    files: Annotated[list[Path], typer.Argument(help="WAV, FLAC, Ogg or MP3 files, or folders of them")],
+    top: Annotated[int, typer.Option(min=1, help="classes to tell of each file")] = 3,
+    csv: Annotated[bool, typer.Option("--csv", help="print CSV")] = False,
+    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    out: Annotated[Path | None, typer.Option(help="write to this .csv or .json file instead of printing")] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="a folder for a PNG of each file: a bar chart of the scores, the spectrogram")
+    ] = None,
+) -> None:
+    """Label audio files: the classes with the highest scores. Files that can't be read are listed (status 1)."""
+    if csv + json + (out is not None) > 1:
+        raise KwsError("--csv, --json, --out: choose one")
+    if out is not None and out.suffix not in (".csv", ".json"):
+        raise KwsError(f"--out: '{out}' must end in .csv or .json")
+    _check_model(model)
+    from kws_experiments.inference import label as label_files
+
+    labelled, failed = label_files.label(model, files, top=top, figures=figures)
+    if out is not None:
+        label_files.write(out, labelled)
+        print(out)
+    elif csv:
+        print(label_files.as_csv(labelled), end="")
+    elif json:
+        print(label_files.as_json(labelled))
+    else:
+        label_files.show(labelled)
+    raise typer.Exit(1 if failed else 0)
+
+
+def demo(
+    run: Annotated[Path, typer.Argument(help="the folder of a finished run")],
+    host: Annotated[str, typer.Option(help="the address to serve at; 0.0.0.0 lets others in")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
+) -> None:
+    """Serve a page that records or takes a file, shows scores and features, and listens; until Ctrl-C."""
+    _check_model(run)
+    from kws_experiments.inference import demo_page
+
+    demo_page.serve(run, host=host, port=port)
+
+
 def stream(
     model: Model,
     audio: Annotated[Path | None, typer.Argument(help="a WAV, FLAC, Ogg or MP3 file of any length")] = None,
@@ -43,9 +87,10 @@ def stream(
 
     The time is that of the end of the window with which the word was decided, from the beginning of the audio.
     """
-    settings = _settings(average_window_ms, threshold, suppression_ms, minimum_count)
     if (audio is None) != microphone:
         raise KwsError("give one audio file, or --microphone")
+    _check_model(model)
+    settings = _settings(average_window_ms, threshold, suppression_ms, minimum_count)
     if audio is not None:
         from kws_experiments.streaming.audio_file import check_file
 
@@ -64,6 +109,17 @@ def stream(
             print(f"{detection.time_ms / 1000:10.2f} s  {detection.word:<12} {detection.score:.3f}", flush=True)
     if labels is not None:
         write_label_track(labels, [(found.time_ms, found.time_ms, found.word) for found in found])
+
+
+def _check_model(path: Path) -> None:
+    """Refuse a folder that holds neither a run nor an export, before the slow imports."""
+    from kws_experiments.runs.folder import RunFolder
+
+    path = path.expanduser()
+    if not path.exists():
+        raise KwsError(f"'{path}': no such file or folder; give the folder of a finished run or of an export")
+    if path.is_dir() and not any((folder / "export.json").is_file() for folder in (path, path.parent)):
+        RunFolder(path).read_config()
 
 
 def _settings(
@@ -145,6 +201,7 @@ def evaluate_stream(
     out: Annotated[Path | None, typer.Option(help="the folder to write; default: RUN/streams/<its name>")] = None,
 ) -> None:
     """Hold detections against what was said: misses, false accepts an hour, latency; over all thresholds."""
+    _check_model(model)
     settings = _settings(average_window_ms, threshold, suppression_ms, minimum_count)
     from kws_experiments.reports.run_report import renew_run_report
     from kws_experiments.streaming.evaluate_stream import evaluate, show
