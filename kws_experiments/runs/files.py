@@ -44,12 +44,6 @@ def whole(path: Path, advice: str) -> Iterator[None]:
         raise KwsError(f"'{path}' is missing or damaged: {advice}") from error
 
 
-def read_text(path: Path, advice: str) -> str:
-    """The text of a file in UTF-8."""
-    with whole(path, advice):
-        return path.read_text(encoding="utf-8")
-
-
 def read_lines(path: Path, advice: str) -> list[str]:
     """The lines of a text file, of which there is at least one."""
     with whole(path, advice):
@@ -83,7 +77,7 @@ _Loader.yaml_implicit_resolvers = {
     for first, resolvers in _Loader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(  # YAML 1.1 takes 1e-3 for text
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d[\d_]*(\.[\d_]*)?|\.\d[\d_]*)[eE][-+]?\d+$"), list("-+0123456789.")
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d[\d_]*(\.[\d_]*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
 
 
@@ -104,6 +98,7 @@ def read_table(path: Path, advice: str, columns: Sequence[str] = (), **options: 
     import pandas as pd
 
     with whole(path, advice):
+        _check(path.is_file(), "pandas reads an empty folder as an empty table")
         if path.suffix == ".parquet":
             return pd.read_parquet(path, columns=list(columns) or None, **options)
         table = pd.read_csv(path, **options)

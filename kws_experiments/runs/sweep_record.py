@@ -194,9 +194,7 @@ def read_sweep(path: Path) -> Sweep:
     record = read_json(folder.record, _ADVICE)
     schema = record.pop("schema_version", None)
     if schema != SCHEMA_VERSION:
-        raise KwsError(
-            f"'{path}' has schema version {schema}, not {SCHEMA_VERSION}; {_ADVICE}"
-        )
+        raise KwsError(f"'{path}' has schema version {schema}, not {SCHEMA_VERSION}; {_ADVICE}")
     with whole(folder.record, _ADVICE):
         sweep = Sweep(path=path, **record, jobs=folder.read_jobs())
     if sweep.status == RUNNING and not _is_held(folder.lock()):
