@@ -13,13 +13,12 @@ It also says whether two processes without deterministic ops came to the same we
 
 from __future__ import annotations
 
-import argparse
 import math
 import multiprocessing
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -30,9 +29,8 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from benchmarks.options import machine, models, positive, positive_number
+from benchmarks.options import ALL_CORES, Batch, Models, Repeats, Seconds, Threads, chosen_models, machine, run
 from kws_data.errors import KwsError
-from kws_data.storage.parallel import available_cpus
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.reports import model_table
 
@@ -41,19 +39,30 @@ WITH, WITHOUT, AGAIN = "with", "without", "without, again"
 _WARM_UP_STEPS, _CLIPS = 3, 1000
 
 
-def main(arguments: list[str] | None = None) -> None:
-    options = _parser().parse_args(arguments)
-    tensorflow_setup.quiet()
-    try:
-        rates, digests = measure(options)
-    except KwsError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped")
-    show(rates, digests, options)
+@dataclass(frozen=True)
+class Options:
+    """What to measure: models by name, and the rest as on the command line."""
+
+    models: list[str]
+    batch: int
+    threads: int
+    rounds: int
+    seconds: float
 
 
-def measure(options: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame]:
+def main(
+    models: Models = "ds_cnn_s,conv",
+    batch: Batch = 100,
+    threads: Threads = ALL_CORES,
+    rounds: Repeats = 5,
+    seconds: Seconds = 0.5,
+) -> None:
+    """What TensorFlow's deterministic ops cost: training clips/s with them, as a ratio to without, in one run."""
+    options = Options(chosen_models(models), batch, threads, rounds, seconds)
+    show(*measure(options), options)
+
+
+def measure(options: Options) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Clips/s, a row per model, measurement, round and variant; and the final weights of each model and variant."""
     context = multiprocessing.get_context("spawn")  # TensorFlow doesn't survive a fork
     rows, digests = [], []
@@ -66,7 +75,7 @@ def measure(options: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame]:
             for variant in (WITH, WITHOUT, AGAIN):
                 ours, theirs = context.Pipe()
                 process = context.Process(
-                    target=_serve, args=(theirs, model, variant == WITH, vars(options), folder), daemon=True
+                    target=_serve, args=(theirs, model, variant == WITH, options, folder), daemon=True
                 )
                 process.start()
                 theirs.close()
@@ -104,11 +113,11 @@ def _answer(connection: Connection, question: str, steps: int = 0) -> Any:
     return answer
 
 
-def _serve(connection: Connection, model: str, deterministic: bool, options: dict[str, Any], folder: str) -> None:
+def _serve(connection: Connection, model: str, deterministic: bool, options: Options, folder: str) -> None:
     """Answer the other process's questions until it hangs up: in a process with deterministic ops, or without."""
     tensorflow_setup.quiet()
     try:
-        trainer = _Trainer(model, deterministic, argparse.Namespace(**options), Path(folder))
+        trainer = _Trainer(model, deterministic, options, Path(folder))
     except KwsError as error:
         connection.recv()
         connection.send(error)
@@ -125,7 +134,7 @@ def _serve(connection: Connection, model: str, deterministic: bool, options: dic
 class _Trainer:
     """A model's training step, with a batch at hand, and with the pipeline that would make such batches."""
 
-    def __init__(self, model: str, deterministic: bool, options: argparse.Namespace, folder: Path) -> None:
+    def __init__(self, model: str, deterministic: bool, options: Options, folder: Path) -> None:
         choice = model_table.choose(model, [f"threads.intra_op={options.threads}"])
         config = choice.config
         tensorflow_setup.start(deterministic=deterministic, seed=config["seed"], **config["threads"])
@@ -170,7 +179,7 @@ class _Trainer:
         return weights_digest(self.model.weights)
 
 
-def _stream(choice: model_table.Choice, options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
+def _stream(choice: model_table.Choice, options: Options, folder: Path) -> Iterator[dict[str, Any]]:
     """Endless training batches of random clips, as `augment=original` and the model's features make them."""
     from kws_data.corpus import Corpus
     from kws_data.noise import NoiseBank
@@ -201,7 +210,7 @@ def _stream(choice: model_table.Choice, options: argparse.Namespace, folder: Pat
     )  # fmt: skip
 
 
-def show(rates: pd.DataFrame, digests: pd.DataFrame, options: argparse.Namespace) -> None:
+def show(rates: pd.DataFrame, digests: pd.DataFrame, options: Options) -> None:
     """Print the medians, the ratios and the machine."""
     wide = rates.pivot_table(index=["model", "measured", "round"], columns="variant", values="rate").reset_index()
     table = Table("model", "measured", title="Training with deterministic ops", title_justify="left")
@@ -229,16 +238,5 @@ def show(rates: pd.DataFrame, digests: pd.DataFrame, options: argparse.Namespace
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    summary = (__doc__ or "").splitlines()[0]
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.determinism", description=summary)
-    parser.add_argument("--models", type=models, default="ds_cnn_s,conv", help="comma-separated (ds_cnn_s,conv)")
-    parser.add_argument("--batch", type=positive, default=100, help="clips (100)")
-    parser.add_argument("--threads", type=positive, default=available_cpus(), help="of every variant (all cores)")
-    parser.add_argument("--rounds", type=positive, default=5, help="counted ones (5)")
-    parser.add_argument("--seconds", type=positive_number, default=0.5, help="of each measurement, about (0.5)")
-    return parser
-
-
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -9,29 +9,24 @@ run by TensorFlow Lite's reference kernels too, which round as those of TensorFl
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import options
 from kws_data.errors import KwsError
 from kws_experiments.config import tensorflow_setup
 
 QUANTIZATIONS = ("float16", "dynamic", "int8")
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="the folder of a finished run")
-    options = parser.parse_args(arguments)
-    try:
-        rows, clips = measure(options.run)
-    except (KwsError, OSError) as error:
-        sys.exit(f"error: {error}")
+def main(run: Annotated[Path, typer.Argument(help="the folder of a finished run")]) -> None:
+    """What quantizing the front end along with the network would cost in accuracy, and what other kernels change."""
+    rows, clips = measure(run)
     table = Table("quantized", title=f"Accuracy on {clips} test clips", title_justify="left")
     table.add_column("accuracy", justify="right")
     table.add_column("as the original", justify="right")
@@ -120,4 +115,4 @@ def _scores(model: bytes, inputs: list[np.ndarray], **options: Any) -> np.ndarra
 
 
 if __name__ == "__main__":
-    main()
+    options.run(main)
