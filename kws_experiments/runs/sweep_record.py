@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import lock_for
 from kws_experiments.runs.files import read_json, whole
-from kws_experiments.runs.folder import RunFolder, write_text
+from kws_experiments.runs.folder import PathBelow, RunFolder, write_text
 
 SCHEMA_VERSION = 1
 _ADVICE = "the sweep's command, given again, writes it anew"
@@ -66,24 +66,20 @@ class Job:
 
 @dataclass(frozen=True)
 class SweepFolder:
-    """The paths of one sweep's record. It travels to the jobs' processes, so it holds nothing but the path."""
+    """The paths of one sweep's record. It travels to the jobs' processes, so it holds nothing but the path.
+
+    Attributes:
+        path: the record's folder.
+        record: the sweep as a whole, as JSON.
+        jobs: a JSON file for each job.
+        stop: asks all jobs to save their state and stop, wherever they run.
+    """
 
     path: Path
 
-    @property
-    def record(self) -> Path:
-        """The sweep as a whole, as JSON."""
-        return self.path / "sweep.json"
-
-    @property
-    def jobs(self) -> Path:
-        """A JSON file for each job."""
-        return self.path / "jobs"
-
-    @property
-    def stop(self) -> Path:
-        """Asks all jobs to save their state and stop, wherever they run."""
-        return self.path / "stop"
+    record = PathBelow("sweep.json")
+    jobs = PathBelow("jobs")
+    stop = PathBelow("stop")
 
     def lock(self) -> FileLock:
         """Held by the process that runs the sweep."""
