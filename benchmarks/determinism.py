@@ -18,7 +18,6 @@ import multiprocessing
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
 from tqdm import tqdm
 
-from benchmarks.options import ALL_CORES, Batch, Models, Repeats, Seconds, Threads, chosen_models, machine, run
+from benchmarks.options import (
+    ALL_CORES,
+    Batch,
+    Models,
+    Options,
+    Repeats,
+    Seconds,
+    Threads,
+    chosen_models,
+    machine,
+    run,
+    table,
+)
 from kws_data.errors import KwsError
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.reports import model_table
@@ -37,17 +47,6 @@ from kws_experiments.reports import model_table
 STEP, WHOLE, WEIGHTS = "step", "whole", "weights"
 WITH, WITHOUT, AGAIN = "with", "without", "without, again"
 _WARM_UP_STEPS, _CLIPS = 3, 1000
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to measure: models by name, and the rest as on the command line."""
-
-    models: list[str]
-    batch: int
-    threads: int
-    rounds: int
-    seconds: float
 
 
 def main(
@@ -58,7 +57,7 @@ def main(
     seconds: Seconds = 0.5,
 ) -> None:
     """What TensorFlow's deterministic ops cost: training clips/s with them, as a ratio to without, in one run."""
-    options = Options(chosen_models(models), batch, threads, rounds, seconds)
+    options = Options(chosen_models(models), threads, rounds, seconds, batch)
     show(*measure(options), options)
 
 
@@ -66,7 +65,7 @@ def measure(options: Options) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Clips/s, a row per model, measurement, round and variant; and the final weights of each model and variant."""
     context = multiprocessing.get_context("spawn")  # TensorFlow doesn't survive a fork
     rows, digests = [], []
-    bar = tqdm(total=len(options.models) * (options.rounds + 1), unit="round", disable=None)
+    bar = tqdm(total=len(options.models) * (options.repeats + 1), unit="round", disable=None)
     with tempfile.TemporaryDirectory(prefix="kws-determinism-") as folder, bar:
         for model in options.models:
             bar.set_description(model)
@@ -84,7 +83,7 @@ def measure(options: Options) -> tuple[pd.DataFrame, pd.DataFrame]:
             ready = [_answer(connection, STEP, 1) for connection in workers.values()]
             # as many steps for every variant, so that their weights can be compared
             steps = math.ceil(options.seconds * max(ready) / options.batch)
-            for round_number in range(options.rounds + 1):
+            for round_number in range(options.repeats + 1):
                 for measured in (STEP, WHOLE):
                     for variant, connection in workers.items():
                         rate = _answer(connection, measured, steps)
@@ -213,17 +212,16 @@ def _stream(choice: model_table.Choice, options: Options, folder: Path) -> Itera
 def show(rates: pd.DataFrame, digests: pd.DataFrame, options: Options) -> None:
     """Print the medians, the ratios and the machine."""
     wide = rates.pivot_table(index=["model", "measured", "round"], columns="variant", values="rate").reset_index()
-    table = Table("model", "measured", title="Training with deterministic ops", title_justify="left")
-    for heading in ("clips/s with", "clips/s without", "with, of without", "lowest", "highest"):
-        table.add_column(heading, justify="right")
+    numbers = ["clips/s with", "clips/s without", "with, of without", "lowest", "highest"]
+    printed = table("Training with deterministic ops", ["model", "measured"], numbers)
     for model in options.models:
         for measured in (STEP, WHOLE):
             rows = wide[(wide["model"] == model) & (wide["measured"] == measured)]
             ratio = rows[WITH] / rows[WITHOUT]
             cells = [f"{rows[WITH].median():,.0f}", f"{rows[WITHOUT].median():,.0f}", f"{ratio.median():.2f}"]
-            table.add_row(model, measured, *cells, f"{ratio.min():.2f}", f"{ratio.max():.2f}")
+            printed.add_row(model, measured, *cells, f"{ratio.min():.2f}", f"{ratio.max():.2f}")
     console = Console()
-    console.print(table)
+    console.print(printed)
     for model, group in digests.groupby("model", sort=False):
         weights = group.set_index("variant")["weights"]
         console.print(
@@ -233,7 +231,7 @@ def show(rates: pd.DataFrame, digests: pd.DataFrame, options: Options) -> None:
             soft_wrap=True,
         )
     console.print(
-        f"{machine()}, {options.threads} threads, batches of {options.batch}, median of {options.rounds} rounds",
+        f"{machine()}, {options.threads} threads, batches of {options.batch}, median of {options.repeats} rounds",
         soft_wrap=True,
     )
 

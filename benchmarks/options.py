@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import available_cpus
@@ -22,6 +24,19 @@ Seconds = Annotated[float, typer.Option(min=0.001, help="of each measurement, ab
 Overrides = Annotated[list[str] | None, typer.Argument(help="as train.py takes them: features=…")]
 
 ALL_CORES = available_cpus()
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a benchmark of models measures: models by name, and the rest as on the command line."""
+
+    models: list[str]
+    threads: int
+    repeats: int
+    seconds: float
+    batch: int = 1
+    hop_ms: float = 0.0
+    overrides: Sequence[str] = ()
 
 
 def run(command: Callable[..., Any]) -> None:
@@ -46,6 +61,14 @@ def chosen(option: str, text: str, known: Sequence[str]) -> list[str]:
 def chosen_models(text: str) -> list[str]:
     """The models that `--models` names."""
     return chosen("--models", text, model_table.names())
+
+
+def table(title: str, names: Sequence[str], numbers: Sequence[str]) -> Table:
+    """A table whose first columns hold text, and the others numbers."""
+    made = Table(*names, title=title, title_justify="left")
+    for heading in numbers:
+        made.add_column(heading, justify="right")
+    return made
 
 
 def machine() -> str:

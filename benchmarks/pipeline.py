@@ -37,11 +37,10 @@ from unittest import mock
 import pandas as pd
 import typer
 from rich.console import Console
-from rich.table import Table
 from tqdm import tqdm
 
 from benchmarks.baselines import CLIP_SAMPLES, SAMPLE_RATE, bare_rfft, decoded_files, keras_stft
-from benchmarks.options import ALL_CORES, Batch, Repeats, Seconds, Threads, machine, run
+from benchmarks.options import ALL_CORES, Batch, Repeats, Seconds, Threads, machine, run, table
 from kws_data.catalog import BACKGROUND_NOISE, scan, usable
 from kws_data.corpus import build_corpus
 from kws_data.errors import KwsError
@@ -281,17 +280,15 @@ def show(rates: pd.DataFrame, options: Options) -> None:
     order = [name for name in rates if name not in (*options.augmentations, BARE, PIECES, KERAS)]
     sections = [order, list(options.augmentations), [BARE, PIECES, KERAS]]
     per_bare, per_keras = (rates.div(rates[name], axis=0) for name in (BARE, KERAS))
-    table = Table("stage", title="Input pipeline", title_justify="left")
-    for heading in ("clips/s", f"of {BARE}", f"of {KERAS}"):
-        table.add_column(heading, justify="right")
+    printed = table("Input pipeline", ["stage"], ["clips/s", f"of {BARE}", f"of {KERAS}"])
     for section in sections:
         for name in section:
             label = f"{name} ({options.features})" if name in (FULL, ALONE) else name
             ratios = (f"{ratio[name].median():.3f}" for ratio in (per_bare, per_keras))
-            table.add_row(label, f"{rates[name].median():,.0f}", *ratios)
-        table.add_section()
+            printed.add_row(label, f"{rates[name].median():,.0f}", *ratios)
+        printed.add_section()
     console = Console()
-    console.print(table)
+    console.print(printed)
     for name, target in TARGETS.items():
         ratio = per_bare.get(FULL if name == ORIGINAL else name)
         if ratio is not None:

@@ -15,7 +15,6 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks import options
 from kws_data.errors import KwsError
@@ -27,12 +26,10 @@ QUANTIZATIONS = ("float16", "dynamic", "int8")
 def main(run: Annotated[Path, typer.Argument(help="the folder of a finished run")]) -> None:
     """What quantizing the front end along with the network would cost in accuracy, and what other kernels change."""
     rows, clips = measure(run)
-    table = Table("quantized", title=f"Accuracy on {clips} test clips", title_justify="left")
-    table.add_column("accuracy", justify="right")
-    table.add_column("as the original", justify="right")
+    printed = options.table(f"Accuracy on {clips} test clips", ["quantized"], ["accuracy", "as the original"])
     for name, accuracy, same in rows:
-        table.add_row(name, f"{100 * accuracy:.1f}", f"{same}")
-    Console().print(table)
+        printed.add_row(name, f"{100 * accuracy:.1f}", f"{same}")
+    Console().print(printed)
 
 
 def measure(run: Path) -> tuple[list[tuple[str, float, int]], int]:

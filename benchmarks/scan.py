@@ -23,10 +23,9 @@ from unittest import mock
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from tqdm import tqdm
 
-from benchmarks.options import run
+from benchmarks.options import run, table
 from kws_data.catalog import scan, usable
 from kws_data.sources.words import V002_WORDS
 from kws_data.storage.parallel import available_cpus
@@ -42,12 +41,11 @@ def main(
 ) -> None:
     """Seconds to scan a folder of clips: the first time, and again with the catalog cached."""
     first, warm = measure(clips, repeats)
-    table = Table("scan", title=f"Scanning {clips:,} clips", title_justify="left")
-    table.add_column("seconds", justify="right")
-    table.add_row("first", f"{first:.2f}")
-    table.add_row("warm cache", f"{statistics.median(warm):.2f}")
+    printed = table(f"Scanning {clips:,} clips", ["scan"], ["seconds"])
+    printed.add_row("first", f"{first:.2f}")
+    printed.add_row("warm cache", f"{statistics.median(warm):.2f}")
     console = Console()
-    console.print(table)
+    console.print(printed)
     console.print(f"{available_cpus()} cores; warm: median of {len(warm)}; target for 100,000 clips: under 3 s warm")
 
 

@@ -31,10 +31,20 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 from rich.console import Console
-from rich.table import Table
 from tqdm import tqdm
 
-from benchmarks.options import ALL_CORES, Models, Overrides, Repeats, Threads, chosen_models, machine, run
+from benchmarks.options import (
+    ALL_CORES,
+    Models,
+    Options,
+    Overrides,
+    Repeats,
+    Threads,
+    chosen_models,
+    machine,
+    run,
+    table,
+)
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.config.compose import instantiate
 from kws_experiments.reports import model_table
@@ -61,18 +71,6 @@ class Row:
     once: str
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to measure: models by name, and the rest as on the command line."""
-
-    models: list[str]
-    overrides: list[str]
-    hop_ms: float
-    seconds: float
-    threads: int
-    repeats: int
-
-
 def main(
     overrides: Overrides = None,
     models: Models = "all",
@@ -82,7 +80,7 @@ def main(
     repeats: Repeats = 3,
 ) -> None:
     """The cost of listening: of the front end once a frame and once a window; the real-time factor of every model."""
-    options = Options(chosen_models(models), overrides or [], hop_ms, seconds, threads, repeats)
+    options = Options(chosen_models(models), threads, repeats, seconds, hop_ms=hop_ms, overrides=overrides or ())
     show(measure(options), options)
 
 
@@ -174,10 +172,8 @@ class _EachWindowsFrames:
 def show(rows: list[Row], options: Options) -> None:
     """Print the table, and whether the target is reached."""
     title = f"Listening, a window every {options.hop_ms:g} ms: front end in ms, whole in s, for a second of audio"
-    table = Table("model", "features", title=title, title_justify="left")
-    for heading in ("front end", "once", "ratio", "whole", "file", "microphone"):
-        table.add_column(heading, justify="right")
-    table.add_column("computed once")
+    printed = table(title, ["model", "features"], ["front end", "once", "ratio", "whole", "file", "microphone"])
+    printed.add_column("computed once")
     ratios = []
     for row in rows:
         once = ["–", "–"]
@@ -185,9 +181,9 @@ def show(rows: list[Row], options: Options) -> None:
             ratios.append(row.front_end_once / row.front_end_windows)
             once = [f"{1000 * row.front_end_once:.2f}", f"{ratios[-1]:.3f}"]
         whole = (f"{seconds:.4f}" for seconds in (row.whole_windows, row.whole_file, row.whole_live))
-        table.add_row(row.model, row.features, f"{1000 * row.front_end_windows:.2f}", *once, *whole, row.once)
+        printed.add_row(row.model, row.features, f"{1000 * row.front_end_windows:.2f}", *once, *whole, row.once)
     console = Console()
-    console.print(table)
+    console.print(printed)
     if ratios:
         console.print(f"front end once, of each window: {max(ratios):.3f} at worst; target: at most {TARGET:.3f}")
     console.print(

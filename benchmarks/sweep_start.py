@@ -22,9 +22,8 @@ import pandas as pd
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks.options import Overrides, Repeats, run
+from benchmarks.options import Overrides, Repeats, run, table
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import available_cpus
 from kws_experiments.config.compose import CONF, register_resolvers, resolved
@@ -141,13 +140,11 @@ def seconds_of_job(overrides: list[str], folder: Path, seed: int) -> dict[str, f
 def show(seconds: pd.DataFrame) -> None:
     """Print the medians, the ratios, the target and the machine."""
     ratios = seconds.div(seconds[BARE], axis=0)
-    table = Table("after the start of the process", title="Second job of a sweep", title_justify="left")
-    for heading in ("seconds", "of a bare import"):
-        table.add_column(heading, justify="right")
+    printed = table("Second job of a sweep", ["after the start of the process"], ["seconds", "of a bare import"])
     for name in seconds.columns:
-        table.add_row(name, f"{seconds[name].median():.2f}", f"{ratios[name].median():.2f}")
+        printed.add_row(name, f"{seconds[name].median():.2f}", f"{ratios[name].median():.2f}")
     console = Console()
-    console.print(table)
+    console.print(printed)
     ratio = ratios[FIRST_STEP]
     console.print(
         f"{FIRST_STEP}: {ratio.median():.2f} times a bare import ({ratio.min():.2f} to {ratio.max():.2f} over the"

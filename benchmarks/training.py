@@ -43,6 +43,7 @@ from benchmarks.options import (
     ALL_CORES,
     Batch,
     Models,
+    Options,
     Overrides,
     Repeats,
     Seconds,
@@ -65,18 +66,6 @@ TORCH_MODELS = [model for model, baseline in TARGETS if baseline == TORCH]
 Rate = Callable[[], float]  # runs a variant for a while: clips/s
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to measure: models by name, and the rest as on the command line."""
-
-    models: list[str]
-    overrides: list[str]
-    batch: int
-    threads: int
-    repeats: int
-    seconds: float
-
-
 def main(
     overrides: Overrides = None,
     models: Models = "all",
@@ -86,7 +75,7 @@ def main(
     seconds: Seconds = 0.5,
 ) -> None:
     """Training and inference clips/s of every model, as ratios to Keras's own layers and to PyTorch, in one run."""
-    options = Options(chosen_models(models), overrides or [], batch, threads, repeats, seconds)
+    options = Options(chosen_models(models), threads, repeats, seconds, batch, overrides=overrides or ())
     show(measure(options), options)
 
 
