@@ -2,7 +2,7 @@
 
     python -m benchmarks.training [--models ds_cnn_s,conv] [--batch 100] [--threads N] [--repeats 5] [features=…]
 
-Each model of `conf/model/` is built for the features that `train.py` uses unless told otherwise, log-mel 98 x 40, and
+Each model of `conf/model/` is built for the features that `train.py` uses by default, log-mel 98 x 40, and
 the task of its source (or those that overrides choose), and trained by the step that `train.py` runs with
 `trainer=default optimizer=adam`, on one batch of random features that lies ready in memory. Inference is the graph that
 evaluates. Beside it:

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,7 +29,7 @@ MinimumCount = Annotated[int, typer.Option(help="averages of fewer windows count
 def label(
     model: Annotated[Path, typer.Argument(help="the folder of a finished run, or of an export")],
     files: Annotated[list[Path], typer.Argument(help="WAV, FLAC, Ogg or MP3 files, or folders of them")],
-    top: Annotated[int, typer.Option(min=1, help="classes to tell of each file")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="classes to print for each file")] = 3,
     csv: Annotated[bool, typer.Option("--csv", help="print CSV")] = False,
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     out: Annotated[Path | None, typer.Option(help="write to this .csv or .json file instead of printing")] = None,
@@ -79,13 +80,13 @@ def stream(
     threshold: Threshold = 0.7,
     suppression_ms: SuppressionMs = 500.0,
     minimum_count: MinimumCount = 4,
-    unknown: Annotated[bool, typer.Option("--unknown", help="tell _unknown_ as well")] = False,
+    unknown: Annotated[bool, typer.Option("--unknown", help="print _unknown_ as well")] = False,
     json_lines: Annotated[bool, typer.Option("--json", help="print a JSON object a line")] = False,
     labels: Annotated[Path | None, typer.Option(help="also write an Audacity label track to this file")] = None,
 ) -> None:
-    """Find words in long audio: print the time, word and score of each as soon as it is heard.
+    """Find words in long audio: print the time, word and score of each as soon as it is found.
 
-    The time is that of the end of the window with which the word was decided, from the beginning of the audio.
+    The time is that of the end of the window that decided, from the beginning of the audio.
     """
     if (audio is None) != microphone:
         raise KwsError("give one audio file, or --microphone")
@@ -99,9 +100,9 @@ def stream(
     from kws_experiments.streaming.listener import open_listener
 
     listener = open_listener(model, settings, hop_ms=hop_ms, unknown=unknown)
-    heard = _from_microphone(listener, device) if audio is None else _from_file(listener, audio)
+    detections = _from_microphone(listener, device) if audio is None else _from_file(listener, audio)
     found = []
-    for detection in heard:
+    for detection in detections:
         found.append(detection)
         if json_lines:
             print(json.dumps(detection._asdict() | {"score": round(detection.score, 4)}), flush=True)
@@ -127,12 +128,18 @@ def _settings(
 ) -> RecognizerSettings:
     from kws_experiments.streaming.recognize import RecognizerSettings
 
-    try:
+    with _option_named(detection_threshold="threshold"):
         return RecognizerSettings(average_window_ms, threshold, suppression_ms, minimum_count)
+
+
+@contextmanager
+def _option_named(**options: str) -> Iterator[None]:
+    """Turn a settings' ValueError, which opens with a parameter's name, into one that opens with the option's."""
+    try:
+        yield
     except ValueError as error:
         name, _, rest = str(error).partition(" ")
-        option = {"detection_threshold": "threshold"}.get(name, name).replace("_", "-")
-        raise KwsError(f"--{option} {rest}") from error
+        raise KwsError(f"--{options.get(name, name).replace('_', '-')} {rest}") from error
 
 
 def _from_file(listener: Listener, audio: Path) -> Iterator[Detection]:
@@ -168,23 +175,15 @@ def make_stream(
     minutes: Annotated[float, typer.Option(help="length")] = 30.0,
     snr_db: Annotated[str, typer.Option(help="speech above noise in dB: a number, or LOW,HIGH")] = "15",
     gap_ms: Annotated[str, typer.Option(help="from clip to clip: a number, or LOW,HIGH")] = "1000,3000",
-    unknown_percentage: Annotated[float, typer.Option(help="words that are none of the task's, of all words")] = 30.0,
+    unknown_percentage: Annotated[float, typer.Option(help="words outside the task, of all words")] = 30.0,
     seed: Annotated[int, typer.Option(help="another seed, another stream")] = 0,
 ) -> None:
     """Make a long recording to test on: test clips over background noise, with a table of what is said when."""
     from kws_experiments.streaming.make_stream import StreamSettings, parse_range, write_stream
 
-    try:
-        settings = StreamSettings(
-            minutes=minutes,
-            snr_db=parse_range("snr_db", snr_db),
-            gap_ms=parse_range("gap_ms", gap_ms),
-            unknown_percentage=unknown_percentage,
-            seed=seed,
-        )
-    except ValueError as error:
-        name, _, rest = str(error).partition(" ")
-        raise KwsError(f"--{name.replace('_', '-')} {rest}") from error
+    with _option_named():
+        snr, gap = parse_range("snr_db", snr_db), parse_range("gap_ms", gap_ms)
+        settings = StreamSettings(minutes, snr, gap, unknown_percentage, seed)
     summary = write_stream(source, out, settings)
     print(f"{summary}: {out}")
 
@@ -200,7 +199,7 @@ def evaluate_stream(
     tolerance_ms: Annotated[float, typer.Option(help="a detection may be so long before a word or after it")] = 750.0,
     out: Annotated[Path | None, typer.Option(help="the folder to write; default: RUN/streams/<its name>")] = None,
 ) -> None:
-    """Hold detections against what was said: misses, false accepts an hour, latency; over all thresholds."""
+    """Compare detections with what was said: misses, false accepts an hour, latency; over all thresholds."""
     _check_model(model)
     settings = _settings(average_window_ms, threshold, suppression_ms, minimum_count)
     from kws_experiments.reports.run_report import renew_run_report

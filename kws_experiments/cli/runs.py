@@ -51,10 +51,10 @@ def evaluate(
 
 
 def ratios(text: str | None) -> list[float] | None:
-    """'20,10,-5' as numbers; None where nothing is given.
+    """'20,10,-5' as numbers; None for None.
 
     Raises:
-        KwsError: one of them is none, or out of range.
+        KwsError: one is not a number, or out of range.
     """
     if text is None:
         return None
@@ -65,7 +65,7 @@ def ratios(text: str | None) -> list[float] | None:
         except ValueError:
             numbers.append(math.nan)
         if not -60 <= numbers[-1] <= 100:
-            raise KwsError(f"--noise-snr: '{part.strip()}' is no ratio from -60 to 100 dB; write 20,10,5,0,-5")
+            raise KwsError(f"--noise-snr: '{part.strip()}' is not a ratio from -60 to 100 dB; write 20,10,5,0,-5")
     return numbers
 
 
@@ -103,7 +103,7 @@ def runs(
     sweeps: Annotated[bool, typer.Option("--sweeps", help="list the sweeps alone")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="print CSV: the runs, or with --sweeps the sweeps")] = False,
 ) -> None:
-    """List runs and sweeps: how far they are, the config keys in which they differ, and what came of them.
+    """List runs and sweeps: how far they are, the config keys in which they differ, and their results.
 
     Damaged folders are listed with what is wrong. `kws_experiments.runs.find.find_runs` gives a pandas DataFrame.
     """

@@ -65,7 +65,7 @@ def compose_unresolved(overrides: list[str], config_dir: Path | None = None, *, 
     """What `compose` resolves; with Hydra's own part where that is asked for.
 
     Raises:
-        KwsError: as of `compose`.
+        KwsError: see `compose`.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
@@ -151,9 +151,9 @@ def flattened(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def overrides_fingerprint(overrides: list[str]) -> str:
-    """12 hex digits that name a sweep: its overrides in any order, but for those that don't change what is trained."""
-    told = sorted(override for override in overrides if override.split("=")[0] not in ("name", "force"))
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
+    """12 hex digits that name a sweep: its overrides in any order, without those that don't change what is trained."""
+    kept = sorted(override for override in overrides if override.split("=")[0] not in ("name", "force"))
+    return hashlib.sha256("\n".join(kept).encode()).hexdigest()[:12]
 
 
 def _sweep_id(*, _root_: DictConfig) -> str:

@@ -15,7 +15,7 @@ from kws_experiments.runs.folder import RunFolder
 from kws_experiments.runs.saved_model import load_model, named_weights
 
 INITIAL, HISTORY, WEIGHTS, PREDICTIONS = "initial weights", "history", "weights", "predictions"
-BIT_FOR_BIT = (WEIGHTS, PREDICTIONS)  # what must be the same for the run to count as repeated
+BIT_FOR_BIT = (WEIGHTS, PREDICTIONS)  # what must be the same for a run to count as repeated
 
 NamedArrays = list[tuple[str, np.ndarray]]
 
@@ -26,7 +26,7 @@ class Finding:
 
     Attributes:
         what: the thing.
-        same: whether it is the same to the bit; None where it can't be told.
+        same: whether it is the same to the bit; None where that is not known.
         told: where it differs first and by how much, or how much is the same, in a line.
     """
 
@@ -101,9 +101,9 @@ def history_difference(original: pd.DataFrame, repeated: pd.DataFrame) -> tuple[
     if list(original.columns) != list(repeated.columns):
         return False, f"other columns: {', '.join(original.columns)}, then {', '.join(repeated.columns)}"
     rows = min(len(original), len(repeated))
-    place = _first_difference(original.head(rows), repeated.head(rows))
-    if place is not None:
-        row, column = place
+    first = _first_difference(original.head(rows), repeated.head(rows))
+    if first is not None:
+        row, column = first
         before, now = original[column].iloc[row], repeated[column].iloc[row]
         return False, f"first at step {original['step'].iloc[row]}: {column} was {before}, is {now}"
     if len(original) != len(repeated):
@@ -126,10 +126,10 @@ def predictions_difference(original: pd.DataFrame, repeated: pd.DataFrame) -> tu
         return False, "of other classes: the tables' columns differ"
     if len(original) != len(repeated):
         return False, f"of {len(original)} clips, then of {len(repeated)}"
-    place = _first_difference(original, repeated)
-    if place is None:
+    first = _first_difference(original, repeated)
+    if first is None:
         return True, f"the same, {len(original)} clips"
-    row, column = place
+    row, column = first
     before, now = original[column].iloc[row], repeated[column].iloc[row]
     other = int((original["predicted"] != repeated["predicted"]).sum())
     return False, (

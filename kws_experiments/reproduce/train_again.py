@@ -20,7 +20,7 @@ from kws_experiments.experiment.experiment import DataParts, build_data_parts, c
 from kws_experiments.reproduce.causes import likely_causes
 from kws_experiments.reproduce.compare import BIT_FOR_BIT, Finding, compare_runs
 from kws_experiments.reproduce.restart import COULD_NOT_RUN, RESULT
-from kws_experiments.runs.clip_table import CLASSES, clip_table, data_changes, read_clip_table, recorded_root, told
+from kws_experiments.runs.clip_table import CLASSES, clip_table, data_changes, read_clip_table, recorded_root, summary
 from kws_experiments.runs.code_state import file_sha256
 from kws_experiments.runs.environment import read_sessions
 from kws_experiments.runs.folder import RunFolder, write_text
@@ -41,7 +41,7 @@ def main(run: Path, out: Path, data: Path | None = None, anyway: bool = False) -
 
 
 def repeat(original: RunFolder, repeated: RunFolder, *, data: Path | None, anyway: bool) -> dict[str, Any]:
-    """Train as `original` was, in `repeated`, and say what is the same: what `reproduction.json` holds.
+    """Train in `repeated` as `original` was trained, and compare: the content of `reproduction.json`.
 
     Raises:
         KwsError: the data changed and not `anyway`, or training isn't possible.
@@ -56,7 +56,7 @@ def repeat(original: RunFolder, repeated: RunFolder, *, data: Path | None, anywa
     if changes and not anyway:
         root = prepared[0].roots[0]
         raise KwsError(
-            f"the data in '{root}' are not those of the run: {told(changes)}; give --data DIR for the folder that"
+            f"the data in '{root}' are not those of the run: {summary(changes)}; give --data DIR for the folder that"
             " holds them, or --anyway to train on these"
         )
     _require_same_beginning(repeated, prepared)
@@ -64,7 +64,7 @@ def repeat(original: RunFolder, repeated: RunFolder, *, data: Path | None, anywa
 
     run(config, repeated.path, prepared)
     findings = [_data_finding(recorded, changes), *compare_runs(original, repeated)]
-    causes = [f"data: {told(changes)}"] if changes else []
+    causes = [f"data: {summary(changes)}"] if changes else []
     causes += [changed_start] if changed_start else []
     causes += likely_causes(read_sessions(original), read_sessions(repeated)[-1])
     result = {
@@ -85,15 +85,15 @@ def find_data(
     """The run's data, where its clips are found by their content: in `data`, or where they were, or in the cache.
 
     Returns:
-        the data of the first place that holds the very clips, else of the first place that holds any; and what is
-        otherwise there than recorded.
+        the data in the first folder that holds the same clips, else in the first that holds any; and the differences
+        from the recorded clips.
 
     Raises:
-        KwsError: no place holds data that the task can use.
+        KwsError: no folder holds data that the task can use.
     """
     first: tuple[PreparedData, Changes] | None = None
     refused: KwsError | None = None
-    for root in _places(parts, recorded, data):
+    for root in _folders(parts, recorded, data):
         try:
             corpus, examples, names = prepare_data(config, parts, root)
         except KwsError as error:
@@ -111,8 +111,8 @@ def find_data(
     return first
 
 
-def _places(parts: DataParts, recorded: pd.DataFrame, data: Path | None) -> Iterator[Path]:
-    """Where the data set may be; what would have to be downloaded or made comes last."""
+def _folders(parts: DataParts, recorded: pd.DataFrame, data: Path | None) -> Iterator[Path]:
+    """Folders that may hold the data set; one that would have to be downloaded or made comes last."""
     if data is not None:
         yield data
         return
@@ -147,7 +147,7 @@ def _require_same_beginning(repeated: RunFolder, prepared: PreparedData) -> None
 
 def _data_finding(recorded: pd.DataFrame, changes: Changes) -> Finding:
     files = recorded[recorded["source"] >= 0]
-    return Finding("data", not changes, told(changes) or f"the same, {len(files)} clips and noise recordings")
+    return Finding("data", not changes, summary(changes) or f"the same, {len(files)} clips and noise recordings")
 
 
 def show(result: dict[str, Any], out: Path) -> None:
@@ -170,8 +170,8 @@ def show(result: dict[str, Any], out: Path) -> None:
         console.print(
             f"[bold]different[/bold], first in {where['what']}: {where['told']}", soft_wrap=True, highlight=False
         )
-        for place, cause in enumerate(causes):
-            said = "likely cause" if place == 0 else "or"
+        for index, cause in enumerate(causes):
+            said = "likely cause" if index == 0 else "or"
             console.print(f"{said}: {cause}", soft_wrap=True, highlight=False)
         if not causes:
             console.print("no recorded difference explains it: suspect the hardware, or an operation of your own model")

@@ -162,15 +162,15 @@ class RunFolder:
         write_text(self.record, json.dumps(record | values, indent=2) + "\n")
 
     def read_metrics(self) -> dict[str, Any]:
-        """The figures of the test split.
+        """The metrics of the test split.
 
         Raises:
-            KwsError: there are none, or they are damaged.
+            KwsError: the file is missing or damaged.
         """
         return read_json(self.metrics, START_OVER)
 
     def read_cost(self) -> dict[str, Any]:
-        """What the model costs; empty for a run that had it not measured.
+        """What the model costs; empty for a run whose costs were not measured.
 
         Raises:
             KwsError: it is damaged.
@@ -184,7 +184,7 @@ class RunFolder:
         """The class names.
 
         Raises:
-            KwsError: there are none.
+            KwsError: the file is missing or damaged.
         """
         return read_lines(self.labels, GIVE_RUN)
 
@@ -192,7 +192,7 @@ class RunFolder:
         """Each keyword's decision threshold.
 
         Raises:
-            KwsError: there are none.
+            KwsError: the file is missing or damaged.
         """
         return read_json(self.thresholds, START_OVER, ["thresholds"])["thresholds"]
 
@@ -200,7 +200,7 @@ class RunFolder:
         """The composed configuration, as today's code takes it.
 
         Raises:
-            KwsError: there is none, or it is damaged.
+            KwsError: the file is missing or damaged.
         """
         return upgraded(self.read_stored_config())
 
@@ -208,7 +208,7 @@ class RunFolder:
         """The composed configuration as the run's version wrote it.
 
         Raises:
-            KwsError: there is none, or it is damaged.
+            KwsError: the file is missing or damaged.
         """
         config = read_yaml(self.config, GIVE_RUN)
         return {str(key): value for key, value in config.items()}

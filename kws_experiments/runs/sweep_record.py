@@ -1,4 +1,4 @@
-"""The record of a sweep: what was asked for, and what became of each job.
+"""The record of a sweep: the command, and how each job ended.
 
     runs/<name>/sweeps/<id>/sweep.json        the command, what it sweeps over, when it began and how it ended
                             jobs/0000.json    a job: its overrides, its run's folder, how it ended
@@ -37,13 +37,13 @@ class Job:
     """One job of a sweep.
 
     Attributes:
-        number: its place in the sweep, from 0.
+        number: its index in the sweep.
         overrides: as on the command line of a single run.
         folder: of its run; None where the configuration can't be resolved.
         status: 'running', 'done', 'failed' or 'stopped'.
         error: why it failed, in one line.
         started: when it was last begun, UTC.
-        seconds: that it took then; a run that was trained already takes none.
+        seconds: that it took then; None for a run that was trained already.
         accuracy: of the test split, read from the run.
         validation_accuracy: of the weights that were kept; None in runs of older versions.
     """
@@ -106,12 +106,12 @@ class SweepFolder:
         write_text(self._job_file(job.number), json.dumps(values, indent=2) + "\n")
 
     def read_jobs(self) -> list[Job]:
-        """All jobs by number, with the figures of their runs; of two about the same run, the later.
+        """All jobs by number, with the results of their runs; of two for the same run, the later.
 
         Raises:
             KwsError: a job's file is damaged.
         """
-        jobs = [with_figures(self._read_job(path)) for path in sorted(self.jobs.glob("*.json"))]
+        jobs = [with_results(self._read_job(path)) for path in sorted(self.jobs.glob("*.json"))]
         latest = {job.folder or job.number: job for job in jobs}
         return sorted(latest.values(), key=lambda job: job.number)
 
@@ -161,7 +161,7 @@ class Sweep:
     jobs: list[Job] = field(default_factory=list)
 
 
-def with_figures(job: Job) -> Job:
+def with_results(job: Job) -> Job:
     """The job with what stands in its run's folder: a run may also be finished by a command of its own."""
     if job.folder is None:
         return job
@@ -182,7 +182,7 @@ def read_sweep(path: Path) -> Sweep:
     """The sweep in a folder that holds a `sweep.json`.
 
     Raises:
-        KwsError: there is none, it is damaged, or it is of another schema.
+        KwsError: it is missing, damaged, or of another schema.
     """
     folder = SweepFolder(path)
     if not folder.record.is_file():
@@ -208,7 +208,7 @@ def find_sweep(path: Path) -> Sweep:
     """The one sweep that `path` means: its record's folder, or a folder above it that holds no other.
 
     Raises:
-        KwsError: there is none, or there are several, which the message names.
+        KwsError: no sweep, or several, which the message names.
     """
     if not path.is_dir():
         raise KwsError(f"no folder '{path}'")

@@ -22,7 +22,7 @@ from kws_data.errors import KwsError
 from kws_experiments.config.compose import resolved
 from kws_experiments.config.exit import STATUS_STOPPED
 from kws_experiments.runs.folder import RunFolder
-from kws_experiments.runs.sweep_record import DONE, FAILED, RUNNING, STOPPED, Job, SweepFolder, with_figures
+from kws_experiments.runs.sweep_record import DONE, FAILED, RUNNING, STOPPED, Job, SweepFolder, with_results
 from kws_experiments.sweeps import child
 from kws_experiments.sweeps.gpus import one_gpu
 
@@ -86,7 +86,7 @@ def run_job(cfg: DictConfig, sweep: SweepFolder, number: int, *, worker: bool) -
 def _record(sweep: SweepFolder, job: Job) -> float | None:
     """Record and log how a job ended, and return its accuracy on validation."""
     sweep.write_job(job)
-    job = with_figures(job)
+    job = with_results(job)
     if job.status == FAILED:
         log.error("job %d failed: %s", job.number, job.error)
     elif job.status == STOPPED:

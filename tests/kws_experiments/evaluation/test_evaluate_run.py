@@ -83,7 +83,7 @@ def test_ratios_are_numbers_in_range() -> None:
     assert ratios("20, 0,-5.5") == [20, 0, -5.5]
     assert ratios(None) is None
     for wrong in ("20,", "loud", "nan", "400", ""):
-        with pytest.raises(KwsError, match=r"--noise-snr: '.*' is no ratio from -60 to 100 dB; write 20,10,5,0,-5"):
+        with pytest.raises(KwsError, match=r"--noise-snr: '.*' is not a ratio from -60 to 100 dB; write 20,10,5,0,-5"):
             ratios(wrong)
 
 

@@ -25,7 +25,7 @@ from kws_experiments.runs.clip_table import (
     data_changes,
     read_clip_table,
     recorded_root,
-    told,
+    summary,
     write_clip_table,
 )
 from kws_experiments.runs.code_state import code_state, own_code
@@ -271,7 +271,7 @@ def test_changed_and_missing_clips_are_named(make_folder: MakeFolder, tmp_path: 
     soundfile.write(clip, tone(999), SAMPLE_RATE)
     changes = data_changes(before, clips_of(moved, tmp_path))
     assert changes == {"changed": [f"yes/{clip.name}"]}
-    assert told(changes) == f"1 clip changed (yes/{clip.name})"
+    assert summary(changes) == f"1 clip changed (yes/{clip.name})"
 
     gone.unlink()
     changes = data_changes(before, clips_of(moved, tmp_path))
@@ -282,7 +282,7 @@ def test_changed_and_missing_clips_are_named(make_folder: MakeFolder, tmp_path: 
 
 def test_changes_are_told_in_a_line() -> None:
     changes = {CLASSES: ["yes", "no"], "missing": [f"{n}.wav" for n in range(5)], "new": ["x.wav"]}
-    assert told(changes) == (
+    assert summary(changes) == (
         "the classes are now yes, no; 5 clips missing (0.wav, 1.wav, 2.wav, and 2 more); 1 clip new (x.wav)"
     )
 
