@@ -128,7 +128,7 @@ def test_an_unfinished_damaged_or_changed_run_is_one_line(finished: RunFolder, t
             yaml.safe_dump(dict(list(config.items())[:5])),
             "config.yaml' is not what this run was trained with",
         ),
-        (finished.config, "[1]", "holds no configuration"),
+        (finished.config, "[1]", "is missing or damaged"),
         (finished.config, "a: [", "is missing or damaged"),
         (finished.record, "{", "is missing or damaged"),
         (finished.record, '{"schema_version": 99}', f"has schema version 99, not {SCHEMA_VERSION}"),
