@@ -25,6 +25,10 @@ def export(
     takes a waveform, `network.tflite` features; int8 is all of the latter, input and output included, with a C header
     beside it. onnx: `model.onnx` takes waveforms.
     """
+    from kws_experiments.runs.folder import RunFolder
+
+    RunFolder(run).read_config()  # a wrong folder is refused before the slow imports
+    RunFolder(run).read_finished_record()
     from kws_experiments.export import table
     from kws_experiments.export.export_run import export_run
     from kws_experiments.reports.run_report import renew_run_report

@@ -65,7 +65,7 @@ def compose_unresolved(overrides: list[str], config_dir: Path | None = None, *, 
     """What `compose` resolves; with Hydra's own part where that is asked for.
 
     Raises:
-        KwsError: as of `compose`.
+        KwsError: see `compose`.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
@@ -78,13 +78,13 @@ def compose_unresolved(overrides: list[str], config_dir: Path | None = None, *, 
         with _no_other_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
             return hydra_compose("train", overrides, return_hydra_config=with_hydra)
     except HydraException as error:
-        raise KwsError(told_by_hydra(error)) from error
+        raise KwsError(hydra_message(error)) from error
 
 
 _EXTRAS = {"hydra/sweeper/optuna": "optuna", "hydra/launcher/submitit": "slurm", "sampler": "optuna"}
 
 
-def told_by_hydra(error: Exception) -> str:
+def hydra_message(error: Exception) -> str:
     """Hydra's message in one line; for a plugin that is not installed, with the extra that brings it."""
     message = " ".join(str(error).split())
     missing = [extra for name, extra in _EXTRAS.items() if name in message and "Could not " in message]
@@ -151,9 +151,9 @@ def flattened(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def overrides_fingerprint(overrides: list[str]) -> str:
-    """12 hex digits that name a sweep: its overrides in any order, but for those that don't change what is trained."""
-    told = sorted(override for override in overrides if override.split("=")[0] not in ("name", "force"))
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
+    """12 hex digits that name a sweep: its overrides in any order, without those that don't change what is trained."""
+    kept = sorted(override for override in overrides if override.split("=")[0] not in ("name", "force"))
+    return hashlib.sha256("\n".join(kept).encode()).hexdigest()[:12]
 
 
 def _sweep_id(*, _root_: DictConfig) -> str:

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow
 
-from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_file
+from kws_experiments.runs.files import read_json, read_table
 from kws_experiments.runs.folder import write_text
 
 TABLES = ("predictions", "confidently_wrong", "speakers", "levels", "calibration", "detection", "noise")
@@ -48,13 +47,7 @@ class EvaluationFiles:
         Raises:
             KwsError: the file is missing or damaged.
         """
-        try:
-            metrics = json.loads(self.metrics.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise KwsError(f"'{self.metrics}' is missing or damaged; evaluate again") from error
-        if not isinstance(metrics, dict):
-            raise KwsError(f"'{self.metrics}' holds no metrics; evaluate again")
-        return metrics
+        return read_json(self.metrics, "evaluate again")
 
     def read_table(self, name: str) -> pd.DataFrame:
         """One of TABLES.
@@ -62,10 +55,7 @@ class EvaluationFiles:
         Raises:
             KwsError: the file is missing or damaged.
         """
-        try:
-            return pd.read_parquet(self.table(name))
-        except (OSError, ValueError, pyarrow.ArrowException) as error:
-            raise KwsError(f"'{self.table(name)}' is missing or damaged; evaluate again") from error
+        return read_table(self.table(name), "evaluate again")
 
 
 def _plain(value: Any) -> Any:

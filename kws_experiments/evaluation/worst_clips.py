@@ -5,7 +5,6 @@ The file holds the model's input, generated silence too, so that a report needs 
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ import pandas as pd
 
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_file
+from kws_experiments.runs.files import open_arrays
 
 if TYPE_CHECKING:
     from kws_data.features.base import FeatureLayer
@@ -84,15 +84,12 @@ def read(folder: Path, wrong: pd.DataFrame) -> list[KeptClip]:
     path = folder / FILE
     if not path.is_file():
         return []
-    try:
-        with np.load(path) as arrays:
-            names, sample_rate = arrays["clips"].tolist(), int(arrays["sample_rate"])
-            clips = [
-                KeptClip(arrays[f"samples_{index}"], arrays[f"features_{index}"], sample_rate)
-                for index in range(len(names))
-            ]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise KwsError(f"'{path}' is damaged; evaluate again") from error
+    with open_arrays(path, "evaluate again") as arrays:
+        names, sample_rate = arrays["clips"].tolist(), int(arrays["sample_rate"])
+        clips = [
+            KeptClip(arrays[f"samples_{index}"], arrays[f"features_{index}"], sample_rate)
+            for index in range(len(names))
+        ]
     if names != wrong["clip"].tolist()[: len(names)]:
         raise KwsError(f"'{path}' is not of the evaluation beside it; evaluate again")
     return clips

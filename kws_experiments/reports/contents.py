@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow
 
 from kws_data.errors import KwsError
 from kws_data.splits import SPLITS
@@ -18,6 +16,7 @@ from kws_experiments.evaluation.files import EvaluationFiles
 from kws_experiments.evaluation.worst_clips import KeptClip
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.export.artifact import RECORD, Artifact, read_artifact
+from kws_experiments.runs.files import START_OVER, read_json, read_table
 from kws_experiments.runs.finished import FinishedRun
 
 
@@ -79,12 +78,10 @@ class Listening:
         Raises:
             KwsError: a file is missing or damaged.
         """
-        try:
-            metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-            metrics["operating_points"], metrics["latency_ms"]["median"], metrics["false_accepts_per_hour"]
-            curve = pd.read_parquet(folder / "curve.parquet")
-        except (OSError, ValueError, KeyError, TypeError, pyarrow.ArrowException) as error:
-            raise KwsError(f"'{folder}' is incomplete or damaged: kws evaluate-stream writes it again") from error
+        advice = "kws evaluate-stream writes it again"
+        keys = ["operating_points", "latency_ms.median", "false_accepts_per_hour"]
+        metrics = read_json(folder / "metrics.json", advice, keys)
+        curve = read_table(folder / "curve.parquet", advice)
         return cls(
             folder.name, metrics, curve, _csv(folder / "words.csv", ["time_ms", "end_ms", "word", "detected_ms"])
         )
@@ -166,11 +163,6 @@ def _differences(config: dict[str, Any], command: Command | None) -> list[Differ
 
 
 def _csv(path: Path, columns: list[str]) -> pd.DataFrame:
-    try:
-        # words such as 'null' stay words
-        table = pd.read_csv(path, keep_default_na=False, na_values={"loss": ["nan", ""], "val_loss": ["nan", ""]})
-    except (OSError, ValueError) as error:
-        raise KwsError(f"'{path}' is missing or damaged; start over with force=true") from error
-    if missing := [column for column in columns if column not in table.columns]:
-        raise KwsError(f"'{path}' has no column {missing[0]}; start over with force=true")
-    return table
+    # words such as 'null' are words
+    missing = {"loss": ["nan", ""], "val_loss": ["nan", ""]}
+    return read_table(path, START_OVER, columns, keep_default_na=False, na_values=missing)

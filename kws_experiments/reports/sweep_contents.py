@@ -15,6 +15,7 @@ import pandas as pd
 from kws_data.errors import KwsError
 from kws_experiments.reports import sweep_statistics as statistics
 from kws_experiments.reports.tables import percent
+from kws_experiments.runs.files import read_table
 from kws_experiments.runs.folder import RunFolder
 from kws_experiments.runs.sweep_record import DONE, Job, Sweep
 
@@ -159,10 +160,8 @@ def _costs(folder: RunFolder) -> dict[str, Any]:
 def _predictions(folder: Path | None) -> pd.DataFrame:
     assert folder is not None
     path = RunFolder(folder).predictions
-    try:
-        return pd.read_parquet(path, columns=["clip", "offset", "speaker", "label", "predicted"])
-    except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are among these
-        raise KwsError(f"'{path}' is missing or damaged; start that run over with force=true") from error
+    columns = ["clip", "offset", "speaker", "label", "predicted"]
+    return read_table(path, "start that run over with force=true", columns)
 
 
 def _typed(value: str | None) -> Any:

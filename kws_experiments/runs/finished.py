@@ -34,8 +34,8 @@ class FinishedRun:
     def open(cls, path: Path) -> FinishedRun:
         """Read and check it; nothing is written.
 
-        A configuration that was changed by hand is refused: the model was trained by another one, and figures under
-        the wrong name are worse than none.
+        A configuration that was changed by hand is refused: the model was trained by another one, and results under
+        the wrong name mislead.
 
         Raises:
             KwsError: `path` is no folder of a finished run, or one of its files is missing, damaged or changed.

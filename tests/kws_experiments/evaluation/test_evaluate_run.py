@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 from kws_data.audio import read_pcm
 from kws_data.errors import KwsError
 from kws_data.storage.cache import datasets_dir
-from kws_experiments.cli.evaluate import ratios
 from kws_experiments.cli.main import app
+from kws_experiments.cli.runs import ratios
 from kws_experiments.config.compose import compose, fingerprint
 from kws_experiments.evaluation.clips import Clips, clips_in_training, find_dataset, labelled
 from kws_experiments.evaluation.evaluate_run import _folder_for, evaluate_run
@@ -83,7 +83,7 @@ def test_ratios_are_numbers_in_range() -> None:
     assert ratios("20, 0,-5.5") == [20, 0, -5.5]
     assert ratios(None) is None
     for wrong in ("20,", "loud", "nan", "400", ""):
-        with pytest.raises(KwsError, match=r"--noise-snr: '.*' is no ratio from -60 to 100 dB; write 20,10,5,0,-5"):
+        with pytest.raises(KwsError, match=r"--noise-snr: '.*' is not a ratio from -60 to 100 dB; write 20,10,5,0,-5"):
             ratios(wrong)
 
 
@@ -128,9 +128,9 @@ def test_an_unfinished_damaged_or_changed_run_is_one_line(finished: RunFolder, t
             yaml.safe_dump(dict(list(config.items())[:5])),
             "config.yaml' is not what this run was trained with",
         ),
-        (finished.config, "[1]", "holds no configuration"),
+        (finished.config, "[1]", "is missing or damaged"),
         (finished.config, "a: [", "is missing or damaged"),
-        (finished.record, "{", "is damaged"),
+        (finished.record, "{", "is missing or damaged"),
         (finished.record, '{"schema_version": 99}', f"has schema version 99, not {SCHEMA_VERSION}"),
         (finished.record, f'{{"schema_version": {SCHEMA_VERSION}, "status": "training"}}', "no finished run"),
         (finished.record, f'{{"schema_version": {SCHEMA_VERSION}}}', "no finished run"),

@@ -125,7 +125,7 @@ def test_a_damaged_run_is_one_line_and_an_older_report_stays(sweep: SweepFolder)
     run = RunFolder(sweep.path.parent.parent / "run3")
     run.predictions.write_bytes(run.predictions.read_bytes()[:100])
 
-    with pytest.raises(KwsError, match=r"run3/predictions.parquet' is missing or damaged; start that run over"):
+    with pytest.raises(KwsError, match=r"run3/predictions.parquet' is missing or damaged: start that run over"):
         write_sweep_report(find_sweep(sweep.path))
 
     assert page.read_bytes() == before

@@ -1,10 +1,10 @@
-"""One training as `train.py` does it, in this process; and the process that a sweep starts for each of its jobs.
+"""One training as `train.py` does it, in this process; and the child process in which a sweep trains each of its jobs.
 
-    python -m kws_experiments.sweeps.job < CHOICE
+    python -m kws_experiments.sweeps.child < CHOICE
 
 CHOICE is a line of JSON: the job's resolved configuration, Hydra's own part of it included, from the process that
 composed it, so that a job is what the sweep composed, though files below `conf/` change while it runs. The sweep keeps
-the pipe open: when it closes, because the sweep is stopped or is no more, the job saves its state and ends.
+the pipe open: when it closes, because the sweep is stopped or has died, the job saves its state and ends.
 """
 
 from __future__ import annotations
@@ -22,37 +22,29 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
 from omegaconf import OmegaConf
 
-from kws_data.errors import KwsError
 from kws_experiments.config.compose import register_resolvers
+from kws_experiments.config.exit import one_line_errors
 from kws_experiments.runs.folder import RunFolder
 
 log = logging.getLogger("train")
 
-STOPPED = 130  # the exit status after Ctrl-C, as shells have it
-
 
 def train(config: dict[str, Any], folder: Path) -> float:
-    """Train, evaluate, and print what came of it: the accuracy on validation.
+    """Train, evaluate, print the result, and return the accuracy on validation.
 
-    What went wrong is one line, and the exit status 1; after Ctrl-C it is 130.
+    An error is one line in the log, and the exit status 1; after Ctrl-C it is 130.
     """
-    try:
-        from kws_experiments import train as training  # TensorFlow, only now
-        from kws_experiments.reports import summary
+    with one_line_errors(log=log, stopped=f"stopped; the same command goes on from here: {folder}"):
+        from kws_experiments import train as training
+        from kws_experiments.reports import summary  # TensorFlow, only now
 
         result = training.train(config, folder)
-    except KwsError as error:
-        log.error("%s", error)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        log.warning("stopped; the same command goes on from here: %s", folder)
-        sys.exit(STOPPED)
     summary.show_training(result, RunFolder(folder))
     return float(result.get("validation_accuracy", result["accuracy"]))
 
 
 def send(config: dict[str, Any], pipe: IO[bytes]) -> None:
-    """Tell a job's process what to train: a resolved configuration, to be trained as this process's Hydra has it."""
+    """Send a child process what to train: a resolved configuration, and Hydra's own part in this process."""
     hydra = OmegaConf.to_container(HydraConfig.get(), enum_to_str=True)
     pipe.write(json.dumps(config | {"hydra": hydra}).encode() + b"\n")
     pipe.flush()

@@ -1,8 +1,7 @@
-"""`kws reproduce`, its second half: find the run's data, train again, and compare. Run as a process of its own."""
+"""`kws reproduce`, in the process that `restart` starts: find the run's data, train again, and compare."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import sys
@@ -11,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import typer
 
 from kws_data.errors import KwsError
 from kws_experiments.config import tensorflow_setup
+from kws_experiments.config.exit import one_line_errors
 from kws_experiments.experiment.data import Data, prepare_data
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.reproduce.causes import likely_causes
 from kws_experiments.reproduce.compare import BIT_FOR_BIT, Finding, compare_runs
 from kws_experiments.reproduce.restart import COULD_NOT_RUN, RESULT
-from kws_experiments.runs.clip_table import CLASSES, clip_table, data_changes, read_clip_table, recorded_root, told
+from kws_experiments.runs.clip_table import CLASSES, clip_table, data_changes, read_clip_table, recorded_root, summary
 from kws_experiments.runs.code_state import file_sha256
 from kws_experiments.runs.environment import read_sessions
 from kws_experiments.runs.folder import RunFolder, write_text
@@ -31,33 +32,16 @@ SCHEMA_VERSION = 1
 Changes = dict[str, list[str]]
 
 
-def main() -> None:
+def main(run: Path, out: Path, data: Path | None = None, anyway: bool = False) -> None:
     """Repeat a run whose folder `kws reproduce` has checked; exit with 0: bit for bit, 1: different, 2: could not."""
-    parser = argparse.ArgumentParser(prog="kws reproduce")
-    parser.add_argument("run", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--anyway", action="store_true")
-    options = parser.parse_args()
-    tensorflow_setup.quiet()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        result = repeat(RunFolder(options.run), RunFolder(options.out), data=options.data, anyway=options.anyway)
-    except KwsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(COULD_NOT_RUN)
-    except OSError as error:
-        print(f"error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(COULD_NOT_RUN)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
-    show(result, options.out)
+    with one_line_errors(failed=COULD_NOT_RUN, stopped="stopped; the same command goes on from here"):
+        result = repeat(RunFolder(run), RunFolder(out), data=data, anyway=anyway)
+    show(result, out)
     sys.exit(0 if result["bit_for_bit"] else 1)
 
 
 def repeat(original: RunFolder, repeated: RunFolder, *, data: Path | None, anyway: bool) -> dict[str, Any]:
-    """Train as `original` was, in `repeated`, and say what is the same: what `reproduction.json` holds.
+    """Train in `repeated` as `original` was trained, and compare: the content of `reproduction.json`.
 
     Raises:
         KwsError: the data changed and not `anyway`, or training isn't possible.
@@ -71,15 +55,15 @@ def repeat(original: RunFolder, repeated: RunFolder, *, data: Path | None, anywa
     if changes and not anyway:
         root = found.corpus.roots[0]
         raise KwsError(
-            f"the data in '{root}' are not those of the run: {told(changes)}; give --data DIR for the folder that"
+            f"the data in '{root}' are not those of the run: {summary(changes)}; give --data DIR for the folder that"
             " holds them, or --anyway to train on these"
         )
     _require_same_beginning(repeated, found)
-    from kws_experiments.train import train
+    from kws_experiments.train import train  # TensorFlow, only now
 
     train(experiment.config, repeated.path, found)
     findings = [_data_finding(recorded, changes), *compare_runs(original, repeated)]
-    causes = [f"data: {told(changes)}"] if changes else []
+    causes = [f"data: {summary(changes)}"] if changes else []
     causes += [changed_start] if changed_start else []
     causes += likely_causes(read_sessions(original), read_sessions(repeated)[-1])
     result = {
@@ -100,15 +84,15 @@ def find_data(
     """The run's data, where its clips are found by their content: in `data`, or where they were, or in the cache.
 
     Returns:
-        the data of the first place that holds the very clips, else of the first place that holds any; and what is
-        otherwise there than recorded.
+        the data in the first folder that holds the same clips, else in the first that holds any; and the differences
+        from the recorded clips.
 
     Raises:
-        KwsError: no place holds data that the task can use.
+        KwsError: no folder holds data that the task can use.
     """
     first: tuple[Data, Changes] | None = None
     refused: KwsError | None = None
-    for root in _places(experiment, recorded, data):
+    for root in _folders(experiment, recorded, data):
         try:
             found = prepare_data(experiment, root)
         except KwsError as error:
@@ -126,8 +110,8 @@ def find_data(
     return first
 
 
-def _places(experiment: Experiment, recorded: pd.DataFrame, data: Path | None) -> Iterator[Path]:
-    """Where the data set may be; what would have to be downloaded or made comes last."""
+def _folders(experiment: Experiment, recorded: pd.DataFrame, data: Path | None) -> Iterator[Path]:
+    """Folders that may hold the data set; one that would have to be downloaded or made comes last."""
     if data is not None:
         yield data
         return
@@ -161,7 +145,7 @@ def _require_same_beginning(repeated: RunFolder, data: Data) -> None:
 
 def _data_finding(recorded: pd.DataFrame, changes: Changes) -> Finding:
     files = recorded[recorded["source"] >= 0]
-    return Finding("data", not changes, told(changes) or f"the same, {len(files)} clips and noise recordings")
+    return Finding("data", not changes, summary(changes) or f"the same, {len(files)} clips and noise recordings")
 
 
 def show(result: dict[str, Any], out: Path) -> None:
@@ -184,8 +168,8 @@ def show(result: dict[str, Any], out: Path) -> None:
         console.print(
             f"[bold]different[/bold], first in {where['what']}: {where['told']}", soft_wrap=True, highlight=False
         )
-        for place, cause in enumerate(causes):
-            said = "likely cause" if place == 0 else "or"
+        for index, cause in enumerate(causes):
+            said = "likely cause" if index == 0 else "or"
             console.print(f"{said}: {cause}", soft_wrap=True, highlight=False)
         if not causes:
             console.print("no recorded difference explains it: suspect the hardware, or an operation of your own model")
@@ -193,4 +177,6 @@ def show(result: dict[str, Any], out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tensorflow_setup.quiet()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    typer.run(main)
