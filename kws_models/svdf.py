@@ -151,6 +151,12 @@ class SVDF(keras.layers.Layer):
         batch, frames, _ = input_shape
         return (batch, frames, self.units) if self.return_sequences else (batch, self.units)
 
+    def multiply_adds(self, input_shape: tuple, output_shape: tuple) -> int:  # noqa: ARG002
+        """Of each filter: the bins of every frame, and `memory_size` frames for every output."""
+        frames = input_shape[1]
+        projected, outputs = (frames, frames) if self.return_sequences else (self.memory_size, 1)
+        return self.units * self.rank * (projected * input_shape[-1] + outputs * self.memory_size)
+
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {

@@ -52,17 +52,12 @@ def write_cost(folder: RunFolder, config: dict[str, Any], parts: Parts, num_labe
 
 def counted(parts: Parts, network: keras.Model) -> dict[str, Any]:
     """Multiply-adds and weights at inference (see `kws_models.cost`); None, and a warning, where they can't be told."""
-    import tensorflow as tf
-
     from kws_models.cost import inference_cost
 
-    frames, bins = parts.features.output_shape_for(parts.nominal_samples)
-    inputs: Any = tf.TensorSpec((1, frames, bins))
-    if parts.clip_samples is None:
-        inputs = {"features": inputs, "num_frames": tf.TensorSpec((1,), tf.int32)}
+    frames, _ = parts.features.output_shape_for(parts.nominal_samples)
     names = ("folded", "multiply_adds", "float32_bytes", "int8_bytes")
     try:
-        cost = inference_cost(network, inputs)
+        cost = inference_cost(network, frames)
     except ValueError as error:
         log.warning("the model's multiply-adds can't be counted: %s", " ".join(str(error).split()))
         return dict.fromkeys(names)

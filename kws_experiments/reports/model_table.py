@@ -122,22 +122,17 @@ def count(choice: Choice) -> Row:
     Raises:
         KwsError: the features or the task are not right.
     """
-    import tensorflow as tf
-
     from kws_models.cost import inference_cost
 
     frames, bins = choice.shape()
     row = Row(choice.model, choice.features, (frames, bins), choice.num_labels(), choice.published)
-    features: Any = tf.TensorSpec((1, frames, bins))
-    if choice.config["clip_ms"] is None:
-        features = {"features": features, "num_frames": tf.TensorSpec((1,), tf.int32)}
     try:
         model = choice.build()
-        cost = inference_cost(model, features)
+        trained = sum(int(math.prod(variable.shape)) for variable in model.trainable_variables)
+        row = replace(row, parameters=model.count_params(), trained=trained)
+        return replace(row, cost=inference_cost(model, frames))
     except (KwsError, ValueError) as error:
         return replace(row, error=str(error))
-    trained = sum(int(math.prod(variable.shape)) for variable in model.trainable_variables)
-    return replace(row, parameters=model.count_params(), trained=trained, cost=cost)
 
 
 HEADINGS = (
@@ -149,10 +144,12 @@ NUMERIC = HEADINGS[2:-1]
 
 def cells(row: Row) -> list[str]:
     """The row under `HEADINGS`, for people."""
-    counts = [DASH] * 6
-    if row.cost is not None:
-        counts = [
-            *(f"{number:,}" for number in (row.parameters, row.trained, row.cost.weights)),
+    counts = [DASH if number is None else f"{number:,}" for number in (row.parameters, row.trained)]
+    if row.cost is None:
+        counts += [DASH] * 4
+    else:
+        counts += [
+            f"{row.cost.weights:,}",
             f"{row.cost.multiply_adds / 1e6:,.2f} M",
             *(f"{size / 1000:,.1f} kB" for size in (row.cost.float32_bytes, row.cost.int8_bytes)),
         ]
