@@ -5,15 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import OmegaConf
+
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_file
-from kws_experiments.config.compose import CONF, compose, instantiate
-from kws_experiments.reports.published import PUBLISHED, Published
+from kws_experiments.config.compose import CONF, compose, compose_unresolved, instantiate
 
 if TYPE_CHECKING:
     import keras
@@ -25,17 +26,34 @@ DASH = "–"
 
 
 @dataclass(frozen=True)
+class Published:
+    """What a model's source reports, and for which features and task: the key `published` of its config.
+
+    Attributes:
+        features: one of conf/features/.
+        settings: overrides of its keys.
+        task: one of conf/task/.
+        parameters: as the source prints them; empty where it doesn't.
+        counted: which of our counts that is: `parameters`, `trained` or `folded` (see `Row`).
+        accuracy: on the test split unless said, and on which release.
+    """
+
+    features: str = "log_mel"
+    settings: Sequence[str] = ()
+    task: str = "keywords12"
+    parameters: str = ""
+    counted: str = ""
+    accuracy: str = ""
+
+
+@dataclass(frozen=True)
 class Choice:
     """A model with features and a task: those of its source, unless others are chosen."""
 
     model: str
     features: str
     config: dict[str, Any]
-
-    @property
-    def published(self) -> Published:
-        """The source's figures; a model that isn't listed has none."""
-        return PUBLISHED.get(self.model, Published())
+    published: Published
 
     def shape(self) -> tuple[int, int]:
         """(frames, bins) of one clip: of `clip_ms`, or of a second where clips keep their lengths."""
@@ -107,13 +125,28 @@ def choose(model: str, overrides: Sequence[str] = (), config_dir: Path | None = 
     Raises:
         KwsError: an override names something that isn't there.
     """
-    published = PUBLISHED.get(model, Published())
+    published = published_of(model, config_dir)
     chosen = {key: value for key, _, value in (override.partition("=") for override in overrides)}
     sources = [] if "features" in chosen else [f"features={published.features}", *published.settings]
     if "task" not in chosen:
         sources.append(f"task={published.task}")
     config = compose([f"model={model}", *sources, *overrides], config_dir)
-    return Choice(model, chosen.get("features", published.features), config)
+    return Choice(model, chosen.get("features", published.features), config, published)
+
+
+def published_of(model: str, config_dir: Path | None = None) -> Published:
+    """What the source of a model of `names` reports; nothing where its config doesn't say.
+
+    Raises:
+        KwsError: the key `published` holds something else.
+    """
+    cfg = compose_unresolved([f"+model={model}"], config_dir, start=None)
+    reported = OmegaConf.select(cfg, "model.published") or {}
+    known = [field.name for field in fields(Published)]
+    if not isinstance(reported, Mapping) or not set(reported) <= set(known):
+        raise KwsError(f"model/{model}.yaml: published: must hold {', '.join(known)} or some of these, got {reported}")
+    settings = list(reported.get("settings", ()))
+    return Published(**{str(key): str(value) for key, value in reported.items()} | {"settings": settings})
 
 
 def count(choice: Choice) -> Row:
