@@ -24,8 +24,8 @@ def streamed(layer, clips):
     """[batch, frames, units]: the outputs of `step`, one after another."""
     state = layer.initial_state(len(clips))
     outputs = []
-    for place in range(clips.shape[1]):
-        output, state = layer.step(clips[:, place], state)
+    for index in range(clips.shape[1]):
+        output, state = layer.step(clips[:, index], state)
         outputs.append(np.array(output))
     return np.stack(outputs, axis=1)
 
@@ -106,8 +106,8 @@ def test_a_step_runs_as_a_graph_and_before_any_call():
     clips = features_of(2, 9, 5)
     state = layer.initial_state(2)
     assert state.shape == (2, 6, 8)
-    for place in range(clips.shape[1]):
-        output, state = step(clips[:, place], state)
+    for index in range(clips.shape[1]):
+        output, state = step(clips[:, index], state)
     np.testing.assert_allclose(output, layer(clips), atol=1e-5)
     assert [weight.name for weight in layer.weights] == ["frequency_kernel", "time_kernel", "bias"]
 
@@ -209,8 +209,8 @@ def test_the_networks_svdf_layer_streams():
     model = small("low_latency_svdf", (20, 10), memory_size=None)
     features = features_of(4, 20, 10)
     output, state = None, model.get_layer("svdf").initial_state(4)
-    for place in range(20):
-        output, state = model.get_layer("svdf").step(features[:, place], state)
+    for index in range(20):
+        output, state = model.get_layer("svdf").step(features[:, index], state)
     for layer in model.layers[model.layers.index(model.get_layer("svdf")) + 1 :]:
         output = layer(output)
     np.testing.assert_allclose(output, model(features), atol=1e-5)
@@ -224,9 +224,9 @@ def test_the_examples_initialisers_and_dropout():
         else:
             assert np.abs(weight).max() <= 0.02  # cut at two deviations
             assert np.std(weight) == pytest.approx(0.0088, rel=0.1)
-    dropouts = [place for place, layer in enumerate(model.layers) if isinstance(layer, keras.layers.Dropout)]
-    assert [type(model.layers[place - 1]).__name__ for place in dropouts] == ["SVDF", "Dense", "Dense"]
-    assert all(model.layers[place].rate == 0.5 for place in dropouts)
+    dropouts = [index for index, layer in enumerate(model.layers) if isinstance(layer, keras.layers.Dropout)]
+    assert [type(model.layers[index - 1]).__name__ for index in dropouts] == ["SVDF", "Dense", "Dense"]
+    assert all(model.layers[index].rate == 0.5 for index in dropouts)
 
 
 @pytest.mark.parametrize("frames", [30, None])

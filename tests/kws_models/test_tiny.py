@@ -66,6 +66,6 @@ def test_the_examples_initialisers(build):
 @pytest.mark.parametrize("build", [tiny_conv, tiny_embedding_conv])
 def test_dropout_follows_every_convolution(build):
     model = build((98, 40), 5, dropout_rate=0.4)
-    for place, layer in enumerate(model.layers):
+    for index, layer in enumerate(model.layers):
         if isinstance(layer, keras.layers.Conv2D):
-            assert model.layers[place + 1].rate == 0.4
+            assert model.layers[index + 1].rate == 0.4
