@@ -145,8 +145,8 @@ def published_of(model: str, config_dir: Path | None = None) -> Published:
     known = [field.name for field in fields(Published)]
     if not isinstance(reported, Mapping) or not set(reported) <= set(known):
         raise KwsError(f"model/{model}.yaml: published: must hold {', '.join(known)} or some of these, got {reported}")
-    settings = list(reported.get("settings", ()))
-    return Published(**{str(key): str(value) for key, value in reported.items()} | {"settings": settings})
+    texts = {str(key): str(value) for key, value in reported.items() if key != "settings"}
+    return Published(settings=list(reported.get("settings", ())), **texts)
 
 
 def count(choice: Choice) -> Row:
