@@ -135,7 +135,7 @@ class _Trainer:
 
     def __init__(self, model: str, deterministic: bool, options: Options, folder: Path) -> None:
         choice = model_table.choose(model, [f"threads.intra_op={options.threads}"])
-        config = choice.config
+        config = choice.experiment.config
         tensorflow_setup.start(deterministic=deterministic, seed=config["seed"], **config["threads"])
         import tensorflow as tf
 
@@ -186,7 +186,7 @@ def _stream(choice: model_table.Choice, options: Options, folder: Path) -> Itera
     from kws_experiments.config.compose import compose, instantiate
     from kws_experiments.experiment.experiment import Experiment
 
-    config = choice.config
+    config = choice.experiment.config
     rate = config["sample_rate"]
     pcm = np.random.default_rng(0).integers(-8000, 8000, _CLIPS * rate).astype(np.int16)
     examples = pd.DataFrame(

@@ -46,7 +46,6 @@ from benchmarks.options import (
     table,
 )
 from kws_experiments.config import tensorflow_setup
-from kws_experiments.config.compose import instantiate
 from kws_experiments.reports import model_table
 
 if TYPE_CHECKING:
@@ -117,9 +116,9 @@ def _row(choice: model_table.Choice, options: Options) -> Row:
     from kws_experiments.streaming.windows import EachWindow, FrameStream, frames_once
     from kws_models.causal import CausalStream
 
-    rate = choice.config["sample_rate"]
+    rate = choice.experiment.sample_rate
     hop, piece = round(options.hop_ms * rate / 1000), _PIECE_S * rate
-    features, network = instantiate(choice.config, "features"), choice.build()
+    features, network = choice.experiment.features, choice.build()
     labels = [f"label {number}" for number in range(choice.num_labels())]
     waveform = keras.Input((rate,))
     scorer = KerasScorer(keras.Model(waveform, network(features(waveform))), Facts(labels, rate, rate))

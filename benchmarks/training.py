@@ -123,7 +123,7 @@ def _ours(choice: model_table.Choice, features: np.ndarray, labels: np.ndarray, 
 
     from kws_experiments.training.step import TrainingStep
 
-    config = choice.config
+    config = choice.experiment.config
     model = choice.build()
     optimizer = instantiate(config, "optimizer")
     optimizer.build(model.trainable_variables)
@@ -188,7 +188,7 @@ def _torch(choice: model_table.Choice, features: np.ndarray, labels: np.ndarray,
                 network,
                 torch.from_numpy(features),
                 torch.from_numpy(labels).long(),
-                learning_rate=choice.config["optimizer"]["learning_rate"],
+                learning_rate=choice.experiment.config["optimizer"]["learning_rate"],
                 channels_last=channels_last,
             )
         )

@@ -69,8 +69,8 @@ def _rows(names: list[str], overrides: list[str], config_dir: Path | None) -> li
     choices = [choose(name, overrides, config_dir) for name in names]  # all, before TensorFlow takes its seconds
     import tensorflow as tf
 
-    with contextlib.suppress(RuntimeError):  # that TensorFlow has started already
-        tf.config.set_visible_devices([], "GPU")  # where recurrent layers would hide in cuDNN's ops
+    with contextlib.suppress(RuntimeError):  # TensorFlow has started already
+        tf.config.set_visible_devices([], "GPU")  # building networks needs none, and would take all of its memory
     with tqdm(choices, unit="model", disable=None, leave=False) as bar:
         rows = []
         for choice in bar:

@@ -7,12 +7,12 @@ import io
 import re
 from pathlib import Path
 
+import keras
 import pytest
 
-from kws_experiments.config.compose import CONF, compose
+from kws_experiments.config.compose import CONF, compose, compose_unresolved, fingerprint, resolved
 from kws_experiments.reports import model_table
-from kws_experiments.reports.model_table import BEGIN, END, HEADINGS, Row, choose, count, names
-from kws_experiments.reports.published import PUBLISHED, Published
+from kws_experiments.reports.model_table import BEGIN, END, HEADINGS, Row, choose, count, names, published_of
 from tests.kws_experiments.conftest import Kws
 
 README = CONF.parent / "README.md"
@@ -84,6 +84,36 @@ def test_a_model_of_ones_own_is_in_the_table(kws: Kws, tmp_path: Path) -> None:
     assert row.endswith(" | – | – |")
 
 
+def test_what_ones_own_model_reports_is_in_the_table(kws: Kws, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    own = "defaults: [ds_cnn_s, _self_]\nfilters: 8\npublished: {features: mfcc, task: words35, parameters: 99}\n"
+    (tmp_path / "model" / "my_net.yaml").write_text(own)
+    (row,) = records(kws("models", "my_net", "--config-dir", tmp_path, "--csv").out)
+    assert (row["features"], row["frames"], row["bins"], row["labels"]) == ("mfcc", "98", "40", "35")
+    assert (row["published_parameters"], row["published_accuracy"]) == ("99", "94.4 % v0.01")  # the latter of ds_cnn_s
+
+    (tmp_path / "model" / "my_net.yaml").write_text(own.replace("parameters", "parmeters"))
+    message = "model/my_net.yaml: published: must hold features, settings, task, parameters, counted, accuracy"
+    assert message in kws("models", "my_net", "--config-dir", tmp_path).error()
+
+
+def own_net(input_shape: tuple[int, int], num_labels: int) -> keras.Model:
+    """With a layer that the count does not know."""
+    inputs = keras.Input(input_shape)
+    x = keras.layers.RNN(keras.layers.StackedRNNCells([keras.layers.GRUCell(2)]), name="stack")(inputs)
+    return keras.Model(inputs, keras.layers.Dense(num_labels)(x))
+
+
+def test_a_model_that_can_not_be_counted_still_has_its_parameters(kws: Kws, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "my_net.yaml").write_text(f"_target_: {__name__}.own_net\n")
+    result = kws("models", "my_net", "--config-dir", tmp_path, "--markdown")
+    assert result.status == 0
+    parameters = 3 * 2 * (40 + 2 + 2) + 2 * 12 + 12
+    assert f"| my_net | log_mel 98 × 40 | 12 | {parameters} | {parameters} | – | – | – | – |" in result.out
+    assert "my_net: stack: layers of the type RNN are not counted" in result.log
+
+
 def test_a_model_that_does_not_fit_gets_dashes_and_a_reason(kws: Kws) -> None:
     result = kws("models", "cnn4", "ds_cnn_s", "features=mfcc_hello_edge", "--markdown")
     assert result.status == 0
@@ -126,11 +156,21 @@ def test_mistakes_are_one_line(kws: Kws, arguments: list[str], message: str, tmp
 # --- what the papers report
 
 
-@pytest.mark.parametrize(("model", "published"), PUBLISHED.items(), ids=PUBLISHED)
-def test_published_figures_are_of_models_features_and_tasks_that_there_are(model: str, published: Published) -> None:
-    for group, choice in (("model", model), ("features", published.features), ("task", published.task)):
+@pytest.mark.parametrize("model", names())
+def test_published_values_are_of_features_and_tasks_that_there_are(model: str) -> None:
+    published = published_of(model)
+    for group, choice in (("features", published.features), ("task", published.task)):
         assert (CONF / group / f"{choice}.yaml").is_file(), choice
     assert published.counted in (("parameters", "trained", "folded") if published.parameters else ("",))
+
+
+def test_published_values_are_no_part_of_a_training() -> None:
+    cfg = compose_unresolved(["model=bc_resnet_8"])
+    config = resolved(cfg)
+    assert cfg.model.published.accuracy == "98.0 % v0.01, 98.7 % v0.02"
+    assert list(config["model"]) == ["_target_", "tau", "sub_bands", "dropout_rate", "batch_norm_momentum"]
+    assert config["model"]["tau"] == 8
+    assert fingerprint(compose(["model=bc_resnet_8", "model.published.accuracy=0 %"])) == fingerprint(config)
 
 
 @pytest.fixture(scope="module")
