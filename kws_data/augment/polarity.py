@@ -1,4 +1,4 @@
-"""Turn clips upside down."""
+"""Invert the sign of clips."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Polarity(WaveformStage):
     """Change the sign of a fraction `probability` of the clips.
 
-    Power spectra don't see the difference; models on raw waveforms and clips with added noise do.
+    This makes no difference to power spectra, but does to raw waveforms and to clips with added noise.
     """
 
     def __init__(self, probability: float = 0.5) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from kws_data.checks import check_number, check_whole
 from kws_data.errors import KwsError
 from kws_data.sources.speech_engine import SpeechEngine
 from kws_data.sources.synthetic_noise import background_noises
@@ -84,15 +85,14 @@ def synthesize(
         progress: show a bar on stderr, if that is a terminal.
 
     Raises:
-        KwsError: wrong arguments, `directory` in use, no speech engine, or a word that it cannot say in a second.
+        ValueError: a number out of range.
+        KwsError: `directory` in use, no speech engine, or a word that can't be a folder or said in a second.
     """
-    for name, number, lowest in (("clips_per_word", clips_per_word, 1), ("voices", voices, 1), ("seed", seed, 0)):
-        if number < lowest:
-            raise KwsError(f"{name} must be at least {lowest}, got {number}")
-    if not 4_000 <= sample_rate <= 48_000:
-        raise KwsError(f"sample_rate must be from 4000 to 48000 Hz, got {sample_rate}")
-    if background_noise and not 1 <= noise_seconds <= 3600:
-        raise KwsError(f"noise_seconds must be from 1 to 3600, got {noise_seconds}")
+    check_whole("clips_per_word", clips_per_word, 1)
+    check_whole("voices", voices, 1)
+    check_whole("seed", seed, 0)
+    check_whole("sample_rate", sample_rate, 4_000, 48_000)
+    check_number("noise_seconds", noise_seconds, 1, 3600)
     folders = folder_names(words)
     directory = Path(directory).resolve()
     _check_unused(directory)

@@ -408,7 +408,7 @@ tf.config.threading.set_intra_op_parallelism_threads(2)
 tf.config.experimental.enable_op_determinism()
 tf.keras.utils.set_random_seed(0)
 from kws_data.features.log_mel import LogMel
-from tests import test_pipeline as tests
+from tests.kws_data import test_pipeline as tests
 
 source = tests.from_folder(Path(sys.argv[1]))
 features = LogMel()

@@ -201,7 +201,7 @@ def test_samples_that_are_not_finite_are_refused() -> None:
 
 
 def test_what_is_no_waveform_is_refused() -> None:
-    with pytest.raises(KwsError, match=r"transform \(Lambda\) failed on clip 3: it gave no array"):
+    with pytest.raises(KwsError, match=r"transform \(Lambda\) failed on clip 3: it didn't return an array"):
         changed(Audiomentations(function("builtins.divmod"), 0), [3])
 
 
@@ -222,7 +222,7 @@ def test_what_is_no_waveform_is_refused() -> None:
         (am("ApplyImpulseResponse", ir_path="/nowhere"), "^transform: ApplyImpulseResponse: .*No impulse response"),
         ({"transforms": []}, "^transform must be a mapping"),
         ([am("Gain")], "^transform must be a mapping"),
-        ({"_target_": "builtins.int"}, "^transform: builtins.int is no transform"),
+        ({"_target_": "builtins.int"}, "^transform: builtins.int is not a transform"),
     ],
 )
 def test_wrong_names_and_values_fail_when_built(transform: Any, message: str) -> None:

@@ -115,7 +115,7 @@ def test_every_clip_holds_a_whole_word_over_a_noise_floor(small):
 
 def test_same_arguments_same_bytes_in_another_process_and_with_other_threads(small, tmp_path, monkeypatch):
     code = (
-        "from pathlib import Path; from kws_data import synthesis; synthesis._THREADS = 1;"
+        "from pathlib import Path; from kws_data.sources import synthesis; synthesis._THREADS = 1;"
         f"synthesis.synthesize(Path({str(tmp_path / 'again')!r}), words=['yes', 'off', 'hey marvin'], **{SMALL!r})"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
@@ -266,7 +266,7 @@ def test_folder_names_are_single_folders_or_an_error(words):
     [{"clips_per_word": 0}, {"voices": 0}, {"seed": -1}, {"sample_rate": 1000}, {"noise_seconds": 0.0}],
 )
 def test_bad_numbers(tmp_path, wrong):
-    with pytest.raises(KwsError, match=f"^{next(iter(wrong))} must be"):
+    with pytest.raises(ValueError, match=f"^{next(iter(wrong))} must be"):
         synthesize(tmp_path / "set", words=["yes"], **SMALL | wrong)
 
 
