@@ -1,10 +1,10 @@
-"""The published Speech Commands archives, and what is known of each."""
+"""The published Speech Commands archives, with their checksums, sizes and licences."""
 
 from dataclasses import dataclass
 
 from kws_data.errors import KwsError
 
-BASE_URL = "https://storage.googleapis.com/download.tensorflow.org/data"  # of the folder that holds the files
+BASE_URL = "https://storage.googleapis.com/download.tensorflow.org/data"  # the folder of the files
 
 _LICENCE = "Creative Commons BY 4.0 (https://creativecommons.org/licenses/by/4.0/)"
 _CITATION = (
@@ -15,11 +15,11 @@ _CITATION = (
 
 @dataclass(frozen=True)
 class Archive:
-    """A published archive, and what is known of it."""
+    """A published archive and its facts; None where they are not published."""
 
     name: str
     file_name: str
-    md5: str | None = None  # None: not published; size and full extraction are what is checked
+    md5: str | None = None  # if None, size and full extraction are checked instead
     bytes: int | None = None
     clips: int | None = None
     root: str = ""  # the folder inside the archive that holds the words' folders
@@ -55,7 +55,7 @@ ARCHIVES = {
 
 
 def named(name: str) -> Archive:
-    """The archive of that name; KwsError names the known ones."""
+    """The archive of that name; otherwise a KwsError lists the known names."""
     if name not in ARCHIVES:
         raise KwsError(f"download: no data set {name!r}; there are {', '.join(ARCHIVES)}")
     return ARCHIVES[name]

@@ -69,7 +69,7 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     (tmp_path / "folder.wav").mkdir()
     (tmp_path / "empty.wav").write_bytes(b"")
     for name, told in {
-        "cut.wav": "cut short", "cut.flac": "c", "nan.wav": "not finite", "folder.wav": "no regular file",
+        "cut.wav": "cut short", "cut.flac": "c", "nan.wav": "not finite", "folder.wav": "not a regular file",
         "empty.wav": "the file is empty", "absent.wav": "No such file",
     }.items():  # fmt: skip
         with pytest.raises(UnreadableAudioError, match=told):

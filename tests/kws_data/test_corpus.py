@@ -13,7 +13,7 @@ import soundfile
 
 from kws_data.audio import read_pcm, to_int16
 from kws_data.catalog import UNKNOWN
-from kws_data.corpus import Corpus, NoiseFolder, UnknownFolder, build_corpus
+from kws_data.corpus import Corpus, NoiseFolder, NoiseFolders, UnknownFolder, build_corpus
 from kws_data.draws import Draws
 from kws_data.errors import KwsError
 from kws_data.splits import (
@@ -330,10 +330,10 @@ def test_noise_recordings_that_can_be_heard_are_told_of(tmp_path: Path) -> None:
     write(tmp_path / "clips" / "_background_noise_" / "own.wav", counting(20))
     write(tmp_path / "hiss" / "deep" / "a.flac", counting(20))
     write(tmp_path / "hiss" / "nothing.wav", np.zeros(20 * 16000))
-    folders = [NoiseFolder(tmp_path / "hiss", 2.0)]
+    hiss = [NoiseFolder(tmp_path / "hiss", 2.0)]
 
-    both = corpus_of(tmp_path / "clips", noise_folders=folders).recordings
-    alone = corpus_of(tmp_path / "clips", noise_folders=folders, background_noise_weight=0.0)
+    both = corpus_of(tmp_path / "clips", noise_folders=NoiseFolders(hiss)).recordings
+    alone = corpus_of(tmp_path / "clips", noise_folders=NoiseFolders(hiss, 0.0))
 
     assert both[["source", "path"]].to_numpy().tolist() == [[0, "_background_noise_/own.wav"], [1, "deep/a.flac"]]
     assert alone.recordings["path"].tolist() == ["deep/a.flac"]
