@@ -230,7 +230,7 @@ def _options(threads: int) -> tf.data.Options:
 
 
 @contextmanager
-def told_plainly() -> Iterator[None]:
+def unwrap_errors() -> Iterator[None]:
     """Raise a KwsError from inside tf.data, where it was raised while preparing a batch, as a KwsError again."""
     try:
         yield
