@@ -28,30 +28,15 @@ class Archive:
     citation: str = _CITATION
 
 
-ARCHIVES = {
-    archive.name: archive
-    for archive in (
-        Archive(
-            "v0.01",
-            "speech_commands_v0.01.tar.gz",
-            md5="3cd23799cb2bbdec517f1cc028f8d43c",
-            bytes=1_489_096_277,
-            clips=64_727,
-            test_set="test_set_v0.01",
-        ),
-        Archive(
-            "v0.02",
-            "speech_commands_v0.02.tar.gz",
-            md5="6b74f3901214cb2c2934e98196829835",
-            bytes=2_428_923_189,
-            clips=105_829,
-            test_set="test_set_v0.02",
-        ),
-        Archive("mini", "mini_speech_commands.zip", bytes=182_082_353, clips=8_000, root="mini_speech_commands"),
-        Archive("test_set_v0.01", "speech_commands_test_set_v0.01.tar.gz"),
-        Archive("test_set_v0.02", "speech_commands_test_set_v0.02.tar.gz", clips=4_890),
-    )
-}
+_V001, _V002 = "speech_commands_v0.01.tar.gz", "speech_commands_v0.02.tar.gz"
+_PUBLISHED = (
+    Archive("v0.01", _V001, "3cd23799cb2bbdec517f1cc028f8d43c", 1_489_096_277, 64_727, test_set="test_set_v0.01"),
+    Archive("v0.02", _V002, "6b74f3901214cb2c2934e98196829835", 2_428_923_189, 105_829, test_set="test_set_v0.02"),
+    Archive("mini", "mini_speech_commands.zip", bytes=182_082_353, clips=8_000, root="mini_speech_commands"),
+    Archive("test_set_v0.01", "speech_commands_test_set_v0.01.tar.gz"),
+    Archive("test_set_v0.02", "speech_commands_test_set_v0.02.tar.gz", clips=4_890),
+)
+ARCHIVES = {archive.name: archive for archive in _PUBLISHED}
 
 
 def named(name: str) -> Archive:

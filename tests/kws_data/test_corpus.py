@@ -310,7 +310,7 @@ def test_noise_recordings_are_no_clips(make_folder: MakeFolder) -> None:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_short_noise_is_heard_in_the_same_splits_wherever_its_folder_stands(tmp_path: Path, split: str) -> None:
+def test_short_noise_is_used_in_the_same_splits_wherever_its_folder_is(tmp_path: Path, split: str) -> None:
     banks = []
     for place, parent in enumerate(("here", "there/deep")):
         root = tmp_path / parent
@@ -319,13 +319,13 @@ def test_short_noise_is_heard_in_the_same_splits_wherever_its_folder_stands(tmp_
             write(root / "clips" / "_background_noise_" / f"{number}.wav", counting(2)[: 16_000 + 100 * number])
         banks.append(corpus_of(root / "clips").noise)
         assert banks[place].generated is False
-    heard = [
+    windows = [
         bank.windows(split, Draws(0, 0, np.arange(200)), "noise", np.full(200, 16_000 + 100 * 60)) for bank in banks
     ]
-    np.testing.assert_array_equal(*heard)
+    np.testing.assert_array_equal(*windows)
 
 
-def test_noise_recordings_that_can_be_heard_are_told_of(tmp_path: Path) -> None:
+def test_noise_recordings_in_use_are_listed(tmp_path: Path) -> None:
     write(tmp_path / "clips" / "yes" / "a_nohash_0.wav", counting(1))
     write(tmp_path / "clips" / "_background_noise_" / "own.wav", counting(20))
     write(tmp_path / "hiss" / "deep" / "a.flac", counting(20))

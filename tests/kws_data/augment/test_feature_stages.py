@@ -144,8 +144,8 @@ def test_masks_depend_on_seed_epoch_id_and_name(name: str) -> None:
 )
 def test_parameters_are_as_declared(stage: FeatureStage) -> None:
     drawn = stage.prepare(Draws(0, 0, np.arange(6)))
-    told = {name: (str(value.dtype), value.shape) for name, value in drawn.items()}
-    assert told == {name: (dtype, (6, *shape)) for name, (dtype, shape) in stage.parameter_shapes().items()}
+    drawn_as = {name: (str(value.dtype), value.shape) for name, value in drawn.items()}
+    assert drawn_as == {name: (dtype, (6, *shape)) for name, (dtype, shape) in stage.parameter_shapes().items()}
     before = features_of(6)
     assert masked_by(stage, before).shape == before.shape
 

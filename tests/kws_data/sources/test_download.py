@@ -145,7 +145,7 @@ def test_a_zip_with_a_root_folder_is_downloaded_and_extracted(serve, tmp_path):
     assert fetched(serve(content).url, tmp_path, archive) == CLIPS
 
 
-def test_a_root_that_is_not_there_is_told(serve, tmp_path):
+def test_a_missing_root_is_refused(serve, tmp_path):
     content = zipped(CLIPS)
     assert "'top'" in refused(described(content, root="top"), cache=tmp_path, url=serve(content).url)
     assert left_in(tmp_path) == set()
