@@ -88,8 +88,9 @@ class Synthetic:
         name = f"synthetic-{hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:12]}"
         folder = datasets_dir() / name
         if not folder.is_dir():
-            options = {"clips_per_word": self.clips_per_word, "voices": self.voices, "seed": self.seed}
             with lock_for(folder):
                 if not folder.is_dir():
-                    synthesis.synthesize(folder, words=self.words, **options)
+                    synthesis.synthesize(
+                        folder, words=self.words, clips_per_word=self.clips_per_word, voices=self.voices, seed=self.seed
+                    )
         return folder

@@ -83,14 +83,18 @@ def synthesize(
         progress: show a bar on stderr, if that is a terminal.
 
     Raises:
-        ValueError: a number out of range.
-        KwsError: `directory` in use, no speech engine, or a word that can't be a folder or said in a second.
+        KwsError: a number out of range, `directory` in use, no speech engine, or a word that can't be a folder or said
+            in a second.
     """
-    check_whole("clips_per_word", clips_per_word, 1)
-    check_whole("voices", voices, 1)
-    check_whole("seed", seed, 0)
-    check_whole("sample_rate", sample_rate, 4_000, 48_000)
-    require(noise_seconds == 0 or 1 <= noise_seconds <= 3600, "noise_seconds", "0, or from 1 to 3600", noise_seconds)
+    try:
+        check_whole("clips_per_word", clips_per_word, 1)
+        check_whole("voices", voices, 1)
+        check_whole("seed", seed, 0)
+        check_whole("sample_rate", sample_rate, 4_000, 48_000)
+        good_noise = noise_seconds == 0 or 1 <= noise_seconds <= 3600
+        require(good_noise, "noise_seconds", "0, or from 1 to 3600", noise_seconds)
+    except ValueError as error:
+        raise KwsError(str(error)) from error
     folders = folder_names(words)
     directory = Path(directory).resolve()
     _check_unused(directory)

@@ -226,10 +226,10 @@ def serve(descriptors: Sequence[int]) -> None:
         while True:
             ready = wait_for(list(lanes))
             for connection in [pipe for pipe in lanes if pipe in ready]:
-                shape, arrays, sample_rate = connection.recv()
+                shape, (lengths, ids, seeds), sample_rate = connection.recv()
                 failure = None
                 try:
-                    transform.run(lanes[connection].array(shape), *arrays, sample_rate)
+                    transform.run(lanes[connection].array(shape), lengths, ids, seeds, sample_rate)
                 except KwsError as error:
                     failure = str(error)
                 connection.send(failure)

@@ -266,7 +266,7 @@ def test_folder_names_are_single_folders_or_an_error(words):
     [{"clips_per_word": 0}, {"voices": 0}, {"seed": -1}, {"sample_rate": 1000}, {"noise_seconds": 0.5}],
 )
 def test_bad_numbers(tmp_path, wrong):
-    with pytest.raises(ValueError, match=f"^{next(iter(wrong))} must be"):
+    with pytest.raises(KwsError, match=f"^{next(iter(wrong))} must be"):
         synthesize(tmp_path / "set", words=["yes"], **SMALL | wrong)
 
 
