@@ -38,7 +38,7 @@ class Task:
         silence: whether there is a silence class, made of `silence_percentage` rows of noise.
         unknown: whether there is an unknown class, drawn from all other words.
         silence_percentage: silence rows in each split, in percent of its wanted clips, rounded up.
-        unknown_percentage: unknown clips likewise.
+        unknown_percentage: unknown clips in each split, in percent of its wanted clips, rounded up.
         training_unknown_percentage: unknown clips of the training split; null takes `unknown_percentage`.
         silence_kind: 'noise' (as the original) or 'zeros', for validation and testing; training uses noise.
         silence_level_db: [low, high], the level of silence rows in training, uniform in dB of full scale (RMS); null

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from kws_data.augment.feature_stage import FeatureStage
 from kws_data.augment.mixup import Mixup
-from kws_data.augment.stage import SAMPLES, ClipBatch, Shapes, StageContext, WaveformStage
+from kws_data.augment.stage import SAMPLES, ClipBatch, Shapes, StageContext, Tensor, WaveformStage
 from kws_data.checks import check_choice
 from kws_data.draws import Draws
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 CLIPPING = ("clip", "normalise", "leave")
 
@@ -28,7 +25,7 @@ class Augmentation:
         waveform: stages by name, in order. The draws of a stage depend on its name, so that one kind may be used twice,
             and adding a stage doesn't change the draws of the others. Stages without an `apply`, which move samples on
             the host, run before all others.
-        features: stages on the features, likewise.
+        features: stages on the features by name, in order.
         clipping: what happens to samples beyond [-1, 1] after the last waveform stage: 'clip' cuts them off,
             'normalise' divides the clip by its peak, 'leave' keeps them.
     """
@@ -70,7 +67,7 @@ class Augmentation:
                 drawn[name] = np.pad(drawn[name], [(0, 0), (0, missing)])
         return drawn
 
-    def apply_to_waveform(self, waveform: tf.Tensor, drawn: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    def apply_to_waveform(self, waveform: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
         """[batch, samples] float32 → the same, in [-1, 1] unless `clipping` is 'leave'."""
         import tensorflow as tf
 
@@ -82,9 +79,7 @@ class Augmentation:
             waveform /= tf.maximum(tf.reduce_max(tf.abs(waveform), axis=1, keepdims=True), 1.0)
         return waveform
 
-    def apply_to_features(
-        self, features: tf.Tensor, num_frames: tf.Tensor, drawn: Mapping[str, tf.Tensor]
-    ) -> tf.Tensor:
+    def apply_to_features(self, features: Tensor, num_frames: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
         """[batch, frames, bins] float32 → the same shape."""
         for name, stage in self.features.items():
             features = stage.apply(features, num_frames, _parameters(name, drawn))
@@ -100,6 +95,6 @@ def _in_graph(stage: WaveformStage) -> bool:
     return type(stage).apply is not WaveformStage.apply
 
 
-def _parameters(stage: str, drawn: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+def _parameters(stage: str, drawn: Mapping[str, Tensor]) -> dict[str, Tensor]:
     prefix = f"{stage}/"
     return {name.removeprefix(prefix): value for name, value in drawn.items() if name.startswith(prefix)}

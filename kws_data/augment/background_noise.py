@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from kws_data.audio import INT16_SCALE
-from kws_data.augment.stage import SAMPLES, ClipBatch, Shapes, StageContext, WaveformStage
+from kws_data.augment.stage import SAMPLES, ClipBatch, Shapes, StageContext, Tensor, WaveformStage
 from kws_data.checks import check_probability, check_range
 from kws_data.draws import Draws
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 _FRAME = 320  # samples; 20 ms at 16 kHz, about a syllable's detail
 _ACTIVE = 1e-3  # of the loudest frame's power; a frame 30 dB below it counts as a pause
@@ -71,7 +66,7 @@ class BackgroundNoise(WaveformStage):
         """See `prepare`."""
         return {"noise": ("int16", (SAMPLES,)), "amount": ("float32", ()), "length": ("float32", ())}
 
-    def apply(self, waveform: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
+    def apply(self, waveform: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         """[batch, samples] float32 → the same."""
         import tensorflow as tf
 
@@ -83,7 +78,7 @@ class BackgroundNoise(WaveformStage):
         return waveform + noise * (parameters["amount"] * scale)[:, None]
 
 
-def active_power(waveform: tf.Tensor) -> tf.Tensor:
+def active_power(waveform: Tensor) -> Tensor:
     """Mean power of the frames within 30 dB of each clip's loudest: [batch, samples] → [batch]; 0 for silence."""
     import tensorflow as tf
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kws_data.augment.stage import Shapes
+from kws_data.augment.stage import Shapes, Tensor
 from kws_data.draws import Draws
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 
 class FeatureStage(ABC):
@@ -26,11 +22,11 @@ class FeatureStage(ABC):
         """Name → (dtype, shape after the batch axis) of what `prepare` returns."""
 
     @abstractmethod
-    def apply(self, features: tf.Tensor, num_frames: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
+    def apply(self, features: Tensor, num_frames: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         """[batch, frames, bins] float32 → the same shape; `num_frames`: [batch] int32, frames without the padding."""
 
 
-def intervals(drawn: tf.Tensor, longest: int, size: tf.Tensor, axis_length: tf.Tensor) -> tf.Tensor:
+def intervals(drawn: Tensor, longest: int, size: Tensor, axis_length: Tensor) -> Tensor:
     """Which indices lie in random intervals.
 
     Args:
@@ -52,7 +48,7 @@ def intervals(drawn: tf.Tensor, longest: int, size: tf.Tensor, axis_length: tf.T
     return (index >= start[..., None]) & (index < (start + width)[..., None])
 
 
-def clip_mean(features: tf.Tensor, num_frames: tf.Tensor) -> tf.Tensor:
+def clip_mean(features: Tensor, num_frames: Tensor) -> Tensor:
     """[batch, 1, 1]: each clip's mean over all its features, without padding."""
     import tensorflow as tf
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from scipy.special import betaincinv
 
 from kws_data.audio import INT16_SCALE
-from kws_data.augment.stage import SAMPLES, ClipBatch, Shapes, StageContext, WaveformStage
+from kws_data.augment.stage import SAMPLES, ClipBatch, Shapes, StageContext, Tensor, WaveformStage
 from kws_data.checks import check_number, check_probability
 from kws_data.draws import Draws
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 
 class Mixup(WaveformStage):
@@ -49,7 +44,7 @@ class Mixup(WaveformStage):
         """See `prepare`."""
         return {"partner": ("int16", (SAMPLES,)), "weight": ("float32", ())}
 
-    def apply(self, waveform: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
+    def apply(self, waveform: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         """[batch, samples] float32 → the same."""
         import tensorflow as tf
 

@@ -5,19 +5,15 @@ from __future__ import annotations
 import functools
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.fft
 
 from kws_data.audio import AUDIO_SUFFIXES, INT16_SCALE, UnreadableAudioError, read_header, read_pcm
-from kws_data.augment.stage import ClipBatch, Shapes, StageContext, WaveformStage
+from kws_data.augment.stage import ClipBatch, Shapes, StageContext, Tensor, WaveformStage
 from kws_data.checks import check_probability, check_range
 from kws_data.draws import Draws
 from kws_data.errors import KwsError
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +99,7 @@ class Reverb(WaveformStage):
         """See `prepare`."""
         return {"impulse": ("int32", ()), "length": ("int32", ())}
 
-    def apply(self, waveform: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
+    def apply(self, waveform: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         """[batch, samples] float32 → the same shape; reverberation after the clip's end is cut."""
         import tensorflow as tf
 

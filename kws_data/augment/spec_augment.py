@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from kws_data.augment.feature_stage import FeatureStage, clip_mean, intervals
-from kws_data.augment.stage import Shapes
+from kws_data.augment.stage import Shapes, Tensor
 from kws_data.checks import check_whole
 from kws_data.draws import Draws
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 
 class SpecAugment(FeatureStage):
@@ -39,7 +34,7 @@ class SpecAugment(FeatureStage):
         """See `prepare`."""
         return {"time": ("float32", (self.time_masks, 2)), "frequency": ("float32", (self.frequency_masks, 2))}
 
-    def apply(self, features: tf.Tensor, num_frames: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
+    def apply(self, features: Tensor, num_frames: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         """[batch, frames, bins] → the same."""
         import tensorflow as tf
 

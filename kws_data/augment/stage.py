@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,8 +13,9 @@ from kws_data.draws import Draws
 from kws_data.noise import NoiseBank
 
 if TYPE_CHECKING:
-    import tensorflow as tf
-
+    from tensorflow import Tensor
+else:
+    Tensor = Any  # stages import TensorFlow only where they use it: workers must not
 
 SAMPLES = None  # in a parameter's shape: as wide as the batch
 Shapes = dict[str, tuple[str, tuple[int | None, ...]]]
@@ -87,7 +88,7 @@ class WaveformStage(ABC):
         """Name → (dtype, shape after the batch axis) of what `prepare` returns; SAMPLES is the batch's width."""
         return {}
 
-    def apply(self, waveform: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
+    def apply(self, waveform: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         """[batch, samples] float32 → the same shape."""
         del parameters
         return waveform

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from kws_data.augment.stage import ClipBatch, Shapes, StageContext, WaveformStage
+from kws_data.augment.stage import ClipBatch, Shapes, StageContext, Tensor, WaveformStage
 from kws_data.checks import check_number, check_probability
 from kws_data.draws import Draws
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 
 class TimeMask(WaveformStage):
@@ -33,7 +28,7 @@ class TimeMask(WaveformStage):
         """See `prepare`."""
         return {"start": ("int32", ()), "end": ("int32", ())}
 
-    def apply(self, waveform: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
+    def apply(self, waveform: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         """[batch, samples] float32 → the same."""
         import tensorflow as tf
 

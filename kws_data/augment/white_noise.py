@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kws_data.augment.stage import SAMPLES, ClipBatch, Shapes, StageContext, WaveformStage
+from kws_data.augment.stage import SAMPLES, ClipBatch, Shapes, StageContext, Tensor, WaveformStage
 from kws_data.checks import check_probability, check_range
 from kws_data.draws import Draws
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 _SECONDS = 20  # of noise to cut windows from: as good as fresh noise, and 100 times as fast
 _PEAK = 8.0  # Gaussian samples beyond ±8 standard deviations don't occur in 20 seconds
@@ -46,7 +42,7 @@ class WhiteNoise(WaveformStage):
         """See `prepare`."""
         return {"noise": ("int16", (SAMPLES,)), "scale": ("float32", ())}
 
-    def apply(self, waveform: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
+    def apply(self, waveform: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         """[batch, samples] float32 → the same."""
         import tensorflow as tf
 

@@ -19,17 +19,13 @@ import soundfile
 
 from kws_data.audio import read_pcm
 from kws_data.augment.audiomentations.stage import Audiomentations
-from kws_data.augment.stage import ClipBatch, StageContext
+from kws_data.augment.stage import ClipBatch
 from kws_data.draws import Draws
 from kws_data.errors import KwsError
-from kws_data.noise import NoiseBank
-from kws_data.splits import TRAINING
 from tests.conftest import ROOT, MakeFolder
+from tests.kws_data.augment.clips import RATE, context
 
-RATE = 16000
-CONTEXT = StageContext(
-    NoiseBank([np.arange(1, 1001).astype(np.int16)]), TRAINING, RATE, RATE, np.arange(0), lambda ids: None
-)
+CONTEXT = context()
 
 
 def am(name: str, *, p: float = 1.0, **parameters: Any) -> dict[str, Any]:
