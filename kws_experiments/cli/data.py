@@ -65,7 +65,7 @@ def synthesize(
     chosen = list(V001_WORDS) if words is None else [word.strip() for word in words.split(",")]
     make(
         out, words=chosen, clips_per_word=clips_per_word, voices=voices, seed=seed, sample_rate=sample_rate,
-        background_noise=noise,
+        noise_seconds=60.0 if noise else 0.0,
     )  # fmt: skip
     print(out)
 

@@ -41,14 +41,14 @@ def write(config: dict[str, Any], out: Path, *, clips: int, epoch: int) -> None:
         raise KwsError(f"--out: '{out}' exists and is not a preview; give a new folder")
     experiment = Experiment(config)
     experiment.start_tensorflow()
-    from kws_data.pipeline import told_plainly
+    from kws_data.pipeline import unwrap_errors
     from kws_experiments.experiment.data import prepare_data
     from kws_experiments.plots.clips import clips as draw_clips
 
     data = prepare_data(experiment.check())
     labels, source = data.labels, experiment.clip_source(data.corpus, data.examples)
     try:
-        with told_plainly():
+        with unwrap_errors():
             before, after = _batches(experiment, source, clips, epoch)
     finally:
         experiment.augmentation.close()

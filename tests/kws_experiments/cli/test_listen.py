@@ -233,7 +233,7 @@ def test_mistakes_are_one_line(kws: Kws, run: Path, recording: Path, tmp_path: P
         (("evaluate-stream", run, tmp_path / "absent"), "give one that kws make-stream made"),
         (("evaluate-stream", run, short), "shorter than one window"),
         (("make-stream", run, "--out", tmp_path / "new", "--snr-db", "loud"), "--snr-db must be a number, or LOW,HIGH"),
-        (("make-stream", run, "--out", tmp_path), "is no older stream"),
+        (("make-stream", run, "--out", tmp_path), "is not a stream"),
     ):
         assert told in kws(*arguments).error(), arguments
     assert not (tmp_path / "new").exists()
