@@ -218,7 +218,8 @@ def test_the_users_own_modules_and_files_count(tmp_path: Path, monkeypatch: pyte
 def clips_of(root: Path, tmp_path: Path) -> pd.DataFrame:
     corpus = build_corpus(
         root, HashSplit(), sample_rate=SAMPLE_RATE, clip_samples=SAMPLE_RATE, data_seed=0,
-        unknown_folders=[UnknownFolder(tmp_path / "unknown")], noise_folders=NoiseFolders([NoiseFolder(tmp_path / "hiss", 0.5)]),
+        unknown_folders=[UnknownFolder(tmp_path / "unknown")],
+        noise_folders=NoiseFolders([NoiseFolder(tmp_path / "hiss", 0.5)]),
     )  # fmt: skip
     task = Task(["yes", "no"], unknown_dirs=[tmp_path / "unknown"])
     return clip_table(corpus, task.examples(corpus, 0), task.labels(corpus))
