@@ -8,6 +8,7 @@ more of it in memory than the pages that it reads.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,8 @@ from kws_data.errors import KwsError
 from kws_data.storage.atomic import lock_for, remove_leftovers, replace_dir
 from kws_data.storage.cache import stores_dir
 from kws_data.storage.parallel import map_chunks
+
+log = logging.getLogger(__name__)
 
 _VERSION = 1
 _PCM_FILE, _CLIPS_FILE = "pcm.i16", "clips.parquet"
@@ -65,6 +68,7 @@ def open_store(root: Path, catalog: pd.DataFrame, sample_rate: int) -> ClipStore
             with lock_for(folder):
                 remove_leftovers(folder)
                 if not folder.is_dir():
+                    log.info("decoding and packing %d files of '%s', once", len(catalog), root)
                     with replace_dir(folder) as temporary:
                         _build(temporary, root, catalog, sample_rate)
         return ClipStore(folder)

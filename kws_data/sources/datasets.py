@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from kws_data.sources import archives, download
 from kws_data.sources.words import V001_WORDS
 from kws_data.storage.atomic import lock_for
 from kws_data.storage.cache import datasets_dir
+
+log = logging.getLogger(__name__)
 
 
 class Dataset(Protocol):
@@ -90,6 +93,7 @@ class Synthetic:
         if not folder.is_dir():
             with lock_for(folder):
                 if not folder.is_dir():
+                    log.info("making the synthetic data set, once: %d words in %d voices", len(self.words), self.voices)
                     synthesis.synthesize(
                         folder, words=self.words, clips_per_word=self.clips_per_word, voices=self.voices, seed=self.seed
                     )
