@@ -34,8 +34,8 @@ def follow(recipe: str, folder: Path, clips: Path) -> Path:
             path.write_text(block.text, encoding="utf-8")
     programs = folder / "programs"
     programs.mkdir()
-    for name, command in {"python": f'{shlex.quote(sys.executable)} "$@"', "kws": f'python -c {shlex.quote(_KWS)} "$@"'}.items():
-        (programs / name).write_text(f"#!/bin/sh\nexec {command}\n")
+    for name, command in {"python": shlex.quote(sys.executable), "kws": f"python -c {shlex.quote(_KWS)}"}.items():
+        (programs / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
         (programs / name).chmod(0o755)
     script = "".join(block.text for block in RECIPES[recipe] if block.language == "sh")
     script = script.replace("train.py", str(ROOT / "train.py"))

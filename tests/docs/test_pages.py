@@ -1,0 +1,144 @@
+"""The pages say what exists: links, commands, options, choices and keys."""
+
+from __future__ import annotations
+
+import html.parser
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from kws_experiments.cli.main import app
+from kws_experiments.config.compose import CONF, compose_unresolved, fingerprint, resolved
+from tests.docs.pages import DOCS, PAGES, ROOT, blocks, commands, name_of
+
+_LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
+_MANDATORY = {"dataset=folder": "dataset.path=/nowhere", "dataset=table": "dataset.path=/nowhere.csv"}
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
+
+
+def kws_commands(page: Path) -> list[list[str]]:
+    return [words[1:] for words in commands(page) if words[0] == "kws"]
+
+
+def training_commands(page: Path) -> list[list[str]]:
+    return [words[2:] for words in commands(page) if words[:2] == ["python", "train.py"]]
+
+
+def test_readme_is_for_the_first_day() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
+
+
+@every_page
+def test_relative_links_resolve(page: Path) -> None:
+    for match in _LINK.finditer(page.read_text(encoding="utf-8")):
+        target = match["target"].partition("#")[0]
+        if target and "://" not in target:
+            assert (page.parent / target).exists(), match[0]
+
+
+@every_page
+def test_kws_commands_and_their_options_exist(page: Path) -> None:
+    for words in kws_commands(page):
+        command, rest = typer.main.get_command(app), words
+        while (subcommands := getattr(command, "commands", None)) and rest and not rest[0].startswith("-"):
+            assert rest[0] in subcommands, f"kws {' '.join(words)}: no command '{rest[0]}'"
+            command, rest = subcommands[rest[0]], rest[1:]
+        options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
+        known = {name for option in options for name in (*option.opts, *option.secondary_opts)} | {"--help"}
+        given = {word.partition("=")[0] for word in rest if word.startswith("--")}
+        assert given <= known, f"kws {' '.join(words)}: no option {given - known}"
+        needed = {option.opts[0] for option in options if option.required}
+        assert "--help" in given or needed <= given, f"kws {' '.join(words)}: needs {needed - given}"
+
+
+@pytest.fixture
+def own_conf(tmp_path: Path) -> Path:
+    """The configs that the pages describe, as a reader would have written them."""
+    for page in PAGES:
+        for block in blocks(page.read_text(encoding="utf-8")):
+            if block.title and block.title.startswith("my_conf/"):
+                path = tmp_path / block.title
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(block.text, encoding="utf-8")
+    (tmp_path / "my_conf").mkdir(exist_ok=True)
+    return tmp_path / "my_conf"
+
+
+@every_page
+def test_training_commands_compose(page: Path, own_conf: Path) -> None:
+    for words in training_commands(page):
+        if "--help" in words:
+            continue
+        overrides = [word for word in words if not word.startswith("-") and word != "my_conf"]
+        sweep = "-m" in words
+        overrides = [_first_choice(word) if sweep else word for word in overrides]
+        for choice, path in _MANDATORY.items():
+            if choice in overrides and not any(word.startswith("dataset.path=") for word in overrides):
+                overrides.append(path)
+        own = own_conf if "--config-dir" in words else None
+        composed = compose_unresolved(overrides, own, with_hydra=True)
+        fingerprint(resolved(composed))  # what it lacks is found by resolving
+
+
+def _first_choice(override: str) -> str:
+    """What the first job of a sweep gets: `seed=1,2` → `seed=1`; a range of a search is left out of the test."""
+    key, _, value = override.partition("=")
+    if value.startswith("tag("):
+        return f"{key}=0.001"
+    return override if value.startswith(("[", "{")) else f"{key}={value.partition(',')[0]}"
+
+
+@every_page
+def test_choices_in_kws_commands_exist(page: Path, own_conf: Path) -> None:
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    for words in kws_commands(page):
+        for word in words:
+            group, equals, choice = word.removeprefix("+").partition("=")
+            if equals and group.partition("/")[0] in groups and "." not in group:
+                for name in choice.strip("[]").split(","):
+                    assert any((root / group / f"{name}.yaml").is_file() for root in (CONF, own_conf)), word
+
+
+def test_the_checks_find_commands() -> None:
+    """So that a change of the pages' form can't empty them."""
+    assert sum(len(kws_commands(page)) for page in PAGES) > 50
+    assert sum(len(training_commands(page)) for page in PAGES) > 40
+
+
+class _Loads(html.parser.HTMLParser):
+    """Collects what a page makes a browser load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag in ("script", "img", "iframe", "audio", "video", "source"):
+            self.addresses.append(given.get("src") or "")
+        if tag == "link" and given.get("rel") in ("stylesheet", "icon", "preload", "preconnect"):
+            self.addresses.append(given.get("href") or "")
+
+
+@pytest.mark.slow
+def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
+        cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    pages = sorted(tmp_path.rglob("*.html"))
+    assert len(pages) > len(list(DOCS.rglob("*.md")))  # all of them, and the page for what isn't there
+    for page in pages:
+        loads = _Loads()
+        loads.feed(page.read_text(encoding="utf-8"))
+        assert not [address for address in loads.addresses if re.match(r"(?:\w+:)?//", address)], page
+    reference = (tmp_path / "api" / "streaming.html").read_text(encoding="utf-8")
+    assert 'id="kws_experiments.streaming.listener.open_listener"' in reference
