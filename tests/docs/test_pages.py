@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html.parser
 import os
 import re
 import subprocess
@@ -14,6 +13,7 @@ import typer
 
 from kws_experiments.cli.main import app
 from kws_experiments.config.compose import CONF, compose_unresolved, fingerprint, resolved
+from tests.browser import open_browser
 from tests.docs.pages import DOCS, PAGES, ROOT, blocks, commands, name_of
 
 _LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
@@ -111,34 +111,34 @@ def test_the_checks_find_commands() -> None:
     assert sum(len(training_commands(page)) for page in PAGES) > 40
 
 
-class _Loads(html.parser.HTMLParser):
-    """Collects what a page makes a browser load."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.addresses: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        if tag in ("script", "img", "iframe", "audio", "video", "source"):
-            self.addresses.append(given.get("src") or "")
-        if tag == "link" and given.get("rel") in ("stylesheet", "icon", "preload", "preconnect"):
-            self.addresses.append(given.get("href") or "")
-
-
-@pytest.mark.slow
-def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The manual, built as strictly as `make docs` does."""
     pytest.importorskip("mkdocs")
+    folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
         cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    pages = sorted(tmp_path.rglob("*.html"))
-    assert len(pages) > len(list(DOCS.rglob("*.md")))  # all of them, and the page for what isn't there
-    for page in pages:
-        loads = _Loads()
-        loads.feed(page.read_text(encoding="utf-8"))
-        assert not [address for address in loads.addresses if re.match(r"(?:\w+:)?//", address)], page
-    reference = (tmp_path / "api" / "streaming.html").read_text(encoding="utf-8")
+    return folder
+
+
+@pytest.mark.slow
+def test_the_site_builds_strictly(site: Path) -> None:
+    built = {path.relative_to(site).with_suffix(".md") for path in site.rglob("*.html")}
+    assert {path.relative_to(DOCS) for path in DOCS.rglob("*.md")} <= built
+    reference = (site / "api" / "streaming.html").read_text(encoding="utf-8")
     assert 'id="kws_experiments.streaming.listener.open_listener"' in reference
+
+
+@pytest.mark.slow
+def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
+    with open_browser() as browser:
+        page = browser.new_page()
+        loaded: list[str] = []
+        page.on("request", lambda request: loaded.append(request.url))
+        for path in sorted(site.rglob("*.html")):
+            page.goto(path.as_uri(), wait_until="networkidle")
+    assert len(loaded) > len(list(site.rglob("*.html")))
+    assert not [address for address in loaded if not address.startswith(("file:", "data:", "blob:"))]
