@@ -44,19 +44,22 @@ def blocks(markdown: str) -> list[Block]:
 
 def commands(page: Path) -> list[list[str]]:
     """The words of each command in a page's shell blocks, without variables, comments and redirections."""
-    found = []
-    for block in blocks(page.read_text(encoding="utf-8")):
-        if block.language != "sh":
-            continue
-        for line in block.text.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
-            while words and _ASSIGNMENT.fullmatch(words[0]):
-                words = words[1:]
-            if ">" in words:
-                words = words[: words.index(">")]
-            if words:
-                found.append(words)
-    return found
+    scripts = [block.text for block in blocks(page.read_text(encoding="utf-8")) if block.language == "sh"]
+    lines = [line for script in scripts for line in script.replace("\\\n", " ").splitlines()]
+    return [words for words in map(_words, lines) if words]
+
+
+def inline_commands(page: Path) -> list[list[str]]:
+    """Likewise those that stand in the text, as `kws models`."""
+    text = _FENCE.sub("", page.read_text(encoding="utf-8"))
+    return [_words(found) for found in re.findall(r"`((?:kws|python) [^`]+)`", text)]
+
+
+def _words(line: str) -> list[str]:
+    words = shlex.split(line, comments=True)
+    while words and _ASSIGNMENT.fullmatch(words[0]):
+        words = words[1:]
+    return words[: words.index(">")] if ">" in words else words
 
 
 def sections(markdown: str) -> dict[str, list[Block]]:

@@ -14,7 +14,7 @@ import typer
 from kws_experiments.cli.main import app
 from kws_experiments.config.compose import CONF, compose_unresolved, fingerprint, resolved
 from tests.browser import open_browser
-from tests.docs.pages import DOCS, PAGES, ROOT, blocks, commands, name_of
+from tests.docs.pages import DOCS, PAGES, ROOT, blocks, commands, inline_commands, name_of
 
 _LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 _MANDATORY = {"dataset=folder": "dataset.path=/nowhere", "dataset=table": "dataset.path=/nowhere.csv"}
@@ -23,11 +23,18 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
 
 
 def kws_commands(page: Path) -> list[list[str]]:
-    return [words[1:] for words in commands(page) if words[0] == "kws"]
+    return [words[1:] for words in [*commands(page), *inline_commands(page)] if words[0] == "kws"]
+
+
+def python_commands(page: Path, *program: str) -> list[list[str]]:
+    """The arguments of `python PROGRAM`."""
+    found = [*commands(page), *inline_commands(page)]
+    length = 1 + len(program)
+    return [words[length:] for words in found if words[:length] == ["python", *program]]
 
 
 def training_commands(page: Path) -> list[list[str]]:
-    return [words[2:] for words in commands(page) if words[:2] == ["python", "train.py"]]
+    return python_commands(page, "train.py")
 
 
 def test_readme_is_for_the_first_day() -> None:
@@ -42,19 +49,49 @@ def test_relative_links_resolve(page: Path) -> None:
             assert (page.parent / target).exists(), match[0]
 
 
+def options_of(words: list[str]) -> tuple[set[str], set[str], set[str]]:
+    """Of a kws command: the options that it knows, those that it needs, and those that are given."""
+    command, rest = typer.main.get_command(app), words
+    while (subcommands := getattr(command, "commands", None)) and rest and not rest[0].startswith("-"):
+        assert rest[0] in subcommands, f"kws {' '.join(words)}: no command '{rest[0]}'"
+        command, rest = subcommands[rest[0]], rest[1:]
+    options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
+    known = {name for option in options for name in (*option.opts, *option.secondary_opts)} | {"--help"}
+    needed = {option.opts[0] for option in options if option.required}
+    return known, needed, {word.partition("=")[0] for word in rest if word.startswith("--")}
+
+
 @every_page
 def test_kws_commands_and_their_options_exist(page: Path) -> None:
     for words in kws_commands(page):
-        command, rest = typer.main.get_command(app), words
-        while (subcommands := getattr(command, "commands", None)) and rest and not rest[0].startswith("-"):
-            assert rest[0] in subcommands, f"kws {' '.join(words)}: no command '{rest[0]}'"
-            command, rest = subcommands[rest[0]], rest[1:]
-        options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
-        known = {name for option in options for name in (*option.opts, *option.secondary_opts)} | {"--help"}
-        given = {word.partition("=")[0] for word in rest if word.startswith("--")}
+        known, _, given = options_of(words)
         assert given <= known, f"kws {' '.join(words)}: no option {given - known}"
-        needed = {option.opts[0] for option in options if option.required}
-        assert "--help" in given or needed <= given, f"kws {' '.join(words)}: needs {needed - given}"
+
+
+@every_page
+def test_kws_commands_to_copy_have_the_options_that_they_need(page: Path) -> None:
+    for words in commands(page):
+        if words[0] == "kws" and "--help" not in words:
+            _, needed, given = options_of(words[1:])
+            assert needed <= given, f"{' '.join(words)}: needs {needed - given}"
+
+
+@every_page
+def test_benchmarks_exist(page: Path) -> None:
+    for words in python_commands(page, "-m"):
+        package, _, name = words[0].partition(".")
+        assert package in ("benchmarks", "venv"), words
+        assert not name or (ROOT / "benchmarks" / f"{name}.py").is_file(), words
+
+
+def test_the_reference_has_every_module() -> None:
+    reference = "\n".join(path.read_text(encoding="utf-8") for path in (DOCS / "api").glob("*.md"))
+    documented = re.findall(r"^::: (\S+)$", reference, re.MULTILINE)
+    for package in ("kws_data", "kws_models", "kws_experiments"):
+        for path in (ROOT / package).rglob("*.py"):
+            module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            if module not in ("kws_data", "kws_experiments") and not module.startswith("kws_experiments.cli"):
+                assert any(f"{module}.".startswith(f"{known}.") for known in documented), f"docs/api lacks {module}"
 
 
 @pytest.fixture
