@@ -15,10 +15,9 @@ test: install ## run all tests, the slow ones included; make test ARGS='-m "not 
 lint: install
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
 
-docs: export NO_MKDOCS_2_WARNING = 1
 docs: install ## build the manual, with its links checked, and serve it at http://127.0.0.1:8000
-	$(VENV)/bin/python -m mkdocs build --strict
-	$(VENV)/bin/python -m mkdocs serve $(ARGS)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs serve $(ARGS)
 
 install: $(VENV)/installed
 
