@@ -132,7 +132,7 @@ class _Trainer:
         import tensorflow as tf
 
         from kws_experiments.config.compose import instantiate
-        from kws_experiments.training.step import TrainingStep, device_strategy
+        from kws_experiments.training.step import TrainingStep
 
         self.options = options
         self.model = choice.build()
@@ -143,7 +143,7 @@ class _Trainer:
         spec = {name: tf.TensorSpec((None, *value.shape[1:]), value.dtype) for name, value in batch.items()}
         self.step = TrainingStep(
             self.model, optimizer, instantiate(config, "trainer"), spec=spec, front_end=None,
-            class_weights=[1.0] * choice.num_labels(), strategy=device_strategy("none"),
+            class_weights=[1.0] * choice.num_labels(),
         )  # fmt: skip
         self.batch = batch
         for _ in range(_WARM_UP_STEPS):
@@ -176,7 +176,7 @@ def _stream(choice: model_table.Choice, options: argparse.Namespace, folder: Pat
     from kws_data.noise import NoiseBank
     from kws_data.pipeline import ClipSource, batches, training_plan
     from kws_experiments.config.compose import compose, instantiate
-    from kws_experiments.experiment.experiment import build_augmentation
+    from kws_experiments.experiment.experiment import Experiment
 
     config = choice.config
     rate = config["sample_rate"]
@@ -191,7 +191,7 @@ def _stream(choice: model_table.Choice, options: argparse.Namespace, folder: Pat
     source = ClipSource(
         corpus, examples, clip_samples=rate, silence_samples=rate, silence_kind="noise", data_seed=0, seed=0
     )
-    augmentation = build_augmentation(compose(["augment=original"]))
+    augmentation = Experiment(compose(["augment=original"])).augmentation
     plan = training_plan(source, options.batch)
     return iter(
         batches(

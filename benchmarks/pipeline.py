@@ -51,7 +51,7 @@ from kws_data.storage.parallel import available_cpus
 from kws_data.store import open_store
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.config.compose import CONF, compose, instantiate
-from kws_experiments.experiment.experiment import build_augmentation
+from kws_experiments.experiment.experiment import Experiment
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -176,11 +176,11 @@ def build_stages(options: argparse.Namespace, config: dict[str, Any]) -> dict[st
         return Stream(dataset, share * options.seconds)
 
     def augmented(name: str) -> Rate:
-        augmentation = build_augmentation(configuration(options, *augmentations()[name]))
+        augmentation = Experiment(configuration(options, *augmentations()[name])).augmentation
         share = 1.0 if name in TARGETS else SINGLE_SHARE
         return stream(shuffled, share, augmentation=augmentation, features=features)
 
-    original = build_augmentation(config)
+    original = Experiment(config).augmentation
     return {
         READ: Stream(decoded_files(paths, options.batch_size, options.threads), options.seconds),
         BUILD: StoreBuild(options.data, catalog.head(STORE_CLIPS)),

@@ -36,7 +36,7 @@ TARGET = 2.5
 BARE = "bare import tensorflow"
 MARKS = {  # functions of kws_experiments.train whose return ends a part of the start
     "tensorflow_setup": "TensorFlow imported",
-    "build_parts": "parts built",
+    "check": "configuration checked",
     "prepare_data": "data ready",
     "set_initial_weights": "network built",
 }
@@ -46,7 +46,7 @@ FIRST_STEP = "first step"
 DRIVER = f"""
 import os
 from kws_experiments.sweeps import job
-from kws_experiments import train as run
+from kws_experiments import train
 from kws_experiments.config import tensorflow_setup
 
 def mark(name):
@@ -74,8 +74,8 @@ def started(*args, **kwargs):
     mark({MARKS["tensorflow_setup"]!r})
 
 start, tensorflow_setup.start = tensorflow_setup.start, started
-after(run, "build_parts", {MARKS["build_parts"]!r})
-after(run, "prepare_data", {MARKS["prepare_data"]!r})
+after(train.Experiment, "check", {MARKS["check"]!r})
+after(train, "prepare_data", {MARKS["prepare_data"]!r})
 job.main()
 """
 

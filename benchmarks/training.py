@@ -113,7 +113,7 @@ def _ours(
     """The project's step and inference, traced once here."""
     import tensorflow as tf
 
-    from kws_experiments.training.step import TrainingStep, device_strategy
+    from kws_experiments.training.step import TrainingStep
 
     config = choice.config
     model = choice.build()
@@ -129,7 +129,7 @@ def _ours(
     spec = {name: tf.TensorSpec((None, *value.shape[1:]), value.dtype) for name, value in batch.items()}
     step = TrainingStep(
         model, optimizer, settings,
-        spec=spec, front_end=None, class_weights=[1.0] * choice.num_labels(), strategy=device_strategy("none"),
+        spec=spec, front_end=None, class_weights=[1.0] * choice.num_labels(),
     )  # fmt: skip
     infer = tf.function(lambda inputs: model(inputs, training=False), input_signature=[spec["inputs"]])
     step(batch)

@@ -1,9 +1,9 @@
-"""One run, top to bottom: configuration → data → model → training → evaluation → what is left in its folder."""
+"""One training, top to bottom: configuration → data → model → training → evaluation → report."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +18,8 @@ from kws_experiments.config import tensorflow_setup
 from kws_experiments.config.command import command_of_hydra, overridden, quoted
 from kws_experiments.config.compose import fingerprint
 from kws_experiments.evaluation.cost import write_cost
-from kws_experiments.experiment.data import (
-    PreparedData,
-    balancing_weights,
-    clip_source,
-    examples_fingerprint,
-    prepare_data,
-    write_data_tables,
-)
-from kws_experiments.experiment.experiment import Parts, build_parts, check_top_level
+from kws_experiments.experiment.data import Data, balancing_weights, prepare_data, write_data_tables
+from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.runs.environment import feature_identity, record_environment
 from kws_experiments.runs.folder import RunFolder, write_text
 from kws_experiments.runs.saved_model import save_model, weights_digest
@@ -38,12 +31,14 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
+    from kws_data.batches import BatchPlan
+    from kws_data.front_end import FrontEnd
     from kws_data.pipeline import ClipSource
 
 log = logging.getLogger(__name__)
 
 
-def run(config: dict[str, Any], path: Path, prepared: PreparedData | None = None) -> dict[str, Any]:
+def train(config: dict[str, Any], path: Path, data: Data | None = None) -> dict[str, Any]:
     """Train and evaluate what a resolved configuration describes, in the folder `path`.
 
     A folder with an unfinished run is resumed; a finished one is left as it is.
@@ -51,7 +46,7 @@ def run(config: dict[str, Any], path: Path, prepared: PreparedData | None = None
     Args:
         config: resolved.
         path: the run's folder.
-        prepared: its data, where `prepare_data` has given them already.
+        data: where `prepare_data` has prepared them already.
 
     Returns:
         the metrics of the test split (of the validation split where there is no test split).
@@ -60,13 +55,20 @@ def run(config: dict[str, Any], path: Path, prepared: PreparedData | None = None
         KwsError: the configuration or the data are not right; the message is one line.
         KeyboardInterrupt: the state was saved; the same call goes on.
     """
-    with _alone(path):
-        return _run(config, RunFolder(path), prepared)
+    with _locked(path):
+        folder = RunFolder(path)
+        record = folder.read_record()
+        if record is not None and record["status"] == "done":
+            folder.training.state.unlink(missing_ok=True)
+            log.info("this configuration is trained already; if the data changed since, add force=true: %s", path)
+            return folder.read_metrics()
+        folder.clear_leftovers()
+        return _train(Experiment(config), folder, record, data)
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold the run's folder; a second process with the same command is told so at once."""
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the run's folder; a second process with the same command fails at once."""
     lock = lock_for(path, timeout_s=0)
     try:
         lock.acquire()
@@ -76,70 +78,76 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-def _run(config: dict[str, Any], folder: RunFolder, prepared: PreparedData | None) -> dict[str, Any]:
-    path = folder.path
-    record = folder.read_record()
-    if record is not None and record["status"] == "done":
-        folder.training.state.unlink(missing_ok=True)
-        log.info("this configuration is trained already; if the data changed since, force=true starts over: %s", path)
-        return folder.read_metrics()
-    folder.clear_leftovers()
-    check_top_level(config)
-    if config["start_from"] is not None and not folder.training.initial.is_file():
-        find_origin(config["start_from"])  # before any data is read
-    loggers = build_loggers(config)
-    threads = config["threads"]
-    tensorflow_setup.start(deterministic=config["deterministic"], seed=config["seed"], **threads)
-    parts = build_parts(config)
-    if parts.schedule.own_rates and "optimizer.learning_rate" in overridden():
-        raise KwsError(
-            f"optimizer.learning_rate={config['optimizer']['learning_rate']} would do nothing: this schedule has rates"
-            f" of its own, schedule.rates={config['schedule'].get('rates')}; change those, or give schedule=constant"
-        )
+def _train(
+    experiment: Experiment, folder: RunFolder, record: dict[str, Any] | None, data: Data | None
+) -> dict[str, Any]:
+    # 1. everything that can be wrong without data
+    if experiment.start_from is not None and not folder.training.initial.is_file():
+        find_origin(experiment.start_from)
+    loggers = build_loggers(experiment.config)
+    log.info("starting TensorFlow")
+    experiment.start_tensorflow()
+    experiment.check()
+    _require_rate_that_counts(experiment)
 
-    corpus, examples, labels = prepared or prepare_data(config, parts)
-    data_fingerprint = examples_fingerprint(examples, labels)
-    if record is not None and record["data_fingerprint"] != data_fingerprint:
-        raise KwsError(f"'{path}': the data changed since this run began; start over with force=true")
-    folder.write_config(config)
+    # 2. data
+    log.info("preparing the data")
+    data = data or prepare_data(experiment)
+    if record is not None and record["data_fingerprint"] != data.fingerprint:
+        raise KwsError(f"'{folder.path}': the data changed since this run began; start over with force=true")
+    source = experiment.clip_source(data.corpus, data.examples)
+
+    # 3. what the run's numbers depend on, written before there are any
+    folder.write_config(experiment.config)
     folder.write_record(
         status="training",
-        fingerprint=fingerprint(config),
-        data_fingerprint=data_fingerprint,
+        fingerprint=fingerprint(experiment.config),
+        data_fingerprint=data.fingerprint,
         command=command_of_hydra(),
     )
-    write_data_tables(folder, corpus, examples, labels)
-    record_environment(folder, config)
+    write_data_tables(folder, data)
+    record_environment(folder, experiment.config, experiment.arithmetic)
+    for logger in loggers:
+        logger.begin(folder, experiment.config)
 
+    # 4. training, then evaluation of the best weights
     from kws_data.pipeline import told_plainly
     from kws_experiments.evaluation.evaluate_network import draw_training_batch, evaluate_network
 
-    source = clip_source(config, parts, corpus, examples)
-    for logger in loggers:
-        logger.begin(folder, config)
     try:
         with told_plainly():
-            network = train_network(folder, config, parts, source, labels, loggers)
-            result = evaluate_network(folder, config, parts, source, network, labels)
-            draw_training_batch(folder, parts, source, labels)
+            network = train_network(folder, experiment, source, data.labels, loggers)
+            result = evaluate_network(folder, experiment, source, network, data.labels)
+            draw_training_batch(folder, experiment, source, data.labels)
     finally:
-        parts.augmentation.close()
-    model = save_model(folder.model, parts.features, network, parts.clip_samples)
+        experiment.augmentation.close()
+    model = save_model(folder.model, experiment.features, network, experiment.clip_samples)
     with _not_fatal("the run's costs are not measured"):
-        write_cost(folder, config, parts, len(labels), model)
+        write_cost(folder, experiment, network, model)
     folder.write_record(
         status="done",
-        data_licence=parts.dataset.licence,
-        data_citation=parts.dataset.citation,
-        weights_sha256=weights_digest([*parts.features.weights, *network.weights]),
+        data_licence=experiment.dataset.licence,
+        data_citation=experiment.dataset.citation,
+        weights_sha256=weights_digest([*experiment.features.weights, *network.weights]),
         files=seal(folder),
     )
     folder.training.state.unlink(missing_ok=True)
+
+    # 5. what others make of it
     for logger in loggers:
         logger.end(result)
-    if config["report"]:
-        write_report(path)
+    if experiment.report:
+        write_report(folder.path)
     return result
+
+
+def _require_rate_that_counts(experiment: Experiment) -> None:
+    """A learning rate on the command line must not be one that the schedule passes over."""
+    if experiment.schedule.own_rates and "optimizer.learning_rate" in overridden():
+        raise KwsError(
+            f"optimizer.learning_rate={experiment.learning_rate} would do nothing: this schedule has rates of its own,"
+            f" schedule.rates={experiment.part('schedule').get('rates')}; change those, or give schedule=constant"
+        )
 
 
 def write_report(path: Path) -> None:
@@ -147,12 +155,12 @@ def write_report(path: Path) -> None:
     with _not_fatal(f"the run is done, but not its report; `{quoted('kws', 'report', path)}` writes it"):
         from kws_experiments.reports.run_report import write_run_report
 
-        log.info("report: %s", write_run_report(path))
+        write_run_report(path)
 
 
 @contextmanager
 def _not_fatal(lost: str) -> Iterator[None]:
-    """Turn any error into a warning: what is told of a model is not worth its training."""
+    """Turn any error into a warning: it must not cost the training."""
     try:
         yield
     except Exception as error:
@@ -160,90 +168,112 @@ def _not_fatal(lost: str) -> Iterator[None]:
 
 
 def build_for_training(
-    config: dict[str, Any], parts: Parts, num_labels: int, *, total_steps: int, steps_per_epoch: int
-) -> tuple[tf.distribute.Strategy, keras.Model, keras.optimizers.Optimizer]:
-    """The network with its initial weights and its optimizer, on the devices that share the work."""
-    from kws_experiments.training.step import device_strategy
-
-    strategy = device_strategy(parts.settings.strategy)
-    tensorflow_setup.seed_everything(config["seed"])  # initial weights depend on nothing built before
-    with strategy.scope():
-        network = parts.build_network(config, num_labels)
-        optimizer = parts.build_optimizer(config, network, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
-    return strategy, network, optimizer
+    experiment: Experiment, num_labels: int, *, total_steps: int, steps_per_epoch: int
+) -> tuple[keras.Model, keras.optimizers.Optimizer]:
+    """The network with its initial weights, and its optimizer."""
+    tensorflow_setup.seed_everything(experiment.seed)  # initial weights depend on nothing built before
+    network = experiment.build_network(num_labels)
+    optimizer = experiment.build_optimizer(network, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+    return network, optimizer
 
 
 def train_network(
     folder: RunFolder,
-    config: dict[str, Any],
-    parts: Parts,
+    experiment: Experiment,
     source: ClipSource,
     labels: list[str],
     loggers: Sequence[RunLogger] = (),
 ) -> keras.Model:
-    """Build the network, set its initial weights, and train: the best weights."""
-    from kws_data.feature_cache import cached_evaluation_batches
-    from kws_data.front_end import FrontEnd
-    from kws_data.pipeline import batches, host_batches, training_plan
+    """Build the network, set its initial weights, and train: the best weights.
+
+    Raises:
+        KwsError: the training diverged; the message says at which step, and what to try.
+        KeyboardInterrupt: the state was saved.
+    """
+    from kws_data.pipeline import training_plan
     from kws_experiments.training.initial_weights import set_initial_weights
-    from kws_experiments.training.loop import Diverged, train
+    from kws_experiments.training.loop import Diverged, Trainer
     from kws_experiments.training.tensorboard_log import TensorBoardLog
 
-    settings, threads = parts.settings, config["pipeline"]["threads"]
+    settings = experiment.settings
     plan = training_plan(source, settings.batch_size, balanced=settings.class_balance == "sampling")
     total_steps = settings.total_steps(plan.steps_per_epoch)
-    strategy, network, optimizer = build_for_training(
-        config, parts, len(labels), total_steps=total_steps, steps_per_epoch=plan.steps_per_epoch
+    network, optimizer = build_for_training(
+        experiment, len(labels), total_steps=total_steps, steps_per_epoch=plan.steps_per_epoch
     )
-    set_initial_weights(folder, config, parts, source, network, labels)
-
-    def stream(step: int) -> Any:
-        arguments = {"augmentation": parts.augmentation, "start_step": step, "steps": total_steps, "threads": threads}
-        if config["pipeline"]["on_device"]:
-            return host_batches(source, TRAINING, plan, **arguments)
-        return batches(source, TRAINING, plan, features=parts.features, **arguments)
-
+    set_initial_weights(folder, experiment, source, network, labels)
     class_weights = np.ones(len(labels))
     if settings.class_balance == "weights":
         class_weights = balancing_weights(source.labels[source.ids(TRAINING)], len(labels))
-    identity = feature_identity(config["features"])
-    validation = cached_evaluation_batches(source, VALIDATION, parts.features, identity, threads=threads)
-    frames, bins = parts.features.output_shape_for(parts.nominal_samples)
-    megabytes = len(source.ids(VALIDATION)) * frames * bins * 4 / 1e6
-    if megabytes <= config["pipeline"]["cache_memory_mb"]:
-        validation = validation.cache()
-    if settings.strategy == "mirrored" and strategy.num_replicas_in_sync == 1:
-        log.info("trainer.strategy=mirrored: there is one device, which trains as with trainer.strategy=none")
-    log.info("%s: %d parameters, %d steps", config["model"]["_target_"], network.count_params(), total_steps)
     tensorboard = [TensorBoardLog(folder.tensorboard, labels)] if settings.tensorboard else []
+    trainer = Trainer(
+        network,
+        optimizer,
+        settings,
+        schedule=experiment.schedule,
+        learning_rate=experiment.learning_rate,
+        labels=labels,
+        class_weights=class_weights.tolist(),
+        files=folder.training,
+        front_end=device_front_end(experiment),
+        callbacks=[*tensorboard, *(logger.evaluated for logger in loggers)],
+    )
+    log.info("%s: %d parameters, %d steps", experiment.model_name, network.count_params(), total_steps)
     try:
-        train(
-            network,
-            optimizer,
-            settings,
-            schedule=parts.schedule,
-            learning_rate=config["optimizer"]["learning_rate"],
-            stream=stream,
-            front_end=FrontEnd(parts.features, parts.augmentation, variable_length=parts.clip_samples is None)
-            if config["pipeline"]["on_device"]
-            else None,
-            validation=validation,
-            labels=labels,
-            class_weights=class_weights.tolist(),
-            strategy=strategy,
+        trainer.fit(
+            training_stream(experiment, source, plan, total_steps),
+            validation_batches(experiment, source),
             steps_per_epoch=plan.steps_per_epoch,
             total_steps=total_steps,
-            files=folder.training,
-            callbacks=[*tensorboard, *(logger.evaluated for logger in loggers)],
         )
     except Diverged as error:
         clips = source.examples.loc[error.ids, ["path", "offset", "word", "speaker"]]
         write_text(folder.diverged, clips.to_csv(index_label="example"))
         kept = "the checkpoint from before is kept" if folder.training.state.is_file() else "no checkpoint was due"
-        rates = "schedule.rates" if parts.schedule.own_rates else "optimizer.learning_rate"
+        rates = "schedule.rates" if experiment.schedule.own_rates else "optimizer.learning_rate"
         raise KwsError(
             f"training diverged: {error}, at learning rate {error.learning_rate:g}; the batch's {len(clips)} clips"
             f" are in '{folder.diverged}', and {kept}; try a lower {rates}, or"
             " optimizer.global_clipnorm=1"
         ) from error
     return network
+
+
+def device_front_end(experiment: Experiment) -> FrontEnd | None:
+    """What computes features inside the training step, where the configuration asks for that."""
+    from kws_data.front_end import FrontEnd
+
+    if not experiment.on_device:
+        return None
+    variable_length = experiment.clip_samples is None
+    return FrontEnd(experiment.features, experiment.augmentation, variable_length=variable_length)
+
+
+def training_stream(
+    experiment: Experiment, source: ClipSource, plan: BatchPlan, total_steps: int
+) -> Callable[[int], tf.data.Dataset]:
+    """From a first step to the training batches from there on: features, or samples with `pipeline.on_device`."""
+    from kws_data.pipeline import batches, host_batches
+
+    def stream(step: int) -> tf.data.Dataset:
+        arguments: dict[str, Any] = {
+            "augmentation": experiment.augmentation, "start_step": step, "steps": total_steps,
+            "threads": experiment.pipeline_threads,
+        }  # fmt: skip
+        if experiment.on_device:
+            return host_batches(source, TRAINING, plan, **arguments)
+        return batches(source, TRAINING, plan, features=experiment.features, **arguments)
+
+    return stream
+
+
+def validation_batches(experiment: Experiment, source: ClipSource) -> tf.data.Dataset:
+    """The validation clips' features, kept in the cache folder, and in memory where they fit."""
+    from kws_data.feature_cache import cached_evaluation_batches
+
+    identity = feature_identity(experiment.part("features"))
+    threads = experiment.pipeline_threads
+    batches = cached_evaluation_batches(source, VALIDATION, experiment.features, identity, threads=threads)
+    frames, bins = experiment.nominal_feature_shape()
+    megabytes = len(source.ids(VALIDATION)) * frames * bins * 4 / 1e6
+    return batches.cache() if megabytes <= experiment.cache_memory_mb else batches

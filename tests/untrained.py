@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from kws_experiments.config.compose import compose
-from kws_experiments.experiment.experiment import build_parts
+from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.runs.folder import RunFolder, write_text
 from kws_experiments.runs.saved_model import save_model
 
@@ -21,22 +21,22 @@ LABELS = ["_silence_", "_unknown_", "yes", "no"]
 def untrained_run(path: Path, *overrides: str, seed: int = 0) -> Path:
     """A finished run's folder, its network of such weights that the scores differ from clip to clip."""
     config = compose(["dataset=folder", "dataset.path=/nowhere", "split=speaker", *overrides])
-    parts = build_parts(config)
+    experiment = Experiment(config)
     keras.utils.set_random_seed(seed)
-    network = parts.build_network(config, len(LABELS))
+    network = experiment.build_network(len(LABELS))
     generator = np.random.default_rng(seed)
-    if parts.features.normalise:
-        parts.features.build()
-        parts.features.mean.assign(generator.normal(-5, 2, parts.features.mean.shape))
-        parts.features.variance.assign(generator.uniform(4, 9, parts.features.variance.shape))
-    tell_apart(network, parts.features, some_waveforms(40, parts.nominal_samples))
+    if experiment.features.normalise:
+        experiment.features.build()
+        experiment.features.mean.assign(generator.normal(-5, 2, experiment.features.mean.shape))
+        experiment.features.variance.assign(generator.uniform(4, 9, experiment.features.variance.shape))
+    tell_apart(network, experiment.features, some_waveforms(40, experiment.nominal_samples))
     folder = RunFolder(path)
     path.mkdir(parents=True)
     folder.write_config(config)
     folder.write_record(status="done", fingerprint="0123456789ab", data_fingerprint="ba9876543210", data_licence="CC0")
     write_text(folder.labels, "\n".join(LABELS) + "\n")
     write_text(folder.thresholds, json.dumps({"thresholds": {"yes": 0.5, "no": 0.75}}))
-    save_model(folder.model, parts.features, network, parts.clip_samples)
+    save_model(folder.model, experiment.features, network, experiment.clip_samples)
     return path
 
 

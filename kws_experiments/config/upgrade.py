@@ -60,6 +60,7 @@ CHANGES: tuple[RenamedTarget | RemovedKey | AddedKey, ...] = (
     RenamedTarget("kws_experiments.schedules.", "kws_experiments.experiment.schedules."),
     RenamedTarget("kws_experiments.settings.", "kws_experiments.experiment.settings."),
     RenamedTarget("kws_experiments.mlflow_log.", "kws_experiments.training.mlflow_log."),
+    RemovedKey("trainer.strategy", "none"),
 )
 
 

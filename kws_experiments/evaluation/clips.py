@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from kws_data.catalog import SILENCE, UNKNOWN
-from kws_data.corpus import Corpus, build_corpus
 from kws_data.errors import KwsError
 from kws_data.sources.archives import ARCHIVES
 from kws_data.splits import TESTING, TRAINING, VALIDATION
@@ -96,7 +95,7 @@ def labelled(clips: pd.DataFrame, labels: list[str], dataset: Path) -> pd.DataFr
     return clips[kept].assign(label=numbers[kept].astype(np.int64)).reset_index(drop=True)
 
 
-def heard_in_training(clips_file: Path, examples: pd.DataFrame) -> int:
+def clips_in_training(clips_file: Path, examples: pd.DataFrame) -> int:
     """How many of the clips a run was trained on, by their samples, wherever they stood then; a warning names some.
 
     Args:
@@ -106,13 +105,13 @@ def heard_in_training(clips_file: Path, examples: pd.DataFrame) -> int:
     try:
         used = read_clip_table(clips_file)
     except KwsError as error:
-        log.warning("%s, and clips that it was trained on can't be told", error)
+        log.warning("%s; cannot check for overlap with training", error)
         return 0
     trained = used.loc[(used["split"] == TRAINING) & (used["content"] != ""), "content"]
     paths = examples.loc[examples["content"].isin(trained), "path"].tolist()
     if paths:
         log.warning(
-            "%d of %d clips were heard in training, and say nothing of how well it does on new ones: %s",
+            "%d of %d clips were in training, so they do not show how the model does on new clips: %s",
             len(paths),
             len(examples),
             _shortened(paths, 3),
@@ -122,73 +121,46 @@ def heard_in_training(clips_file: Path, examples: pd.DataFrame) -> int:
 
 def own_clips(run: FinishedRun, split: str | None) -> Clips:
     """A split of the data that the run was trained on, if they are still the same."""
-    from kws_experiments.experiment.data import clip_source, examples_fingerprint, prepare_data
-    from kws_experiments.experiment.experiment import build_parts
+    from kws_experiments.experiment.data import prepare_data
+    from kws_experiments.experiment.experiment import Experiment
 
-    parts = build_parts(run.config)
-    parts.augmentation.close()
-    corpus, examples, labels = prepare_data(run.config, parts)
-    if labels != run.labels or examples_fingerprint(examples, labels) != run.record.get("data_fingerprint"):
+    experiment = Experiment(run.config)
+    data = prepare_data(experiment)
+    if data.labels != run.labels or data.fingerprint != run.record.get("data_fingerprint"):
         raise KwsError(
-            f"'{corpus.roots[0]}': the data changed since '{run.folder.path}' was trained, and with them its splits;"
-            " --dataset evaluates other clips"
+            f"'{data.corpus.roots[0]}': the data changed since '{run.folder.path}' was trained, and its splits with"
+            " them; --dataset evaluates other clips"
         )
-    source = clip_source(run.config, parts, corpus, examples)
-    in_noise = (VALIDATION, TESTING) if split is None else (split,)  # by default all that training tells of
+    source = experiment.clip_source(data.corpus, data.examples)
+    in_noise = (VALIDATION, TESTING) if split is None else (split,)  # by default those of training's own evaluation
     if split is None:
         split = TESTING if len(source.ids(TESTING)) else VALIDATION
     if not len(source.ids(split)):
         raise KwsError(f"--split: the run has no clip for {split}")
-    return Clips(source, split, in_noise, split, split, parts.dataset.licence, parts.dataset.citation)
+    return Clips(source, split, in_noise, split, split, experiment.dataset.licence, experiment.dataset.citation)
 
 
 def other_clips(run: FinishedRun, root: Path, name: str, *, noise: bool) -> Clips:
     """All clips of another data set, labelled as the run would."""
-    from kws_data.pipeline import ClipSource
+    from kws_experiments.experiment.data import prepare_data
+    from kws_experiments.experiment.experiment import Experiment
 
-    config = run.config
-    clip_ms, sample_rate = config["clip_ms"], config["sample_rate"]
-    nominal_samples = round((1000 if clip_ms is None else clip_ms) * sample_rate / 1000)
+    experiment = Experiment(run.config)
     try:
-        corpus = build_corpus(
-            root,
-            _AllForTesting(),
-            sample_rate=sample_rate,
-            clip_samples=nominal_samples,
-            data_seed=config["data_seed"],
-            speaker_pattern=config["dataset"].get("speaker_pattern"),
-        )
+        corpus = experiment.corpus_for_testing(root, _AllForTesting())
     except KwsError as error:
         raise KwsError(str(error).replace("dataset.path:", "--dataset:", 1)) from error
     for row in corpus.set_aside.itertuples():
         log.warning("set aside: %s: %s", row.path, row.error)
     examples = labelled(corpus.clips, run.labels, root)
-    heard = heard_in_training(run.folder.clips, examples)
+    trained_on = clips_in_training(run.folder.clips, examples)
     if noise and corpus.noise.generated:
-        corpus = _with_noise_of(run, corpus)
-    source = ClipSource(
-        corpus,
-        examples,
-        clip_samples=None if clip_ms is None else nominal_samples,
-        silence_samples=nominal_samples,
-        silence_kind="noise",
-        data_seed=config["data_seed"],
-        seed=config["seed"],
-    )
+        log.info("the noise is that of the run's own data, its part for testing")
+        corpus = replace(corpus, noise=prepare_data(experiment).corpus.noise)
+    source = experiment.clip_source(corpus, examples, silence_kind="noise", silence_level_db=None)
     archive = ARCHIVES.get(name)
     licence, citation = (archive.licence, archive.citation) if archive else (None, None)
-    return Clips(source, TESTING, (TESTING,), name, root.resolve().name, licence, citation, heard)
-
-
-def _with_noise_of(run: FinishedRun, corpus: Corpus) -> Corpus:
-    """The corpus with the noise of the run's own data, whose test part no training heard."""
-    from kws_experiments.experiment.data import prepare_data
-    from kws_experiments.experiment.experiment import build_parts
-
-    log.info("the noise is that of the run's own data, its part for testing")
-    parts = build_parts(run.config)
-    parts.augmentation.close()
-    return replace(corpus, noise=prepare_data(run.config, parts)[0].noise)
+    return Clips(source, TESTING, (TESTING,), name, root.resolve().name, licence, citation, trained_on)
 
 
 class _AllForTesting:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kws_experiments.experiment.experiment import Parts
+from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.runs.environment import processor
 from kws_experiments.runs.folder import RunFolder, write_text
 
@@ -24,41 +24,39 @@ LATENCY_CALLS, WARM_UP_CALLS = 100, 10
 LATENCY_SECONDS = 10  # after which a slow model has had calls enough
 
 
-def write_cost(folder: RunFolder, config: dict[str, Any], parts: Parts, num_labels: int, model: keras.Model) -> None:
+def write_cost(folder: RunFolder, experiment: Experiment, network: keras.Model, model: keras.Model) -> None:
     """Write `cost.json`, measured in this process with the threads it trained with.
 
     Args:
         folder: the run's, with the saved model.
-        config: resolved.
-        parts: the run's.
-        num_labels: how many logits there are.
+        experiment: the run's.
+        network: features → logits.
         model: waveform → logits, as saved.
     """
-    network = parts.build_network(config, num_labels)  # counted anew: the trained one may be spread over devices
     trained = sum(int(math.prod(variable.shape)) for variable in network.trainable_variables)
     cost = {
         "parameters": network.count_params(),
         "trained": trained,
-        "features": list(parts.features.output_shape_for(parts.nominal_samples)),
-        "clip_samples": parts.nominal_samples,
-        **counted(parts, network),
+        "features": list(experiment.nominal_feature_shape()),
+        "clip_samples": experiment.nominal_samples,
+        **counted(experiment, network),
         "model_file_bytes": folder.model.stat().st_size,
-        "latency_ms": latency_ms(model, parts),
-        "threads": config["threads"],
+        "latency_ms": latency_ms(model, experiment),
+        "threads": experiment.part("threads"),
         "machine": machine(),
     }
     write_text(folder.cost, json.dumps(cost, indent=2) + "\n")
 
 
-def counted(parts: Parts, network: keras.Model) -> dict[str, Any]:
+def counted(experiment: Experiment, network: keras.Model) -> dict[str, Any]:
     """Multiply-adds and weights at inference (see `kws_models.cost`); None, and a warning, where they can't be told."""
     import tensorflow as tf
 
     from kws_models.cost import inference_cost
 
-    frames, bins = parts.features.output_shape_for(parts.nominal_samples)
+    frames, bins = experiment.nominal_feature_shape()
     inputs: Any = tf.TensorSpec((1, frames, bins))
-    if parts.clip_samples is None:
+    if experiment.clip_samples is None:
         inputs = {"features": inputs, "num_frames": tf.TensorSpec((1,), tf.int32)}
     names = ("folded", "multiply_adds", "float32_bytes", "int8_bytes")
     try:
@@ -70,7 +68,7 @@ def counted(parts: Parts, network: keras.Model) -> dict[str, Any]:
     return dict(zip(names, counts, strict=True))
 
 
-def latency_ms(model: keras.Model, parts: Parts) -> dict[str, float | int]:
+def latency_ms(model: keras.Model, experiment: Experiment) -> dict[str, float | int]:
     """Milliseconds from one clip's samples to its logits: the `median`, `low` and `high` (10 and 90 %) of `calls`.
 
     One call after another on a batch of one, after a few to warm up. The process has trained and holds its memory, and
@@ -80,10 +78,10 @@ def latency_ms(model: keras.Model, parts: Parts) -> dict[str, float | int]:
 
     infer = tf.function(lambda inputs: model(inputs, training=False))
     generator = np.random.default_rng(0)
-    waveform = tf.constant(generator.normal(0, 0.1, (1, parts.nominal_samples)).astype(np.float32))
+    waveform = tf.constant(generator.normal(0, 0.1, (1, experiment.nominal_samples)).astype(np.float32))
     inputs: Any = waveform
-    if parts.clip_samples is None:
-        inputs = {"waveform": waveform, "lengths": tf.constant([parts.nominal_samples], tf.int32)}
+    if experiment.clip_samples is None:
+        inputs = {"waveform": waveform, "lengths": tf.constant([experiment.nominal_samples], tf.int32)}
     times: list[float] = []
     begun = time.perf_counter()
     while len(times) < WARM_UP_CALLS + LATENCY_CALLS:

@@ -1,4 +1,4 @@
-"""What a trained network is worth: predictions, metrics, thresholds and a picture in the run's folder."""
+"""Evaluate a trained network: predictions, metrics, thresholds and a picture in the run's folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kws_experiments.evaluation.files import EvaluationFiles
 from kws_experiments.evaluation.metrics import evaluate, with_interval
 from kws_experiments.evaluation.predict import Predictor
 from kws_experiments.evaluation.thresholds import keyword_thresholds
-from kws_experiments.experiment.experiment import Parts
+from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.runs.folder import RunFolder, write_text
 
 if TYPE_CHECKING:
@@ -27,36 +27,31 @@ log = logging.getLogger(__name__)
 
 
 def evaluate_network(
-    folder: RunFolder,
-    config: dict[str, Any],
-    parts: Parts,
-    source: ClipSource,
-    network: keras.Model,
-    labels: list[str],
+    folder: RunFolder, experiment: Experiment, source: ClipSource, network: keras.Model, labels: list[str]
 ) -> dict[str, Any]:
-    """Predict the test split (validation where there is none), and write thresholds, figures and tables."""
+    """Predict the test split (validation where there is none), and write thresholds, metrics and tables."""
     split = TESTING if len(source.ids(TESTING)) else VALIDATION
     if split == VALIDATION:
-        log.warning("the split leaves no clip for testing: the figures below are of the validation clips")
-    predictor = Predictor(source, parts.features, network, labels, config["pipeline"]["threads"])
-    thresholds, validation_accuracy = find_thresholds(folder, predictor, config["evaluation"]["false_accept_rate"])
-    figures, tables = evaluate(predictor.predictions(split), labels, thresholds)
-    noise = predictor.in_noise((VALIDATION, TESTING), config["evaluation"]["snr_db"])
+        log.warning("the split leaves no clip for testing: the results below are of the validation clips")
+    predictor = Predictor(source, experiment.features, network, labels, experiment.pipeline_threads)
+    thresholds, validation_accuracy = find_thresholds(folder, predictor, experiment.false_accept_rate)
+    metrics, tables = evaluate(predictor.predictions(split), labels, thresholds)
+    noise = predictor.in_noise((VALIDATION, TESTING), experiment.snrs_db)
     result = {
         "split": split,
         "parameters": network.count_params(),
-        **figures,
+        **metrics,
         "validation_accuracy": validation_accuracy,
         "accuracy_at_snr": with_interval(noise),
-        **told_of_data(source.corpus, parts.dataset.licence, parts.dataset.citation),
+        **data_facts(source.corpus, experiment.dataset.licence, experiment.dataset.citation),
     }
-    worst_clips.keep(folder.path, source, parts.features, split, tables["confidently_wrong"])
+    worst_clips.keep(folder.path, source, experiment.features, split, tables["confidently_wrong"])
     EvaluationFiles(folder.path).write(result, {**tables, "noise": noise})
     return result
 
 
-def told_of_data(corpus: Corpus, licence: str | None, citation: str | None) -> dict[str, Any]:
-    """What the figures are of, for `metrics.json`: where the clips' audio lies, files set aside, licence."""
+def data_facts(corpus: Corpus, licence: str | None, citation: str | None) -> dict[str, Any]:
+    """The data behind the metrics, for `metrics.json`: where the clips' audio lies, files set aside, licence."""
     folders = corpus.clips[["folder", "source"]].drop_duplicates()
     roots = {folder: str(corpus.roots[source]) for folder, source in folders.itertuples(index=False)}
     return {
@@ -80,15 +75,15 @@ def find_thresholds(
     return thresholds, float((logits.argmax(1) == truth).mean())
 
 
-def draw_training_batch(folder: RunFolder, parts: Parts, source: ClipSource, labels: list[str]) -> None:
+def draw_training_batch(folder: RunFolder, experiment: Experiment, source: ClipSource, labels: list[str]) -> None:
     """A picture of the first training batch as the model sees it; all others are the report's."""
     from kws_data.pipeline import batches, training_plan
     from kws_experiments.plots import figures
 
     folder.figures.mkdir(exist_ok=True)
     plan = training_plan(source, batch_size=16)
-    heard = next(iter(batches(source, TRAINING, plan, augmentation=parts.augmentation, steps=1, threads=1)))
-    waveforms = heard["inputs"]
-    titles = [labels[label] for label in heard["labels"].numpy()]
-    picture = figures.clips(waveforms.numpy(), parts.features(waveforms).numpy(), titles, parts.sample_rate)
+    batch = next(iter(batches(source, TRAINING, plan, augmentation=experiment.augmentation, steps=1, threads=1)))
+    waveforms = batch["inputs"]
+    titles = [labels[label] for label in batch["labels"].numpy()]
+    picture = figures.clips(waveforms.numpy(), experiment.features(waveforms).numpy(), titles, experiment.sample_rate)
     figures.save(picture, folder.figures / "training_batch.png")

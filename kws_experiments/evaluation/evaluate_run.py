@@ -11,11 +11,11 @@ from typing import Any
 from kws_data.errors import KwsError
 from kws_data.splits import SPLITS
 from kws_data.storage.atomic import lock_for, remove_leftovers, replace_dir
-from kws_experiments.config import tensorflow_setup
 from kws_experiments.evaluation import worst_clips
 from kws_experiments.evaluation.clips import Clips, find_dataset, other_clips, own_clips
 from kws_experiments.evaluation.files import EvaluationFiles
 from kws_experiments.evaluation.metrics import evaluate, with_interval
+from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.runs.finished import FinishedRun
 
 
@@ -46,7 +46,7 @@ def evaluate_run(
         KwsError: `run` is no finished run, its own data changed, or `dataset` has no clip of its labels.
     """
     opened = FinishedRun.open(run)
-    config = opened.config
+    experiment = Experiment(opened.config)
     if dataset is not None and split is not None:
         raise KwsError("--split is of the run's own data: all clips of --dataset are evaluated; leave one of them out")
     if split not in (None, *SPLITS):
@@ -54,11 +54,11 @@ def evaluate_run(
     if out is not None and (out.is_file() or any(out.glob("*"))):
         raise KwsError(f"--out: '{out}' is not empty; give a new folder")
     root = None if dataset is None else find_dataset(dataset)
-    tensorflow_setup.start(deterministic=config["deterministic"], seed=config["seed"], **config["threads"])
+    experiment.start_tensorflow()
 
     from kws_data.features.base import FeatureLayer
     from kws_data.pipeline import told_plainly
-    from kws_experiments.evaluation.evaluate_network import told_of_data
+    from kws_experiments.evaluation.evaluate_network import data_facts
     from kws_experiments.evaluation.predict import Predictor
     from kws_experiments.plots import evaluations as evaluation_figures
     from kws_experiments.runs.saved_model import load_model, network_of
@@ -69,21 +69,21 @@ def evaluate_run(
         raise KwsError(
             f"'{opened.folder.labels}' names {len(opened.labels)} labels, and the model has {network.output_shape[-1]}"
         )
-    snrs_db = config["evaluation"]["snr_db"] if snrs_db is None else snrs_db
+    snrs_db = experiment.snrs_db if snrs_db is None else snrs_db
     clips = own_clips(opened, split) if root is None else other_clips(opened, root, str(dataset), noise=bool(snrs_db))
     features = next(layer for layer in model.layers if isinstance(layer, FeatureLayer))
-    predictor = Predictor(clips.source, features, network, opened.labels, config["pipeline"]["threads"])
+    predictor = Predictor(clips.source, features, network, opened.labels, experiment.pipeline_threads)
     with told_plainly():
-        figures, tables = evaluate(predictor.predictions(clips.split), opened.labels, opened.thresholds)
+        metrics, tables = evaluate(predictor.predictions(clips.split), opened.labels, opened.thresholds)
         noise = predictor.in_noise(clips.noise_splits, snrs_db)
     if root is not None:
         noise["split"] = clips.name
     result = {
         "split": clips.name,
         "parameters": network.count_params(),
-        **figures,
+        **metrics,
         "accuracy_at_snr": with_interval(noise),
-        **told_of_data(clips.source.corpus, clips.licence, clips.citation),
+        **data_facts(clips.source.corpus, clips.licence, clips.citation),
     }
     if clips.heard_in_training is not None:
         result["heard_in_training"] = clips.heard_in_training

@@ -1,24 +1,34 @@
-"""The objects that a configuration describes, checked and built before any data is read."""
+"""What a configuration describes: its data and its recipe, checked before any data is read.
+
+`config["…"]` is read here and in `kws_experiments.config` only; all else asks an `Experiment`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kws_data.checks import check_flag, check_list, check_number, check_whole
-from kws_data.corpus import NoiseFolder
 from kws_data.errors import KwsError
-from kws_data.task import Task
+from kws_experiments.config import tensorflow_setup
 from kws_experiments.config.compose import instantiate
 
 if TYPE_CHECKING:
     import keras
+    import pandas as pd
 
     from kws_data.augment.augmentation import Augmentation
+    from kws_data.corpus import Corpus, NoiseFolder
     from kws_data.features.base import FeatureLayer
+    from kws_data.pipeline import ClipSource
+    from kws_data.splits import SplitPolicy
+    from kws_data.task import Task
     from kws_experiments.experiment.schedules import Schedule
     from kws_experiments.experiment.settings import TrainerSettings
+
+NOMINAL_MS = 1000  # the length of silence rows, and of windows of long recordings, where clips keep their lengths
 
 _OPTIMIZER_RANGES: dict[str, tuple[float, ...]] = {
     "learning_rate": (0,),
@@ -35,44 +45,236 @@ _OPTIMIZER_RANGES: dict[str, tuple[float, ...]] = {
 
 
 @dataclass(frozen=True)
-class DataParts:
-    """Those of the objects that say what a run is trained and evaluated on; they need no TensorFlow."""
+class Experiment:
+    """What a resolved configuration describes.
 
-    dataset: Any
-    task: Task
-    split: Any
-    noise_folders: list[NoiseFolder]
-    sample_rate: int
-    clip_samples: int | None
-    nominal_samples: int
+    Its objects are built when they are first asked for, and once; those of the data need no TensorFlow.
 
+    Args:
+        config: resolved, as `kws_experiments.config.compose.compose` gives it, or as a run's folder keeps it.
 
-@dataclass(frozen=True)
-class Parts(DataParts):
-    """The objects that a configuration describes, before any data is read."""
+    Raises:
+        KwsError: a key that no object of its own checks is wrong; the message names it.
+    """
 
-    augmentation: Augmentation
-    features: FeatureLayer
-    schedule: Schedule
-    settings: TrainerSettings
+    config: dict[str, Any] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        try:
+            _check_top_level(self.config)
+        except ValueError as error:
+            raise KwsError(str(error)) from error
+
+    def part(self, key: str) -> Any:
+        """The configuration below a dotted key, as plain data."""
+        node: Any = self.config
+        for name in key.split("."):
+            node = node[name]
+        return node
+
+    # Identity and process
+
+    @property
+    def name(self) -> str:
+        """The name that the run's folder is filed under."""
+        return self.config["name"]
+
+    @property
+    def seed(self) -> int:
+        """Of initial weights, order and augmentation."""
+        return self.config["seed"]
+
+    @property
+    def data_seed(self) -> int:
+        """Of what is evaluated on."""
+        return self.config["data_seed"]
+
+    @property
+    def arithmetic(self) -> dict[str, Any]:
+        """What the last bits of all results depend on: `deterministic`, and the threads `intra_op` and `inter_op`."""
+        return {"deterministic": self.config["deterministic"], **self.config["threads"]}
+
+    @property
+    def report(self) -> bool:
+        """Whether a training ends with a report."""
+        return self.config["report"]
+
+    @property
+    def start_from(self) -> Any:
+        """The run whose weights a training begins with, or None."""
+        return self.config["start_from"]
+
+    def start_tensorflow(self, **changes: Any) -> None:
+        """Configure TensorFlow as the configuration asks, but for `changes` of `arithmetic`; once per process."""
+        tensorflow_setup.start(seed=self.seed, **(self.arithmetic | changes))
+
+    # Data
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz."""
+        return self.config["sample_rate"]
+
+    def samples(self, milliseconds: float) -> int:
+        """Samples of so much time."""
+        return round(milliseconds * self.sample_rate / 1000)
+
+    @property
+    def clip_samples(self) -> int | None:
+        """The one length of all clips; None where they keep their own."""
+        return None if self.config["clip_ms"] is None else self.samples(self.config["clip_ms"])
+
+    @property
+    def nominal_samples(self) -> int:
+        """`clip_samples`, or a second where clips keep their lengths."""
+        return self.samples(NOMINAL_MS) if self.clip_samples is None else self.clip_samples
+
+    @cached_property
+    def dataset(self) -> Any:
+        """Where the clips are: an object of `kws_data.sources.datasets`."""
+        return instantiate(self.config, "dataset")
+
+    @cached_property
+    def task(self) -> Task:
+        """Which words are told apart."""
+        return instantiate(self.config, "task")
+
+    @cached_property
+    def split(self) -> SplitPolicy:
+        """Which clips train, validate and test."""
+        return instantiate(self.config, "split")
+
+    @cached_property
+    def noise_folders(self) -> list[NoiseFolder]:
+        """The folders of `noise.dirs`."""
+        return _noise_folders(self.config["noise"])
+
+    def corpus(self, root: Path | None = None) -> Corpus:
+        """Locate, catalog, split and decode the data.
+
+        Args:
+            root: where the data set is; None asks the data set.
+
+        Raises:
+            KwsError: the data are missing, or hold nothing usable.
+        """
+        from kws_data.corpus import build_corpus
+
+        return build_corpus(
+            self.dataset.locate() if root is None else root,
+            self.split,
+            sample_rate=self.sample_rate,
+            clip_samples=self.nominal_samples,
+            data_seed=self.data_seed,
+            unknown_folders=self.task.unknown_folders,
+            noise_folders=self.noise_folders,
+            background_noise_weight=self.config["noise"]["background_noise_weight"],
+            speaker_pattern=self.dataset.speaker_pattern,
+        )
+
+    def corpus_for_testing(self, root: Path, split: SplitPolicy) -> Corpus:
+        """Another data set, decoded as this one is."""
+        from kws_data.corpus import build_corpus
+
+        return build_corpus(
+            root,
+            split,
+            sample_rate=self.sample_rate,
+            clip_samples=self.nominal_samples,
+            data_seed=self.data_seed,
+            speaker_pattern=self.config["dataset"].get("speaker_pattern"),
+        )
+
+    def clip_source(self, corpus: Corpus, examples: pd.DataFrame, **changes: Any) -> ClipSource:
+        """What fills batches with samples; `changes` are other arguments of `ClipSource` than the experiment's."""
+        from kws_data.pipeline import ClipSource
+
+        arguments: dict[str, Any] = {
+            "clip_samples": self.clip_samples,
+            "silence_samples": self.nominal_samples,
+            "silence_kind": self.task.silence_kind,
+            "silence_level_db": self.task.silence_level_db,
+            "data_seed": self.data_seed,
+            "seed": self.seed,
+        }
+        return ClipSource(corpus, examples, **(arguments | changes))
+
+    # Pipeline
+
+    @property
+    def pipeline_threads(self) -> int:
+        """Batches prepared at once; changes nothing but speed."""
+        return self.config["pipeline"]["threads"]
+
+    @property
+    def on_device(self) -> bool:
+        """Whether augmentation and features are computed inside the training step."""
+        return self.config["pipeline"]["on_device"]
+
+    @property
+    def cache_memory_mb(self) -> float:
+        """How much memory features to evaluate on may take."""
+        return self.config["pipeline"]["cache_memory_mb"]
+
+    @cached_property
+    def augmentation(self) -> Augmentation:
+        """The stages of `augment`, each named by its key; it may hold worker processes: `close` ends them."""
+        return _augmentation(self.config)
+
+    @cached_property
+    def features(self) -> FeatureLayer:
+        """The front end."""
+        return instantiate(self.config, "features")
 
     def feature_shape(self) -> tuple[int | None, int]:
         """(frames, bins) of a clip; frames is None where clips keep their lengths."""
-        frames, bins = self.features.output_shape_for(self.nominal_samples)
+        frames, bins = self.nominal_feature_shape()
         return (None if self.clip_samples is None else frames), bins
 
-    def build_network(self, config: dict[str, Any], num_labels: int) -> keras.Model:
+    def nominal_feature_shape(self) -> tuple[int, int]:
+        """(frames, bins) of a clip of `nominal_samples`."""
+        return self.features.output_shape_for(self.nominal_samples)
+
+    # Model and recipe
+
+    @cached_property
+    def settings(self) -> TrainerSettings:
+        """What `conf/trainer/` chooses."""
+        return instantiate(self.config, "trainer")
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """Of the learning rate."""
+        return instantiate(self.config, "schedule")
+
+    @property
+    def learning_rate(self) -> float:
+        """The configured one, before any schedule."""
+        return self.config["optimizer"]["learning_rate"]
+
+    @property
+    def model_name(self) -> str:
+        """The full name of the model function."""
+        return self.config["model"]["_target_"]
+
+    def build_network(self, num_labels: int, *, precision: str | None = None, **changes: Any) -> keras.Model:
         """The model for these features: features → logits.
 
+        Args:
+            num_labels: of the task.
+            precision: another one than `trainer.precision`.
+            changes: other parameters of the model than the configured ones.
+
         Raises:
-            KwsError: it can't take features of this shape, or is not what a model must be.
+            KwsError: it can't take features of this shape, or is not a valid model.
         """
         import keras
 
         before = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(self.settings.precision)
+        keras.config.set_dtype_policy(precision or self.settings.precision)
+        arguments = {"input_shape": self.feature_shape(), "num_labels": num_labels, **changes}
         try:
-            network = instantiate(config, "model", input_shape=self.feature_shape(), num_labels=num_labels)
+            network = instantiate(self.config, "model", **arguments)
         except KwsError as error:
             if self.clip_samples is None and "clip_ms" not in str(error):
                 shape = f"(None, {self.feature_shape()[1]})"
@@ -80,12 +282,12 @@ class Parts(DataParts):
             raise
         finally:
             keras.config.set_dtype_policy(before)
-        if wrong := _what_is_wrong_with(network, num_labels, self.clip_samples is None):
-            raise KwsError(f"model: what {config['model']['_target_']} makes {wrong}")
+        if problem := _invalid_model(network, num_labels, any_length=self.clip_samples is None):
+            raise KwsError(f"model: what {self.model_name} makes {problem}")
         return network
 
     def build_optimizer(
-        self, config: dict[str, Any], network: keras.Model, *, total_steps: int, steps_per_epoch: int
+        self, network: keras.Model, *, total_steps: int, steps_per_epoch: int
     ) -> keras.optimizers.Optimizer:
         """The optimizer, with its schedule; weight decay spares norms and biases, those of two axes too (a GRU's).
 
@@ -94,14 +296,14 @@ class Parts(DataParts):
         """
         import keras
 
-        numbers: dict[str, Any] = optimizer_numbers(config["optimizer"])
+        numbers: dict[str, Any] = _optimizer_numbers(self.config["optimizer"])
         try:
             numbers["learning_rate"] = self.schedule.rates(
                 numbers["learning_rate"], total_steps=total_steps, steps_per_epoch=steps_per_epoch
             )
         except ValueError as error:
             raise KwsError(f"schedule.{error}") from error
-        optimizer = instantiate(config, "optimizer", **numbers)
+        optimizer = instantiate(self.config, "optimizer", **numbers)
         if optimizer.weight_decay:
             spared = [
                 variable
@@ -113,9 +315,37 @@ class Parts(DataParts):
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         return optimizer
 
+    # Evaluation
 
-def _what_is_wrong_with(network: Any, num_labels: int, any_length: bool) -> str | None:
-    """How a model that a user wrote is none, before data are read and the first step fails with TensorFlow's words."""
+    @property
+    def false_accept_rate(self) -> float:
+        """Of other clips, for which each keyword's threshold is found on validation."""
+        return self.config["evaluation"]["false_accept_rate"]
+
+    @property
+    def snrs_db(self) -> list[float]:
+        """The ratios of speech to background noise that are also evaluated, dB."""
+        return self.config["evaluation"]["snr_db"]
+
+    def check(self) -> Experiment:
+        """Build everything that needs no data, so that a wrong value is found before any is read.
+
+        Raises:
+            KwsError: naming the key.
+        """
+        for _ in (
+            self.dataset, self.task, self.split, self.noise_folders, self.augmentation, self.features, self.schedule,
+            self.settings,
+        ):  # fmt: skip
+            pass
+        # only whether they take their parameters: how long a schedule lasts, and the labels, follow from the data
+        instantiate(self.config, "optimizer", **_optimizer_numbers(self.config["optimizer"]))
+        self.build_network(num_labels=2)
+        return self
+
+
+def _invalid_model(network: Any, num_labels: int, *, any_length: bool) -> str | None:
+    """Why this is not a valid model, or None; found before data are read, and not by TensorFlow in the first step."""
     import keras
 
     if not isinstance(network, keras.Model) or not getattr(network, "outputs", None):
@@ -136,7 +366,7 @@ def _what_is_wrong_with(network: Any, num_labels: int, any_length: bool) -> str 
     return None
 
 
-def optimizer_numbers(optimizer: dict[str, Any]) -> dict[str, float]:
+def _optimizer_numbers(optimizer: dict[str, Any]) -> dict[str, float]:
     """The optimizer's numbers as floats: Keras refuses some that are whole, and checks others only in training.
 
     Raises:
@@ -149,35 +379,32 @@ def optimizer_numbers(optimizer: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def check_top_level(config: dict[str, Any]) -> None:
+def _check_top_level(config: dict[str, Any]) -> None:
     """Check the keys that no object of their own looks after; needs no TensorFlow.
 
     Raises:
-        KwsError: naming the key.
+        ValueError: naming the key.
     """
-    try:
-        check_whole("seed", config["seed"], 0, 2**32 - 1)  # NumPy's global seed, which Keras sets, has 32 bits
-        check_whole("data_seed", config["data_seed"], 0)
-        check_whole("sample_rate", config["sample_rate"], 1000)
-        if config["clip_ms"] is not None:
-            check_number("clip_ms", config["clip_ms"], 10)
-        check_whole("threads.intra_op", config["threads"]["intra_op"], 0)
-        check_whole("threads.inter_op", config["threads"]["inter_op"], 0)
-        check_flag("deterministic", config["deterministic"])
-        check_flag("report", config["report"])
-        check_whole("pipeline.threads", config["pipeline"]["threads"], 1)
-        check_flag("pipeline.on_device", config["pipeline"]["on_device"])
-        check_number("pipeline.cache_memory_mb", config["pipeline"]["cache_memory_mb"], 0)
-        for snr_db in check_list("evaluation.snr_db", config["evaluation"]["snr_db"]):
-            check_number("evaluation.snr_db", snr_db, -60, 100)
-        check_number("evaluation.false_accept_rate", config["evaluation"]["false_accept_rate"], 0, 1)
-        for kind in ("waveform", "features"):
-            if not isinstance(config["augment"].get(kind) or {}, dict):
-                raise ValueError(f"augment.{kind} must hold stages by name, got {config['augment'][kind]!r}")
-        optimizer_numbers(config["optimizer"])
-        _check_optimizer_flags(config["optimizer"])
-    except ValueError as error:
-        raise KwsError(str(error)) from error
+    check_whole("seed", config["seed"], 0, 2**32 - 1)  # NumPy's global seed, which Keras sets, has 32 bits
+    check_whole("data_seed", config["data_seed"], 0)
+    check_whole("sample_rate", config["sample_rate"], 1000)
+    if config["clip_ms"] is not None:
+        check_number("clip_ms", config["clip_ms"], 10)
+    check_whole("threads.intra_op", config["threads"]["intra_op"], 0)
+    check_whole("threads.inter_op", config["threads"]["inter_op"], 0)
+    check_flag("deterministic", config["deterministic"])
+    check_flag("report", config["report"])
+    check_whole("pipeline.threads", config["pipeline"]["threads"], 1)
+    check_flag("pipeline.on_device", config["pipeline"]["on_device"])
+    check_number("pipeline.cache_memory_mb", config["pipeline"]["cache_memory_mb"], 0)
+    for snr_db in check_list("evaluation.snr_db", config["evaluation"]["snr_db"]):
+        check_number("evaluation.snr_db", snr_db, -60, 100)
+    check_number("evaluation.false_accept_rate", config["evaluation"]["false_accept_rate"], 0, 1)
+    for kind in ("waveform", "features"):
+        if not isinstance(config["augment"].get(kind) or {}, dict):
+            raise ValueError(f"augment.{kind} must hold stages by name, got {config['augment'][kind]!r}")
+    _optimizer_numbers(config["optimizer"])
+    _check_optimizer_flags(config["optimizer"])
 
 
 def _check_optimizer_flags(optimizer: dict[str, Any]) -> None:
@@ -187,45 +414,7 @@ def _check_optimizer_flags(optimizer: dict[str, Any]) -> None:
         raise ValueError("optimizer.use_ema: Keras's average is not used here; trainer.ema_momentum=0.999 keeps one")
 
 
-def build_data_parts(config: dict[str, Any]) -> DataParts:
-    """Check and build what tells of the data; needs no TensorFlow.
-
-    Raises:
-        KwsError: naming the key.
-    """
-    clip_ms, sample_rate = config["clip_ms"], config["sample_rate"]
-    nominal_samples = round((1000 if clip_ms is None else clip_ms) * sample_rate / 1000)
-    return DataParts(
-        dataset=instantiate(config, "dataset"),
-        task=instantiate(config, "task"),
-        split=instantiate(config, "split"),
-        noise_folders=build_noise_folders(config["noise"]),
-        sample_rate=sample_rate,
-        clip_samples=None if clip_ms is None else nominal_samples,
-        nominal_samples=nominal_samples,
-    )
-
-
-def build_parts(config: dict[str, Any]) -> Parts:
-    """Check and build everything that needs no data, so that a wrong value is found before any is read.
-
-    Raises:
-        KwsError: naming the key.
-    """
-    parts = Parts(
-        **vars(build_data_parts(config)),
-        augmentation=build_augmentation(config),
-        features=instantiate(config, "features"),
-        schedule=instantiate(config, "schedule"),
-        settings=instantiate(config, "trainer"),
-    )
-    # only whether they take what they are given: the data will tell how long a schedule lasts, and the labels
-    instantiate(config, "optimizer", **optimizer_numbers(config["optimizer"]))
-    parts.build_network(config, num_labels=2)
-    return parts
-
-
-def build_augmentation(config: dict[str, Any]) -> Augmentation:
+def _augmentation(config: dict[str, Any]) -> Augmentation:
     """The stages of `augment`, each named by its key.
 
     Raises:
@@ -244,12 +433,14 @@ def build_augmentation(config: dict[str, Any]) -> Augmentation:
         raise KwsError(f"augment.{error}") from error
 
 
-def build_noise_folders(noise: dict[str, Any]) -> list[NoiseFolder]:
+def _noise_folders(noise: dict[str, Any]) -> list[NoiseFolder]:
     """The folders of `noise.dirs`.
 
     Raises:
         KwsError: naming the key.
     """
+    from kws_data.corpus import NoiseFolder
+
     weights, folders = [noise["background_noise_weight"]], []
     for entry in noise["dirs"] if isinstance(noise["dirs"], list) else [noise["dirs"]]:
         fields = {"path": entry} if isinstance(entry, str) else entry

@@ -16,7 +16,7 @@ class Adam(keras.optimizers.Adam):
     a small network's weight take more time than the arithmetic in them. Put end to end, all weights need them once.
     Arguments, state (so checkpoints) and formulas are Keras's, and so is every bit of the results, as each value is
     computed by itself. What is not an ordinary step on one device is left to Keras: `amsgrad`, sparse gradients,
-    several devices, weights of several types.
+    weights of several types.
     """
 
     def _backend_update_step(
@@ -48,7 +48,6 @@ class Adam(keras.optimizers.Adam):
     def _can_join(self, gradients: Sequence[Any], weights: Sequence[tf.Variable]) -> bool:
         return (
             not self.amsgrad
-            and tf.distribute.get_strategy().num_replicas_in_sync == 1
             and len({value.dtype for value in [*gradients, *weights]}) == 1
             and not any(isinstance(gradient, tf.IndexedSlices) for gradient in gradients)
         )

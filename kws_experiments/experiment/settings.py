@@ -12,7 +12,6 @@ from kws_data.checks import check_flag, check_number, check_whole
 MONITORS = {"val_accuracy": 1, "val_loss": -1}  # and whether more or less is better
 CLASS_BALANCES = ("none", "weights", "sampling")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
-STRATEGIES = ("none", "mirrored")
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,6 @@ class TrainerSettings:
     class_balance: str
     ema_momentum: float | None
     precision: str
-    strategy: str
     jit_compile: bool | None
     print_confusion: bool
     tensorboard: bool
@@ -58,15 +56,9 @@ class TrainerSettings:
             ("monitor", MONITORS),
             ("class_balance", CLASS_BALANCES),
             ("precision", PRECISIONS),
-            ("strategy", STRATEGIES),
         ):
             if getattr(self, name) not in tuple(choices):
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got '{getattr(self, name)}'")
-        if self.strategy == "mirrored" and self.precision == "mixed_float16":
-            # the loss scale follows from one replica's gradients, and Keras keeps a scale per replica
-            raise ValueError("strategy=mirrored goes with precision float32 or mixed_bfloat16, not mixed_float16")
-        if self.strategy == "mirrored" and self.jit_compile:
-            raise ValueError("strategy=mirrored goes with jit_compile null or false: XLA compiles for one device")
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Steps of the whole training."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kws_data.errors import KwsError
+from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.export.scorer import Facts, KerasScorer, Scorer
 from kws_experiments.runs.folder import RunFolder, write_text
 
@@ -255,7 +256,5 @@ def run_facts(run: Path) -> Facts:
         KwsError: `run` is no folder of a finished run.
     """
     folder = RunFolder(run)
-    config = folder.read_config()
-    clip_ms, sample_rate = config["clip_ms"], config["sample_rate"]
-    clip_samples = None if clip_ms is None else round(clip_ms * sample_rate / 1000)
-    return Facts(folder.read_labels(), sample_rate, clip_samples, folder.read_thresholds())
+    experiment = Experiment(folder.read_config())
+    return Facts(folder.read_labels(), experiment.sample_rate, experiment.clip_samples, folder.read_thresholds())

@@ -79,17 +79,18 @@ def convert(request: dict[str, Any]) -> dict[str, Any]:
 
     import tensorflow as tf
 
+    from kws_experiments.experiment.experiment import Experiment
     from kws_experiments.export.trained import load_trained
     from kws_experiments.runs.folder import RunFolder
 
     tf.config.set_visible_devices([], "GPU")  # where recurrent layers would become cuDNN's
     run, out, clip_samples = Path(request["run"]), Path(request["out"]), request["clip_samples"]
-    config = RunFolder(run).read_config()
+    experiment = Experiment(RunFolder(run).read_config())
     trained = load_trained(run, unrolled=request["format"] == "tflite")
     writer = importlib.import_module(f"kws_experiments.export.to_{request['format']}")
     arguments: dict[str, Any] = {"clip_samples": clip_samples}
     if request["format"] == "saved_model":
-        arguments["sample_rate"] = config["sample_rate"]
+        arguments["sample_rate"] = experiment.sample_rate
     else:
         arguments["quantize"] = request["quantize"]
     if request["format"] == "tflite":
@@ -100,7 +101,7 @@ def convert(request: dict[str, Any]) -> dict[str, Any]:
     return {
         "files": [asdict(file) for file in files],
         "notes": notes,
-        "front_end": _front_end(trained.features, config["features"], clip_samples),
+        "front_end": _front_end(trained.features, experiment.part("features"), clip_samples),
         "requires": trained.features.op_module if request["format"] == "saved_model" else None,
         "versions": {package: version(package) for package in packages},
     }

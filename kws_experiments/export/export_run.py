@@ -13,7 +13,7 @@ from filelock import Timeout
 from kws_data.errors import KwsError
 from kws_data.splits import TESTING, VALIDATION
 from kws_data.storage.atomic import lock_for, remove_leftovers, replace_dir
-from kws_experiments.config import tensorflow_setup
+from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.export.artifact import Artifact, content_hash, model_file
 from kws_experiments.export.choice import checked_choice
 from kws_experiments.runs.folder import RunFolder, write_text
@@ -50,9 +50,8 @@ def export_run(
     """
     folder = RunFolder(run)
     clip_samples = checked_choice(folder, format, quantize, clip_ms)
-    config = folder.read_config()
-    threads = {"intra_op": 1, "inter_op": 1}  # latency is told for one thread
-    tensorflow_setup.start(deterministic=config["deterministic"], seed=config["seed"], **threads)
+    experiment = Experiment(folder.read_config())
+    experiment.start_tensorflow(intra_op=1, inter_op=1)  # latency is measured on one thread
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")  # and for a processor
@@ -62,11 +61,11 @@ def export_run(
 
     source = calibration = None
     if check or quantize == "int8":
-        source = run_clips(folder, config, clip_samples)
+        source = run_clips(folder, experiment, clip_samples)
     if quantize == "int8":
         assert source is not None
         assert clip_samples is not None
-        calibration = checks.calibration_clips(source, CALIBRATION_CLIPS, config["data_seed"], clip_samples)
+        calibration = checks.calibration_clips(source, CALIBRATION_CLIPS, experiment.data_seed, clip_samples)
     out = folder.exports / f"{format}-{quantize}"
     try:
         with lock_for(out, timeout_s=0), folder.scratch() as scratch:
@@ -76,10 +75,10 @@ def export_run(
                     run, temporary, scratch, format=format, quantize=quantize, clip_samples=clip_samples,
                     calibration=calibration,
                 )  # fmt: skip
-                artifact = described(folder, config, clip_samples, format, quantize, converted, temporary)
+                artifact = described(folder, experiment, clip_samples, format, quantize, converted, temporary)
                 if check:
                     assert source is not None
-                    artifact = _checked(artifact, temporary, run, source, config)
+                    artifact = _checked(artifact, temporary, run, source, experiment.false_accept_rate)
                 _write_headers(artifact, temporary)
                 artifact.write(temporary)
     except Timeout as error:
@@ -88,36 +87,27 @@ def export_run(
     return artifact, out
 
 
-def run_clips(folder: RunFolder, config: dict[str, Any], clip_samples: int | None) -> ClipSource:
+def run_clips(folder: RunFolder, experiment: Experiment, clip_samples: int | None) -> ClipSource:
     """The run's own clips, prepared as it prepared them, of the length that the export takes."""
-    from kws_data.pipeline import ClipSource
-    from kws_experiments.experiment.data import examples_fingerprint, prepare_data
-    from kws_experiments.experiment.experiment import build_parts
+    from kws_experiments.experiment.data import prepare_data
 
-    parts = build_parts(config)
     try:
-        corpus, examples, labels = prepare_data(config, parts)
+        data = prepare_data(experiment)
     except KwsError as error:
         raise KwsError(f"{error} (the run's clips are needed to check the export and for int8; --no-check)") from error
-    if labels != folder.read_labels():
-        raise KwsError(f"'{folder.labels}' names other labels than the run's data: {', '.join(labels)}")
+    if data.labels != folder.read_labels():
+        raise KwsError(f"'{folder.labels}' names other labels than the run's data: {', '.join(data.labels)}")
     record = folder.read_record() or {}
-    if examples_fingerprint(examples, labels) != record.get("data_fingerprint"):
-        log.warning("the data changed since the run was trained: what follows is of the clips that are there now")
-    return ClipSource(
-        corpus,
-        examples,
-        clip_samples=clip_samples,
-        silence_samples=parts.nominal_samples if clip_samples is None else min(parts.nominal_samples, clip_samples),
-        silence_kind=parts.task.silence_kind,
-        silence_level_db=parts.task.silence_level_db,
-        data_seed=config["data_seed"],
-        seed=config["seed"],
+    if data.fingerprint != record.get("data_fingerprint"):
+        log.warning("the data changed since the run was trained: the results below are of the clips that are there now")
+    silence_samples = min(experiment.nominal_samples, clip_samples or experiment.nominal_samples)
+    return experiment.clip_source(
+        data.corpus, data.examples, clip_samples=clip_samples, silence_samples=silence_samples
     )
 
 
 def described(
-    folder: RunFolder, config: dict[str, Any], clip_samples: int | None, format: str, quantize: str,
+    folder: RunFolder, experiment: Experiment, clip_samples: int | None, format: str, quantize: str,
     converted: dict[str, Any], out: Path,
 ) -> Artifact:  # fmt: skip
     """What the conversion made, before it is checked."""
@@ -129,9 +119,9 @@ def described(
     return Artifact(
         format=format,
         quantize=quantize,
-        run={"name": config["name"]} | {key: record.get(key) for key in ("fingerprint", "data_fingerprint")},
+        run={"name": experiment.name} | {key: record.get(key) for key in ("fingerprint", "data_fingerprint")},
         labels=folder.read_labels(),
-        sample_rate=config["sample_rate"],
+        sample_rate=experiment.sample_rate,
         clip_samples=clip_samples,
         front_end=converted["front_end"],
         thresholds=folder.read_thresholds(),
@@ -145,7 +135,7 @@ def described(
     )
 
 
-def _checked(artifact: Artifact, out: Path, run: Path, source: ClipSource, config: dict[str, Any]) -> Artifact:
+def _checked(artifact: Artifact, out: Path, run: Path, source: ClipSource, rate: float) -> Artifact:
     """The artifact with each file's figures; quantized scores get thresholds of their own."""
     from kws_data.storage.atomic import replace_file
     from kws_experiments.evaluation.thresholds import keyword_thresholds
@@ -171,7 +161,6 @@ def _checked(artifact: Artifact, out: Path, run: Path, source: ClipSource, confi
         return artifact
     validation = check.Clips.of(source, VALIDATION)
     found, _ = check.measure(load_export(out, artifact, artifact.files[0]), validation, "thresholds")
-    rate = config["evaluation"]["false_accept_rate"]
     return dataclasses.replace(
         artifact,
         thresholds=keyword_thresholds(found, validation.labels, artifact.labels, rate),

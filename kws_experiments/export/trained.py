@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kws_experiments.config.compose import instantiate
+from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.runs.folder import RunFolder
 from kws_experiments.runs.saved_model import load_model, network_of
 
@@ -59,17 +59,15 @@ def load_trained(run: Path, *, unrolled: bool) -> Trained:
     from kws_data.features.base import FeatureLayer
 
     folder = RunFolder(run)
-    config, labels = folder.read_config(), folder.read_labels()
+    experiment, labels = Experiment(folder.read_config()), folder.read_labels()
     model = load_model(run)
     features = next(layer for layer in model.layers if isinstance(layer, FeatureLayer))
     network = network_of(model)
     changes: dict[str, Any] = {}
-    if unrolled and config["model"].get("unroll") is False and config["clip_ms"] is not None:
+    if unrolled and experiment.part("model").get("unroll") is False and experiment.clip_samples is not None:
         changes["unroll"] = True
-    if changes or config["trainer"]["precision"] != "float32":
-        input_shape = network.input_shape["features"] if isinstance(network.input, dict) else network.input_shape
-        again = {"model": config["model"] | changes}
-        rebuilt = instantiate(again, "model", input_shape=input_shape[1:], num_labels=len(labels))
+    if changes or experiment.settings.precision != "float32":
+        rebuilt = experiment.build_network(len(labels), precision="float32", **changes)
         rebuilt.set_weights(network.get_weights())
         network = rebuilt
     return Trained(features, network, labels, isinstance(network.input, dict))

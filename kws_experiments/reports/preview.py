@@ -13,12 +13,10 @@ from kws_data.audio import to_int16
 from kws_data.errors import KwsError
 from kws_data.splits import TRAINING
 from kws_data.storage.atomic import replace_dir
-from kws_experiments.config import tensorflow_setup
-from kws_experiments.experiment.experiment import build_parts, check_top_level
+from kws_experiments.experiment.experiment import Experiment
 
 if TYPE_CHECKING:
     from kws_data.pipeline import ClipSource
-    from kws_experiments.experiment.experiment import Parts
 
 PICTURE, PAGE = "preview.png", "index.html"
 
@@ -37,34 +35,35 @@ def write(config: dict[str, Any], out: Path, *, clips: int, epoch: int) -> None:
     """
     if out.exists() and not (out / PAGE).is_file():
         raise KwsError(f"--out: '{out}' exists and is no older preview; give a new folder")
-    check_top_level(config)
-    tensorflow_setup.start(deterministic=config["deterministic"], seed=config["seed"], **config["threads"])
+    experiment = Experiment(config)
+    experiment.start_tensorflow()
     from kws_data.pipeline import told_plainly
-    from kws_experiments.experiment.data import clip_source, prepare_data
+    from kws_experiments.experiment.data import prepare_data
     from kws_experiments.plots import figures
 
-    parts = build_parts(config)
-    corpus, examples, labels = prepare_data(config, parts)
-    source = clip_source(config, parts, corpus, examples)
+    data = prepare_data(experiment.check())
+    labels, source = data.labels, experiment.clip_source(data.corpus, data.examples)
     try:
         with told_plainly():
-            before, after = _batches(parts, source, clips, epoch)
+            before, after = _batches(experiment, source, clips, epoch)
     finally:
-        parts.augmentation.close()
+        experiment.augmentation.close()
     titles = [_title(after, place, labels) for place in range(len(after["labels"]))]
     with replace_dir(out.absolute()) as folder:
         names = [f"{place:02d}_{labels[label]}" for place, label in enumerate(after["labels"])]
         for name, old, new, length in zip(names, before["inputs"], after["inputs"], after["lengths"], strict=True):
-            soundfile.write(folder / f"{name}_before.wav", to_int16(old[:length]), parts.sample_rate)
-            soundfile.write(folder / f"{name}_after.wav", to_int16(new[:length]), parts.sample_rate)
+            soundfile.write(folder / f"{name}_before.wav", to_int16(old[:length]), experiment.sample_rate)
+            soundfile.write(folder / f"{name}_after.wav", to_int16(new[:length]), experiment.sample_rate)
         pairs = [np.stack([before[key], after[key]], axis=1) for key in ("inputs", "features")]
         waveforms, features = (pair.reshape(-1, *pair.shape[2:]) for pair in pairs)
         both = [text for title in titles for text in (title.split(" ")[0], f"→ {title}")]
-        figures.save(figures.clips(waveforms, features, both, parts.sample_rate), folder / PICTURE)
-        (folder / PAGE).write_text(_page(config, names, titles), encoding="utf-8")
+        figures.save(figures.clips(waveforms, features, both, experiment.sample_rate), folder / PICTURE)
+        (folder / PAGE).write_text(_page(experiment, names, titles), encoding="utf-8")
 
 
-def _batches(parts: Parts, source: ClipSource, clips: int, epoch: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def _batches(
+    experiment: Experiment, source: ClipSource, clips: int, epoch: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The same clips without and with augmentation: `inputs` (waveforms), `features`, labels and lengths."""
     import tensorflow as tf
 
@@ -81,10 +80,10 @@ def _batches(parts: Parts, source: ClipSource, clips: int, epoch: int) -> tuple[
         )
         drawn = next(iter(stream))
         heard = FrontEnd(None, augmentation)(drawn)
-        seen = FrontEnd(parts.features, augmentation)(drawn)
+        seen = FrontEnd(experiment.features, augmentation)(drawn)
         return tf.nest.map_structure(lambda tensor: tensor.numpy(), {**heard, "features": seen["inputs"]})
 
-    return batch(NO_AUGMENTATION), batch(parts.augmentation)
+    return batch(NO_AUGMENTATION), batch(experiment.augmentation)
 
 
 def _title(batch: dict[str, Any], place: int, labels: list[str]) -> str:
@@ -92,7 +91,7 @@ def _title(batch: dict[str, Any], place: int, labels: list[str]) -> str:
     return labels[label] if weight == 1 else f"{labels[label]} {weight:.2f} + {labels[second]} {1 - weight:.2f}"
 
 
-def _page(config: dict[str, Any], names: list[str], titles: list[str]) -> str:
+def _page(experiment: Experiment, names: list[str], titles: list[str]) -> str:
     def player(name: str) -> str:
         return f'<audio controls preload="none" src="{html.escape(name)}.wav"></audio>'
 
@@ -100,7 +99,7 @@ def _page(config: dict[str, Any], names: list[str], titles: list[str]) -> str:
         f"<tr><td>{html.escape(title)}</td><td>{player(f'{name}_before')}</td><td>{player(f'{name}_after')}</td></tr>"
         for name, title in zip(names, titles, strict=True)
     )
-    stages = [name for kind in ("waveform", "features") for name in config["augment"].get(kind) or {}]
+    stages = [*experiment.augmentation.waveform, *experiment.augmentation.features]
     return f"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 
+from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.experiment.settings import best_row
 from kws_experiments.plots import evaluations as evaluation_figures
 from kws_experiments.plots import figures
@@ -20,7 +21,7 @@ CLIP_COLUMNS = 4
 
 def curves(contents: RunContents) -> Picture:
     """Loss and accuracy over the training."""
-    monitor = contents.run.config["trainer"]["monitor"]
+    monitor = Experiment(contents.run.config).settings.monitor
     best = best_row(contents.history.to_dict("records"), monitor)
     step = contents.history["step"].iloc[best]
     return draw(

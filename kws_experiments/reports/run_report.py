@@ -10,6 +10,7 @@ from typing import Any
 
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_files
+from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.reports import players, run_pictures, run_tables
 from kws_experiments.reports.contents import Evaluation, RunContents
 from kws_experiments.reports.rendering import render
@@ -95,13 +96,13 @@ def page_values(contents: RunContents) -> dict[str, Any]:
     more = ((EVALUATIONS, others), (EXPORTS, contents.exports), (STREAMS, streams))
     return {
         "sections": [*SECTIONS, *(section for section, there in more if there)],
-        "name": run.config["name"],
+        "name": Experiment(run.config).name,
         "folder": shown_path(run.folder.path),
         "started": f"{run.record['started'][:16].replace('T', ' ')} UTC",
         "record": run.record,
         "metrics": own.metrics,
         "interval": run_tables.interval,
-        "false_accept_rate": run.config["evaluation"]["false_accept_rate"],
+        "false_accept_rate": Experiment(run.config).false_accept_rate,
         "tiles": run_tables.tiles(contents),
         "command": command,
         "experiment": experiment,

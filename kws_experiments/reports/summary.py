@@ -1,14 +1,41 @@
-"""The last thing printed: how good the model is, where it fails, and where everything lies."""
+"""The end of a training on the console: how good the model is, where it fails, and what to do next."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from kws_experiments.config.command import quoted
+from kws_experiments.runs.folder import RunFolder
+from kws_experiments.training.console import print_confusion
+
 _PAIRS = 5
+_NEXT = {  # command: its options, and what it does
+    "evaluate": (["--noise-snr", "20,10,0"], "its test clips in noise"),
+    "export": (["--format", "tflite", "--quantize", "int8"], "for microcontrollers"),
+    "stream": (["--microphone"], "listen; or give a long recording"),
+}
+
+
+def show_training(result: dict[str, Any], folder: RunFolder) -> None:
+    """Print the confusion matrix, the result, where the report is, and three commands to go on with."""
+    console = Console()
+    print_confusion(console, np.array(result["confusion_matrix"]), list(result["per_class"]))
+    show(result, folder.path)
+    if folder.report.is_file():
+        console.print("report: ", end="")
+        console.print(
+            str(folder.report), style=f"link {folder.report.resolve().as_uri()}", soft_wrap=True, highlight=False
+        )
+    console.print("next:")
+    for command in ("evaluate", "export", "stream"):
+        words, comment = _NEXT[command]
+        line = quoted("kws", command, folder.path, *words)
+        console.print(f"  {line}  # {comment}", soft_wrap=True, highlight=False, markup=False)
 
 
 def show(result: dict[str, Any], folder: Path) -> None:
@@ -26,8 +53,8 @@ def show(result: dict[str, Any], folder: Path) -> None:
             table.add_row(name, str(values["clips"]), taken, values["most_often"] or "–")
         console.print(table)
     if result["accuracy_at_snr"]:
-        told = [f"{row['split']} {row['accuracy']:.1%} at {row['snr_db']:g} dB" for row in result["accuracy_at_snr"]]
-        console.print(f"in noise: {', '.join(told)}", soft_wrap=True)
+        rows = [f"{row['split']} {row['accuracy']:.1%} at {row['snr_db']:g} dB" for row in result["accuracy_at_snr"]]
+        console.print(f"in noise: {', '.join(rows)}", soft_wrap=True)
     _show_scores(console, result)
     for name in ("data_licence", "data_citation"):
         if result.get(name):
@@ -36,7 +63,7 @@ def show(result: dict[str, Any], folder: Path) -> None:
 
 
 def _show_scores(console: Console, result: dict[str, Any]) -> None:
-    """Accuracy with its intervals, and one line of what else tells how good the model is."""
+    """Accuracy with its intervals, and one line of other metrics."""
     low, high = result["accuracy_95"]
     speakers = ""
     if by_speaker := result["accuracy_95_by_speaker"]:

@@ -14,8 +14,8 @@ import pandas as pd
 
 from kws_data.errors import KwsError
 from kws_experiments.config import tensorflow_setup
-from kws_experiments.experiment.data import PreparedData, examples_fingerprint, prepare_data
-from kws_experiments.experiment.experiment import DataParts, build_data_parts, check_top_level
+from kws_experiments.experiment.data import Data, prepare_data
+from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.reproduce.causes import likely_causes
 from kws_experiments.reproduce.compare import BIT_FOR_BIT, Finding, compare_runs
 from kws_experiments.reproduce.restart import COULD_NOT_RUN, RESULT
@@ -62,23 +62,22 @@ def repeat(original: RunFolder, repeated: RunFolder, *, data: Path | None, anywa
     Raises:
         KwsError: the data changed and not `anyway`, or training isn't possible.
     """
-    config, record = original.read_config(), original.read_record() or {}
-    check_top_level(config)
-    changed_start = origin_change(config, record)
+    experiment, record = Experiment(original.read_config()), original.read_record() or {}
+    changed_start = origin_change(experiment, record)
     if changed_start and not anyway:
         raise KwsError(f"{changed_start}; --anyway trains from what is there now")
-    recorded, parts = read_clip_table(original.clips), build_data_parts(config)
-    prepared, changes = find_data(config, parts, recorded, original.read_labels(), data)
+    recorded = read_clip_table(original.clips)
+    found, changes = find_data(experiment, recorded, original.read_labels(), data)
     if changes and not anyway:
-        root = prepared[0].roots[0]
+        root = found.corpus.roots[0]
         raise KwsError(
             f"the data in '{root}' are not those of the run: {told(changes)}; give --data DIR for the folder that"
             " holds them, or --anyway to train on these"
         )
-    _require_same_beginning(repeated, prepared)
-    from kws_experiments import train as run
+    _require_same_beginning(repeated, found)
+    from kws_experiments.train import train
 
-    run.run(config, repeated.path, prepared)
+    train(experiment.config, repeated.path, found)
     findings = [_data_finding(recorded, changes), *compare_runs(original, repeated)]
     causes = [f"data: {told(changes)}"] if changes else []
     causes += [changed_start] if changed_start else []
@@ -96,8 +95,8 @@ def repeat(original: RunFolder, repeated: RunFolder, *, data: Path | None, anywa
 
 
 def find_data(
-    config: dict[str, Any], parts: DataParts, recorded: pd.DataFrame, labels: list[str], data: Path | None
-) -> tuple[PreparedData, Changes]:
+    experiment: Experiment, recorded: pd.DataFrame, labels: list[str], data: Path | None
+) -> tuple[Data, Changes]:
     """The run's data, where its clips are found by their content: in `data`, or where they were, or in the cache.
 
     Returns:
@@ -107,27 +106,27 @@ def find_data(
     Raises:
         KwsError: no place holds data that the task can use.
     """
-    first: tuple[PreparedData, Changes] | None = None
+    first: tuple[Data, Changes] | None = None
     refused: KwsError | None = None
-    for root in _places(parts, recorded, data):
+    for root in _places(experiment, recorded, data):
         try:
-            corpus, examples, names = prepare_data(config, parts, root)
+            found = prepare_data(experiment, root)
         except KwsError as error:
             refused = refused or error
             continue
-        changes = data_changes(recorded, clip_table(corpus, examples, names))
-        if names != labels:
-            changes = {CLASSES: names} | changes
+        changes = data_changes(recorded, clip_table(found.corpus, found.examples, found.labels))
+        if found.labels != labels:
+            changes = {CLASSES: found.labels} | changes
         if not changes:
-            return (corpus, examples, names), changes
-        first = first or ((corpus, examples, names), changes)
+            return found, changes
+        first = first or (found, changes)
     if first is None:
         where = recorded_root(recorded)
         raise refused or KwsError(f"the run's data are gone from '{where}': give --data DIR for where they are now")
     return first
 
 
-def _places(parts: DataParts, recorded: pd.DataFrame, data: Path | None) -> Iterator[Path]:
+def _places(experiment: Experiment, recorded: pd.DataFrame, data: Path | None) -> Iterator[Path]:
     """Where the data set may be; what would have to be downloaded or made comes last."""
     if data is not None:
         yield data
@@ -135,29 +134,28 @@ def _places(parts: DataParts, recorded: pd.DataFrame, data: Path | None) -> Iter
     before = recorded_root(recorded)
     if before is not None and before.is_dir():
         yield before
-    located = parts.dataset.locate().expanduser().resolve()
+    located = experiment.dataset.locate().expanduser().resolve()
     if located != before:
         yield located
 
 
-def origin_change(config: dict[str, Any], record: dict[str, Any]) -> str | None:
+def origin_change(experiment: Experiment, record: dict[str, Any]) -> str | None:
     """Whether the run that this one starts from is still as it was: what is wrong, or None.
 
     Raises:
         KwsError: it is gone.
     """
-    if config["start_from"] is None:
+    if experiment.start_from is None:
         return None
-    file = find_origin(config["start_from"]).file
+    file = find_origin(experiment.start_from).file
     if file_sha256(file) == record.get("started_from_sha256"):
         return None
     return f"start_from: '{file}' is not the file that the run started from: its SHA-256 is another"
 
 
-def _require_same_beginning(repeated: RunFolder, prepared: PreparedData) -> None:
-    _, examples, labels = prepared
+def _require_same_beginning(repeated: RunFolder, data: Data) -> None:
     begun = repeated.read_record()
-    if begun is not None and begun["data_fingerprint"] != examples_fingerprint(examples, labels):
+    if begun is not None and begun["data_fingerprint"] != data.fingerprint:
         raise KwsError(f"'{repeated.path}' began on other data; remove it, or give a new folder as --out")
 
 

@@ -65,8 +65,8 @@ def own_code(config: dict[str, Any]) -> dict[str, str]:
         module = Path(file)
         files = module.parent.rglob("*.py") if module.name == "__init__.py" else [module]
         found[name] = digest_of_files(files, module.parent)
-    for key, value in _leaves(config["augment"], "augment"):
-        path = Path(value).expanduser() if isinstance(value, str) else None
+    for key, value in _leaves(config, ""):
+        path = Path(value).expanduser() if isinstance(value, str) and key.startswith("augment.") else None
         if path is not None and key.rpartition(".")[2].rpartition("_")[2] in _PATH_KEYS and path.exists():
             found[key] = digest_of_files((each for each in [path, *path.rglob("*")] if each.is_file()), path.parent)
     return dict(sorted(found.items()))

@@ -40,16 +40,21 @@ _HOW_STARTED = ("started", "command", "overrides", "working_directory", "python_
 _SYSCTL_FLAGS = ("machdep.cpu.features", "machdep.cpu.leaf7_features")  # on Intel; Apple's own have hw.optional.*
 
 
-def record_environment(folder: RunFolder, config: dict[str, Any]) -> None:
+def record_environment(folder: RunFolder, config: dict[str, Any], arithmetic: dict[str, Any]) -> None:
     """Write the environment, or add this session's where it differs from the last one's.
 
     Needs TensorFlow started as the configuration asks, and the objects that it describes built.
+
+    Args:
+        folder: the run's.
+        config: resolved.
+        arithmetic: `Experiment.arithmetic`.
 
     Raises:
         KwsError: the run's environment is damaged.
     """
     sessions = read_sessions(folder) if folder.environment.is_file() else []
-    now, diff = session(config)
+    now, diff = session(config, arithmetic)
     if sessions and _state(sessions[-1]) == _state(now):
         return
     if diff is not None:
@@ -82,7 +87,7 @@ def read_sessions(folder: RunFolder) -> list[dict[str, Any]]:
     return sessions
 
 
-def session(config: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+def session(config: dict[str, Any], arithmetic: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
     """This process's environment, and the uncommitted changes of the code, if any."""
     code, diff = code_state()
     environment = {
@@ -97,7 +102,7 @@ def session(config: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
         "packages": packages(),
         "processor": processor(),
         "accelerators": _accelerators(),
-        "settings": _settings(config),
+        "settings": _settings(**arithmetic),
         "variables": numeric_variables(),
         "code": code,
         "own_code": own_code(config),
@@ -131,7 +136,7 @@ def feature_identity(features: dict[str, Any]) -> dict[str, Any]:
     return {
         "features": features,
         "code": digest_of_files((ROOT / "kws_data").rglob("*.py"), ROOT),
-        "own_code": own_code({"features": features, "augment": {}}),
+        "own_code": own_code({"features": features}),
         "versions": {name: version(name) for name in ("tensorflow", "numpy")},
         "variables": numeric_variables(),
         "processor": processor(),
@@ -174,10 +179,10 @@ def _accelerators() -> list[str]:
     return [tf.config.experimental.get_device_details(device).get("device_name", device.name) for device in devices]
 
 
-def _settings(config: dict[str, Any]) -> dict[str, Any]:
+def _settings(*, deterministic: bool, **threads: int) -> dict[str, Any]:
     """What the run asks of the arithmetic; 0 threads are as many as there are cores."""
-    threads = {f"{name}_threads": count or available_cpus() for name, count in config["threads"].items()}
-    return {"deterministic": config["deterministic"], **threads}
+    counts = {f"{name}_threads": count or available_cpus() for name, count in threads.items()}
+    return {"deterministic": deterministic, **counts}
 
 
 def _overrides() -> list[str] | None:

@@ -60,7 +60,7 @@ def load_model(run: Path) -> keras.Model:
     config = folder.read_config()
     try:
         for key in ("features", "model"):  # importing a layer's module makes it known to Keras
-            importlib.import_module(config[key]["_target_"].rpartition(".")[0])
+            importlib.import_module(config.get(key, {}).get("_target_", "").rpartition(".")[0])
         return keras.models.load_model(folder.model)
     except (OSError, ValueError, TypeError, KeyError, EOFError, ImportError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from kws_data.catalog import SILENCE, UNKNOWN
-from kws_data.corpus import Corpus, build_corpus
+from kws_data.corpus import Corpus
 from kws_data.errors import KwsError
 from kws_data.splits import TESTING
-from kws_experiments.config.compose import compose, instantiate
-from kws_experiments.experiment.experiment import build_noise_folders
+from kws_experiments.config.compose import compose
+from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.runs.folder import RunFolder
 
 
@@ -41,27 +41,15 @@ def open_source(source: Sequence[str]) -> StreamSource:
     Raises:
         KwsError: neither, or no clip of the task's words is for testing.
     """
-    config = _config(source)
-    dataset, task = instantiate(config, "dataset"), instantiate(config, "task")
-    clip_ms = 1000 if config["clip_ms"] is None else config["clip_ms"]
-    corpus = build_corpus(
-        dataset.locate(),
-        instantiate(config, "split"),
-        sample_rate=config["sample_rate"],
-        clip_samples=round(clip_ms * config["sample_rate"] / 1000),
-        data_seed=config["data_seed"],
-        unknown_folders=task.unknown_folders,
-        noise_folders=build_noise_folders(config["noise"]),
-        background_noise_weight=config["noise"]["background_noise_weight"],
-        speaker_pattern=dataset.speaker_pattern,
-    )
+    experiment = Experiment(_config(source))
+    corpus = experiment.corpus()
     testing = corpus.clips[(corpus.clips["split"] == TESTING) & (corpus.clips["word"] != SILENCE)]
-    wanted = testing["word"].isin(set(task.labels(corpus)) - {UNKNOWN})
+    wanted = testing["word"].isin(set(experiment.task.labels(corpus)) - {UNKNOWN})
     if not wanted.any():
         raise KwsError(
             f"split: no clip of the task's words in '{corpus.roots[0]}' is for testing; choose another split="
         )
-    told = {"root": str(corpus.roots[0]), "split": config["split"], "data_seed": config["data_seed"]}
+    told = {"root": str(corpus.roots[0]), "split": experiment.part("split"), "data_seed": experiment.data_seed}
     return StreamSource(corpus, testing.index[wanted].to_numpy(), testing.index[~wanted].to_numpy(), told)
 
 

@@ -24,6 +24,7 @@ from omegaconf import OmegaConf
 
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import register_resolvers
+from kws_experiments.runs.folder import RunFolder
 
 log = logging.getLogger("train")
 
@@ -36,17 +37,17 @@ def train(config: dict[str, Any], folder: Path) -> float:
     What went wrong is one line, and the exit status 1; after Ctrl-C it is 130.
     """
     try:
-        from kws_experiments import train as run
-        from kws_experiments.reports import summary  # TensorFlow, only now
+        from kws_experiments import train as training  # TensorFlow, only now
+        from kws_experiments.reports import summary
 
-        result = run.run(config, folder)
+        result = training.train(config, folder)
     except KwsError as error:
         log.error("%s", error)
         sys.exit(1)
     except KeyboardInterrupt:
         log.warning("stopped; the same command goes on from here: %s", folder)
         sys.exit(STOPPED)
-    summary.show(result, folder)
+    summary.show_training(result, RunFolder(folder))
     return float(result.get("validation_accuracy", result["accuracy"]))
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kws_data.splits import TRAINING
-from kws_experiments.experiment.experiment import Parts
+from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.runs import checkpoint
 from kws_experiments.runs.folder import RunFolder
 from kws_experiments.training.start_from import find_origin, start_from
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def set_initial_weights(
-    folder: RunFolder, config: dict[str, Any], parts: Parts, source: ClipSource, network: keras.Model, labels: list[str]
+    folder: RunFolder, experiment: Experiment, source: ClipSource, network: keras.Model, labels: list[str]
 ) -> None:
     """Another run's weights where `start_from` asks for them, and normalisation adapted to training clips.
 
@@ -27,21 +27,22 @@ def set_initial_weights(
     Raises:
         KwsError: `start_from` names no network of this kind, or the kept weights are damaged.
     """
-    if not parts.features.built:
-        parts.features.build()
-    weights = [*network.weights, *parts.features.weights]
+    features = experiment.features
+    if not features.built:
+        features.build()
+    weights = [*network.weights, *features.weights]
     kept = folder.training.initial
     if kept.is_file():
         checkpoint.load_weights(kept, weights)
         _finalize_normalization(network)
         return
     carried = False
-    if config["start_from"] is not None:
-        origin = find_origin(config["start_from"])
-        digest, carried = start_from(origin, network, parts.features, labels, config["features"])
+    if experiment.start_from is not None:
+        origin = find_origin(experiment.start_from)
+        digest, carried = start_from(origin, network, features, labels, experiment.part("features"))
         _finalize_normalization(network)
         folder.write_record(started_from_sha256=digest)
-    _adapt(config["pipeline"]["threads"], parts, source, network, features=parts.features.normalise and not carried)
+    _adapt(experiment, source, network, adapt_features=features.normalise and not carried)
     checkpoint.save_weights(kept, weights)
 
 
@@ -54,13 +55,14 @@ def _finalize_normalization(network: keras.Model) -> None:
             layer.finalize_state()
 
 
-def _adapt(threads: int, parts: Parts, source: ClipSource, network: keras.Model, *, features: bool) -> None:
+def _adapt(experiment: Experiment, source: ClipSource, network: keras.Model, *, adapt_features: bool) -> None:
     from kws_data.pipeline import evaluation_batches
     from kws_models.layers import adapt_normalization, unadapted_normalization
 
-    if features:
+    threads = experiment.pipeline_threads
+    if adapt_features:
         plain = evaluation_batches(source, TRAINING, None, threads=threads)
-        parts.features.adapt((batch["inputs"], batch["lengths"]) for batch in plain)
+        experiment.features.adapt((batch["inputs"], batch["lengths"]) for batch in plain)
     if unadapted_normalization(network):
-        plain = evaluation_batches(source, TRAINING, parts.features, threads=threads)
+        plain = evaluation_batches(source, TRAINING, experiment.features, threads=threads)
         adapt_normalization(network, (batch["inputs"] for batch in plain))

@@ -53,9 +53,10 @@ def find_origin(value: Any) -> Origin:
         config, labels = folder.read_config(), folder.read_labels()
     except KwsError as error:
         raise KwsError(f"start_from: {error}") from error
-    if not isinstance(config.get("features"), dict) or not isinstance(config.get("model"), dict):
+    features = config.get("features")
+    if not isinstance(features, dict) or not isinstance(config.get("model"), dict):
         raise KwsError(f"start_from: '{folder.config}' is no run's configuration: give the folder of a run")
-    return Origin(folder, file, labels, config["features"])
+    return Origin(folder, file, labels, features)
 
 
 def _files(path: Path) -> tuple[RunFolder, Path]:

@@ -14,18 +14,18 @@ from kws_data.pipeline import ClipSource, evaluation_batches
 from kws_data.splits import VALIDATION
 from kws_data.storage.cache import features_dir
 from kws_experiments.config.compose import compose
-from kws_experiments.experiment.data import clip_source, prepare_data
-from kws_experiments.experiment.experiment import build_parts
+from kws_experiments.experiment.data import prepare_data
+from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.runs.environment import feature_identity
 
 
 def source_and_features(root: Path, *overrides: str) -> tuple[ClipSource, FeatureLayer, dict]:
     given = ["dataset=folder", f"dataset.path={root}", "split=lists", "features=log_mel_20ms", *overrides]
-    config = compose(given)
-    parts = build_parts(config)
-    corpus, examples, _ = prepare_data(config, parts)
-    parts.features.build()
-    return clip_source(config, parts, corpus, examples), parts.features, config["features"]
+    experiment = Experiment(compose(given))
+    data = prepare_data(experiment)
+    experiment.features.build()
+    source = experiment.clip_source(data.corpus, data.examples)
+    return source, experiment.features, experiment.part("features")
 
 
 def arrays(dataset) -> list[np.ndarray]:  # type: ignore[no-untyped-def]

@@ -319,19 +319,17 @@ def test_a_diverging_run_says_so_and_keeps_its_last_good_state(make_folder: Make
 
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_all_at_once_in_half_precision_on_real_clips(real_data: Path, tmp_path: Path, precision: str) -> None:
-    strategy = "mirrored" if precision == "mixed_bfloat16" else "none"  # there is one device, which is no mistake
     output = train(
         tmp_path, "dataset=folder", f"dataset.path={real_data}", "split=lists", *SMALL, "task.words=[yes,no,up]",
-        "trainer.batch_size=64", "trainer.epochs=2", f"trainer.precision={precision}", f"trainer.strategy={strategy}",
+        "trainer.batch_size=64", "trainer.epochs=2", f"trainer.precision={precision}", "trainer.print_confusion=true",
         "optimizer=adamw", "optimizer.global_clipnorm=1", "schedule=cosine", "schedule.warmup=1",
         "trainer.label_smoothing=0.1", "trainer.ema_momentum=0.9", "augment=light", "task.unknown_percentage=30",
-        f"trainer.class_balance={'weights' if strategy == 'none' else 'sampling'}", "trainer.tensorboard=true",
-        "trainer.eval_every=10", "evaluation.false_accept_rate=0.1",
+        f"trainer.class_balance={'weights' if precision == 'mixed_float16' else 'sampling'}",
+        "trainer.tensorboard=true", "trainer.eval_every=10", "evaluation.false_accept_rate=0.1",
     )  # fmt: skip
 
     run = only_run(tmp_path)
-    assert ("there is one device" in output) == (strategy == "mirrored")
-    assert "confusion matrix (rows: labels, columns: predictions):\n[[" in output
+    assert output.count("Confusion matrix: a row per label") > 2
     assert list((run / "tensorboard").rglob("events*"))
     kept = json.loads((run / "thresholds.json").read_text())
     assert list(kept["thresholds"]) == ["yes", "no", "up"]

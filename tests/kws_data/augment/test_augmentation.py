@@ -21,7 +21,7 @@ from kws_data.errors import KwsError
 from kws_data.noise import NoiseBank
 from kws_data.splits import TRAINING
 from kws_experiments.config.compose import CONF, compose
-from kws_experiments.experiment.experiment import build_augmentation
+from kws_experiments.experiment.experiment import Experiment
 from tests import test_feature_stages, test_waveform_stages
 from tests.conftest import MakeFolder
 from tests.kws_data.augment.test_waveform_stages import MOVING_ROWS, NOISE, RATE, batch_of, partners
@@ -271,7 +271,7 @@ def choices(folder: str) -> list[str]:
 
 
 def runs_on_a_batch(config: dict[str, Any]) -> Augmentation:
-    augmentation = build_augmentation(config)
+    augmentation = Experiment(config).augmentation
     try:
         rows = front_end_of(augmentation, batch_of(MOVING_ROWS[:4]))["inputs"]
     finally:
@@ -331,5 +331,5 @@ def test_no_mix_is_missing_from_the_test_above() -> None:
 )
 def test_wrong_configurations_are_refused_in_one_line(overrides: list[str], message: str) -> None:
     with pytest.raises(KwsError, match=message) as error:
-        build_augmentation(compose(overrides))
+        _ = Experiment(compose(overrides)).augmentation
     assert "\n" not in str(error.value)

@@ -7,14 +7,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hydra.errors import HydraException
 
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import compose, fingerprint, told_by_hydra
-from kws_experiments.experiment.experiment import build_parts, check_top_level
+from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.training.loggers import build_loggers
 from tests.conftest import ROOT
 
@@ -43,9 +42,9 @@ def test_every_config_composes_and_builds(group: str, choice: str) -> None:
         return
     config = compose(overrides)
 
-    parts = build_parts(config)
+    experiment = Experiment(config).check()
 
-    assert parts.feature_shape()[0] >= 1
+    assert experiment.feature_shape()[0] >= 1
     assert len(build_loggers(config)) == (group == "logger")
 
 
@@ -82,12 +81,6 @@ def test_the_manual_names_every_choice(group: str) -> None:
     )
     assert row is not None
     assert {choice for g, choice in CHOICES if g == group} <= set(re.findall(r"`([\w.]+)", row.group(1)))
-
-
-def check_and_build(config: dict[str, Any]) -> None:
-    """As a run begins."""
-    check_top_level(config)
-    build_parts(config)
 
 
 @pytest.mark.parametrize(
@@ -176,19 +169,13 @@ def check_and_build(config: dict[str, Any]) -> None:
         (["trainer.monitor=[val_loss]"], "trainer.monitor must be one of"),
         (["trainer.ema_momentum=1"], "trainer.ema_momentum must be a number from 0"),
         (["trainer.precision=half"], "trainer.precision must be one of float32, mixed_float16, mixed_bfloat16"),
-        (["trainer.strategy=all"], "trainer.strategy must be one of none, mirrored"),
-        (
-            ["trainer.strategy=mirrored", "trainer.precision=mixed_float16"],
-            "trainer.strategy=mirrored goes with precision",
-        ),
-        (["trainer.strategy=mirrored", "trainer.jit_compile=true"], "trainer.strategy=mirrored goes with jit_compile"),
         (["trainer.jit_compile=maybe"], "trainer.jit_compile must be true or false"),
         (["trainer.print_confusion=3"], "trainer.print_confusion must be true or false"),
     ],
 )
 def test_wrong_values_are_refused_before_any_data_is_read(overrides: list[str], message: str) -> None:
     with pytest.raises(KwsError) as caught:
-        check_and_build(compose([*FOLDER, *overrides]))
+        Experiment(compose([*FOLDER, *overrides])).check()
 
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
@@ -198,9 +185,9 @@ def test_fingerprint_names_what_is_trained() -> None:
     plain = fingerprint(compose([]))
 
     assert fingerprint(compose(["name=other", "force=true", "pipeline.threads=7"])) == plain
-    told = ["trainer.print_confusion=false", "trainer.tensorboard=false", "trainer.checkpoint_every=7"]
+    told = ["trainer.print_confusion=true", "trainer.tensorboard=false", "trainer.checkpoint_every=7"]
     assert fingerprint(compose([*told, "logger=mlflow"])) == plain
-    for trained in ("trainer.ema_momentum=0.9", "trainer.strategy=mirrored", "trainer.jit_compile=true"):
+    for trained in ("trainer.ema_momentum=0.9", "trainer.jit_compile=true"):
         assert fingerprint(compose([trained])) != plain
     workers = "augment.waveform.audiomentations.num_workers"
     one, two = (fingerprint(compose(["+augment/waveform=audiomentations", f"{workers}={n}"])) for n in (1, 2))
@@ -239,7 +226,7 @@ def test_missing_path_is_one_line(tmp_path: Path) -> None:
 
 def test_words_of_the_synthetic_data_set_must_be_a_list() -> None:
     with pytest.raises(KwsError, match=r"^dataset\.words must be a list, got 'yes'; write \[yes\]"):
-        build_parts(compose(["dataset.words=yes"]))
+        Experiment(compose(["dataset.words=yes"])).check()
 
 
 def test_configs_of_ones_own_are_composed_too(tmp_path: Path) -> None:
@@ -249,4 +236,4 @@ def test_configs_of_ones_own_are_composed_too(tmp_path: Path) -> None:
 
     config = compose(["augment=none", "+augment/waveform=louder"], tmp_path)
 
-    assert list(build_parts(config).augmentation.waveform) == ["louder"]
+    assert list(Experiment(config).augmentation.waveform) == ["louder"]

@@ -23,7 +23,7 @@ from kws_data.storage.cache import datasets_dir
 from kws_experiments.cli.evaluate import ratios
 from kws_experiments.cli.main import app
 from kws_experiments.config.compose import compose, fingerprint
-from kws_experiments.evaluation.clips import Clips, find_dataset, heard_in_training, labelled
+from kws_experiments.evaluation.clips import Clips, clips_in_training, find_dataset, labelled
 from kws_experiments.evaluation.evaluate_run import _folder_for, evaluate_run
 from kws_experiments.evaluation.files import EvaluationFiles
 from kws_experiments.plots import evaluations as evaluation_figures
@@ -65,8 +65,8 @@ def test_a_folder_with_none_of_the_labels_is_refused() -> None:
 def test_without_the_runs_table_a_warning_says_what_cannot_be_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert heard_in_training(tmp_path / "clips.parquet", clips("yes")) == 0
-    assert "clips.parquet' is missing or damaged: this run can't be repeated, and clips" in caplog.text
+    assert clips_in_training(tmp_path / "clips.parquet", clips("yes")) == 0
+    assert "clips.parquet' is missing or damaged: this run can't be repeated; cannot check" in caplog.text
 
 
 def test_a_canonical_test_set_goes_by_its_name_once_it_is_there(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import compose
-from kws_experiments.experiment.experiment import build_parts
+from kws_experiments.experiment.experiment import Experiment
 from kws_models.inputs import feature_inputs
 
 Shape = tuple[int | None, int]
@@ -50,7 +50,7 @@ def _network(input_shape: Shape, *layers: keras.layers.Layer) -> keras.Model:
 
 def build(model: str, *overrides: str) -> None:
     config = compose(["dataset=folder", "dataset.path=/nowhere", *overrides])
-    build_parts(config | {"model": {"_target_": f"{__name__}.{model}"}})
+    Experiment(config | {"model": {"_target_": f"{__name__}.{model}"}}).check()
 
 
 @pytest.mark.parametrize(

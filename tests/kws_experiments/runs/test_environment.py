@@ -18,6 +18,7 @@ from kws_data.errors import KwsError
 from kws_data.splits import HashSplit
 from kws_data.task import Task
 from kws_experiments.config.compose import compose, fingerprint
+from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.runs import environment as provenance
 from kws_experiments.runs.clip_table import (
     CLASSES,
@@ -91,24 +92,25 @@ def test_a_session_that_changes_nothing_is_not_noted_and_another_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, config = RunFolder(tmp_path), compose([])
+    arithmetic = Experiment(config).arithmetic
     changed: tuple[dict[str, Any], str | None] = ({"sources": "1", "commit": None}, None)
     monkeypatch.setattr(provenance, "_accelerators", list)
     monkeypatch.setattr(provenance, "code_state", lambda: changed)
-    provenance.record_environment(folder, config)
+    provenance.record_environment(folder, config, arithmetic)
     before = folder.environment.read_bytes()
 
     monkeypatch.chdir("/")
-    provenance.record_environment(folder, config)
+    provenance.record_environment(folder, config, arithmetic)
     assert folder.environment.read_bytes() == before
 
     changed = ({"sources": "2", "commit": None}, "a difference\n")
-    provenance.record_environment(folder, config)
+    provenance.record_environment(folder, config, arithmetic)
     sessions = provenance.read_sessions(folder)
     assert [each["code"]["sources"] for each in sessions] == ["1", "2"]
     assert (tmp_path / sessions[1]["code"]["diff"]).read_text() == "a difference\n"
     assert sessions[0]["settings"]["deterministic"] is True
 
-    provenance.record_environment(folder, config)
+    provenance.record_environment(folder, config, arithmetic)
     assert len(provenance.read_sessions(folder)) == 2
 
 

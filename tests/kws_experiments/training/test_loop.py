@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,14 +15,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kws_data.errors import KwsError
 from kws_experiments.experiment.schedules import Constant, Cosine, Piecewise, Plateau, Schedule
 from kws_experiments.experiment.settings import best_row
 from kws_experiments.runs.folder import RunFolder, TrainingFiles
-from kws_experiments.training.loop import Diverged, train
-from kws_experiments.training.step import device_strategy
+from kws_experiments.training.console import duration, print_confusion
+from kws_experiments.training.loop import Diverged, Trainer
 from kws_experiments.training.tensorboard_log import TensorBoardLog, confusion_image, markdown_table
 from tests.kws_experiments.training.test_step import LABELS, SHAPE, SPEC, batch, settings
 
@@ -65,12 +68,12 @@ def trained(
 ) -> tuple[keras.Model, pd.DataFrame, TrainingFiles]:
     files, model, schedule = RunFolder(folder).training, network(), schedule or Constant()
     rates = schedule.rates(rate, total_steps=TOTAL, steps_per_epoch=STEPS_PER_EPOCH)
-    history = train(
+    trainer = Trainer(
         model, make_optimizer(rates), settings(epochs=None, steps=TOTAL, **changes),
-        schedule=schedule, learning_rate=rate, stream=stream(change), validation=stream()(TOTAL - 3), front_end=None,
-        labels=NAMES, class_weights=[1] * LABELS, strategy=device_strategy("none"), steps_per_epoch=STEPS_PER_EPOCH,
-        total_steps=TOTAL, files=files, callbacks=callbacks,
+        schedule=schedule, learning_rate=rate, labels=NAMES, class_weights=[1] * LABELS, files=files,
+        callbacks=callbacks,
     )  # fmt: skip
+    history = trainer.fit(stream(change), stream()(TOTAL - 3), steps_per_epoch=STEPS_PER_EPOCH, total_steps=TOTAL)
     return model, history, files
 
 
@@ -206,28 +209,42 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
 
 
 @pytest.mark.parametrize("printed", [True, False])
-def test_the_confusion_matrix_is_printed(tmp_path: Path, caplog: pytest.LogCaptureFixture, printed: bool) -> None:
+def test_an_evaluation_is_one_line_and_its_confusion_matrix_is_printed_if_asked_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], printed: bool
+) -> None:
     matrices: list[np.ndarray] = []
-    with caplog.at_level(logging.INFO, "kws_experiments.training.loop"):
+    with caplog.at_level(logging.INFO, "kws_experiments.training"):
         trained(tmp_path, print_confusion=printed, callbacks=[lambda row, confusion: matrices.append(confusion)])
 
-    messages = [message for message in caplog.messages if "validation: loss" in message]
-    assert len(messages) == 3
+    lines = [message for message in caplog.messages if "validation loss" in message]
+    assert [re.search(r"step (\d+)", line)[1] for line in lines] == ["4", "8", "12"]  # type: ignore[index]
+    assert all(re.search(r" \d+ clips/s  \d+:\d\d left$", line) for line in lines)
     labels = np.concatenate([made["labels"] for made in stream()(TOTAL - 3)])
-    for message, matrix in zip(messages, matrices, strict=True):
+    rows = re.findall(r"^ *(yes|no|_silence_)((?: +\d+)+)\s*$", capsys.readouterr().out, re.MULTILINE)
+    assert len(rows) == (9 if printed else 0)
+    for number, matrix in enumerate(matrices):
         np.testing.assert_array_equal(matrix.sum(1), np.bincount(labels, minlength=LABELS))
-        assert (str(matrix) in message) == printed
+        if printed:
+            assert [
+                [int(cell) for cell in cells.split()] for _, cells in rows[3 * number : 3 * number + 3]
+            ] == matrix.tolist()
 
 
-def test_wide_confusion_matrices_are_printed_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    from kws_experiments.training.loop import _log_row
+@pytest.mark.parametrize(("labels", "whole", "lines"), [(12, False, 12), (36, False, 0), (36, True, 36)])
+def test_confusion_matrices_have_their_words_or_are_left_out(labels: int, whole: bool, lines: int) -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    words = [f"word{number:02d}" for number in range(labels)]
+    print_confusion(console, np.full((labels, labels), 1234), words, whole=whole)
+    printed = console.export_text().splitlines()
+    rows = [line for line in printed if "1234" in line]
+    assert len(rows) == lines
+    assert all(row.split() == [word, *["1234"] * labels] for word, row in zip(words, rows, strict=False))
+    assert whole or all(len(line) <= 80 for line in printed)
 
-    row = dict.fromkeys(("epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy"), 1)
-    with caplog.at_level(logging.INFO, "kws_experiments.training.loop"):
-        _log_row(row, np.full((36, 36), 1234))
-    lines = caplog.messages[0].splitlines()[2:]
-    assert len(lines) == 36
-    assert all(line.count("1234") == 36 for line in lines)
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (61, "1:01"), (3723, "1:02:03")])
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 def test_tensorboard_gets_scalars_and_a_picture_that_can_be_read(tmp_path: Path) -> None:

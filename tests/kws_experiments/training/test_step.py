@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -16,11 +12,9 @@ import tensorflow as tf
 
 from kws_experiments.config.compose import compose
 from kws_experiments.experiment.data import balancing_weights
-from kws_experiments.experiment.experiment import build_parts
+from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.experiment.settings import TrainerSettings
-from kws_experiments.training.step import ReplicaState, TrainingStep, WeightAverage, clip_losses, device_strategy
-from kws_models.layers import BatchNormalization
-from tests.conftest import ROOT
+from kws_experiments.training.step import TrainingStep, WeightAverage, clip_losses
 
 SHAPE, LABELS = (6, 4), 3
 
@@ -64,7 +58,7 @@ def training_step(
     optimizer.build(model.trainable_variables)
     return TrainingStep(
         model, optimizer, settings(**changes),
-        spec=SPEC, front_end=None, class_weights=class_weights, strategy=device_strategy("none"),
+        spec=SPEC, front_end=None, class_weights=class_weights,
     )  # fmt: skip
 
 
@@ -183,20 +177,20 @@ def test_a_momentum_of_none_at_all_keeps_the_weights_themselves() -> None:
     np.testing.assert_allclose(average.variables[0], model.trainable_variables[0], atol=1e-6)
 
 
-def parts_and_network(*overrides: str, labels: int = LABELS) -> tuple[Any, dict[str, Any], keras.Model]:
+def experiment_and_network(*overrides: str, labels: int = LABELS) -> tuple[Experiment, keras.Model]:
     config = compose(["dataset=folder", "dataset.path=/nowhere", "features=log_mel_20ms", "model.filters=4",
                       "model.num_blocks=1", *overrides])  # fmt: skip
-    parts = build_parts(config)
+    experiment = Experiment(config)
     keras.utils.set_random_seed(0)
-    return parts, config, parts.build_network(config, labels)
+    return experiment, experiment.build_network(labels)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "adadelta"])
 def test_weight_decay_spares_norms_and_biases(optimizer: str) -> None:
-    parts, config, network = parts_and_network(
+    experiment, network = experiment_and_network(
         f"optimizer={optimizer}", "optimizer.weight_decay=0.5", "optimizer.learning_rate=0.1"
     )
-    built = parts.build_optimizer(config, network, total_steps=10, steps_per_epoch=5)
+    built = experiment.build_optimizer(network, total_steps=10, steps_per_epoch=5)
     built.build(network.trainable_variables)
     for weight in network.trainable_variables:
         weight.assign(np.full(weight.shape, 2.0))
@@ -216,9 +210,9 @@ def test_weight_decay_spares_the_biases_of_recurrent_layers() -> None:
     """They have two axes: one for the inputs' gates, one for the state's."""
     config = compose(["dataset=folder", "dataset.path=/nowhere", "features=log_mel_20ms", "model=mhatt_rnn",
                       "model.rnn_units=4", "optimizer=sgd", "optimizer.weight_decay=0.5"])  # fmt: skip
-    parts = build_parts(config)
-    network = parts.build_network(config, LABELS)
-    built = parts.build_optimizer(config, network, total_steps=10, steps_per_epoch=5)
+    experiment = Experiment(config)
+    network = experiment.build_network(LABELS)
+    built = experiment.build_optimizer(network, total_steps=10, steps_per_epoch=5)
     built.build(network.trainable_variables)
     biases = [weight for weight in network.trainable_variables if weight.name == "bias"]
     for weight in biases:
@@ -236,9 +230,9 @@ def test_whole_numbers_do_for_learning_rates_and_momenta(optimizer: str) -> None
     overrides = [f"optimizer={optimizer}", "optimizer.learning_rate=1"]
     overrides += ["optimizer.momentum=0"] if optimizer == "sgd" else []
     for schedule in ("constant", "cosine", "exponential", "plateau"):
-        parts, config, network = parts_and_network(*overrides, f"schedule={schedule}")
+        experiment, network = experiment_and_network(*overrides, f"schedule={schedule}")
 
-        built = parts.build_optimizer(config, network, total_steps=1000, steps_per_epoch=10)
+        built = experiment.build_optimizer(network, total_steps=1000, steps_per_epoch=10)
 
         assert 0 < float(built.learning_rate) <= 1
 
@@ -259,11 +253,11 @@ def test_gradients_are_scaled_down_to_the_norm_asked_for() -> None:
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_mixed_precision_learns_in_float32_weights(precision: str, compiled: bool) -> None:
-    parts, config, network = parts_and_network(f"trainer.precision={precision}", "optimizer.learning_rate=0.03")
+    experiment, network = experiment_and_network(f"trainer.precision={precision}", "optimizer.learning_rate=0.03")
     assert network.compute_dtype == precision.removeprefix("mixed_")
     assert {weight.dtype for weight in network.weights} == {"float32"}
     assert keras.config.dtype_policy().name == "float32"  # only the network is built so
-    optimizer = parts.build_optimizer(config, network, total_steps=30, steps_per_epoch=5)
+    optimizer = experiment.build_optimizer(network, total_steps=30, steps_per_epoch=5)
     assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer) == (precision == "mixed_float16")
     optimizer.learning_rate = 0.02  # as a plateau does
     assert float(optimizer.learning_rate) == pytest.approx(0.02)
@@ -277,7 +271,7 @@ def test_mixed_precision_learns_in_float32_weights(precision: str, compiled: boo
     step = TrainingStep(
         network, optimizer, settings(jit_compile=compiled),
         spec={name: tf.TensorSpec([None, *value.shape[1:]], value.dtype) for name, value in data.items()},
-        front_end=None, class_weights=[1] * LABELS, strategy=device_strategy("none"),
+        front_end=None, class_weights=[1] * LABELS,
     )  # fmt: skip
 
     losses = []
@@ -331,149 +325,3 @@ def test_half_precision_skips_what_overflows_and_stops_when_nothing_else_comes()
     assert step.average is not None
     np.testing.assert_allclose(step.average.variables[0], before, rtol=1e-6)
     assert int(optimizer.iterations) == 0
-
-
-def test_one_device_needs_no_mirrors() -> None:
-    assert device_strategy("mirrored").num_replicas_in_sync == 1
-    assert not isinstance(device_strategy("mirrored"), tf.distribute.MirroredStrategy)
-
-
-DRIVER = """
-import json, sys
-import numpy as np
-from kws_experiments.config import tensorflow_setup
-tensorflow_setup.start(intra_op=1, inter_op=1, deterministic=True, seed=0)
-import keras
-import tensorflow as tf
-devices = int(sys.argv[1])
-cpu, = tf.config.list_physical_devices("CPU")
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
-from tests import test_training_step as test
-json.dump(test.mirrored_results(devices), open(sys.argv[2], "w"))
-"""
-
-SIZES = [8, 5, 4, 1, 3, 8, 8, 8]  # 1: fewer clips than devices
-
-
-def mirrored_results(devices: int) -> dict[str, Any]:
-    """What several small trainings come to, on so many devices."""
-    strategy = device_strategy("mirrored")
-    assert strategy.num_replicas_in_sync == devices
-    results: dict[str, Any] = {}
-    for name in ("plain", "norms", "dropout"):
-        keras.utils.set_random_seed(0)
-        with strategy.scope():
-            first = [BatchNormalization(momentum=0.5)] if name == "norms" else []
-            second = {"plain": [], "norms": [keras.layers.BatchNormalization()], "dropout": [keras.layers.Dropout(0.5)]}
-            head = keras.layers.Dense(LABELS, kernel_regularizer=keras.regularizers.L2(0.01))
-            convolution = keras.layers.Conv1D(4, 3, use_bias=False)
-            layers = [*first, convolution, *second[name], keras.layers.Flatten(), head]
-            model = keras.Sequential([keras.Input(SHAPE), *layers])
-            optimizer = keras.optimizers.SGD(0.2, momentum=0.9, weight_decay=0.01, global_clipnorm=0.3)
-            optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if len(v.shape) <= 1])
-            optimizer.build(model.trainable_variables)
-        step = TrainingStep(
-            model, optimizer, settings(strategy="mirrored", ema_momentum=0.8, label_smoothing=0.1),
-            spec=SPEC, front_end=None, class_weights=[1, 2, 0.5], strategy=strategy,
-        )  # fmt: skip
-        assert step.average is not None
-        losses = []
-        for number, size in enumerate(SIZES * 3):
-            assert step(batch(size, number, mixed=name == "plain"))
-            losses.append(step.take()["loss"])
-        variables = [*model.variables, *optimizer.variables]
-        copies = [strategy.experimental_local_results(variable.value) for variable in variables]
-        trained = [np.asarray(weight).tolist() for weight in model.weights]
-        with step.average.in_place():
-            averages = [np.asarray(weight).tolist() for weight in model.weights]
-        put_back = trained == [np.asarray(weight).tolist() for weight in model.weights]
-        for _ in range(50):
-            assert step(batch(8, 99))
-            losses.append(step.take()["loss"])
-        results[name] = {
-            "losses": losses,
-            "weights": trained,
-            "averages": averages,
-            "put_back": put_back,
-            "alike": all(np.array_equal(one[0], other) for one in copies for other in one),
-        }
-    results["masks"] = dropout_masks(strategy)
-    return results
-
-
-def dropout_masks(strategy: tf.distribute.Strategy) -> list[Any]:
-    """What each device's dropout leaves of ones, twice: [device, call, value]."""
-    with strategy.scope():
-        model = keras.Sequential([keras.Input((64,)), keras.layers.Dropout(0.5, seed=1)])
-    state = ReplicaState(model, strategy)
-
-    @tf.function
-    def dropped() -> tf.Tensor:
-        with state.kept_alike(tf.constant(1.0)):
-            return model(tf.ones((1, 64)), training=True)[0]
-
-    calls = [strategy.experimental_local_results(strategy.run(dropped)) for _ in range(2)]
-    return [[call[device].numpy().tolist() for call in calls] for device in range(strategy.num_replicas_in_sync)]
-
-
-@pytest.fixture(scope="module")
-def mirrored(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
-    """`mirrored_results` on one and on two virtual devices, which a process has to set up before TensorFlow starts."""
-    results = {}
-    for devices in (1, 2):
-        out = tmp_path_factory.mktemp("mirrored") / "results.json"
-        done = subprocess.run(
-            [sys.executable, "-c", DRIVER, str(devices), str(out)], cwd=ROOT, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == "", "TensorFlow is to be quiet about its devices"
-        results[devices] = json.loads(Path(out).read_text())
-    return results
-
-
-@pytest.mark.slow
-def test_two_devices_compute_what_one_does(mirrored: dict[int, dict[str, Any]]) -> None:
-    one, two = mirrored[1]["plain"], mirrored[2]["plain"]
-
-    np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-4)
-    for key in ("weights", "averages"):
-        for ours, theirs in zip(two[key], one[key], strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
-    assert two["averages"] != two["weights"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["plain", "norms", "dropout"])
-def test_devices_stay_alike_and_learn(mirrored: dict[int, dict[str, Any]], name: str) -> None:
-    result = mirrored[2][name]
-
-    assert result["alike"]
-    assert result["put_back"]
-    assert np.isfinite(result["losses"]).all()
-    same_batch = result["losses"][3 * len(SIZES) :]
-    assert np.mean(same_batch[-5:]) < 0.7 * np.mean(same_batch[:5])
-
-
-@pytest.mark.slow
-def test_devices_draw_dropout_of_their_own(mirrored: dict[int, dict[str, Any]]) -> None:
-    (alone,), (first, second) = mirrored[1]["masks"], mirrored[2]["masks"]
-
-    assert first == alone
-    masks = [*first, *second]
-    assert all(12 < np.count_nonzero(mask) < 52 for mask in masks)
-    assert len({tuple(mask) for mask in masks}) == 4
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("devices", [1, 2])
-def test_statistics_of_norms_are_of_all_devices_clips(mirrored: dict[int, dict[str, Any]], devices: int) -> None:
-    _, _, mean, variance, *_ = mirrored[devices]["norms"]["weights"]
-
-    want_mean, want_variance = np.zeros(SHAPE[1]), np.ones(SHAPE[1])
-    for number, size in enumerate(SIZES * 3):
-        inputs = batch(size, number)["inputs"].numpy().astype(np.float64)
-        shards = [inputs[device::devices] for device in range(devices) if device < size]
-        want_mean = 0.5 * want_mean + 0.5 * np.mean([shard.mean((0, 1)) for shard in shards], 0)
-        want_variance = 0.5 * want_variance + 0.5 * np.mean([shard.var((0, 1)) for shard in shards], 0)
-    np.testing.assert_allclose(mean, want_mean, rtol=1e-4)
-    np.testing.assert_allclose(variance, want_variance, rtol=1e-4)

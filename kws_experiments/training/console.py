@@ -1,0 +1,130 @@
+"""A training on the console: one line per evaluation, and at a terminal a bar of the steps below them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+log = logging.getLogger("kws_experiments.training")
+
+_COLUMNS = (  # heading, width
+    ("epoch", 6), ("step", 7), ("loss", 7), ("accuracy", 9), ("val. loss", 10), ("val. accuracy", 14), ("clips/s", 8),
+    ("left", 8),
+)  # fmt: skip
+_SHORTEST_WORD = 3
+
+
+class TrainingConsole:
+    """Prints each evaluation as a line of a table; where there is no terminal, as a line of the log.
+
+    Args:
+        labels: class names, for confusion matrices.
+        steps_done: before this session.
+        total_steps: where training ends.
+        print_confusion: print the confusion matrix of validation at every evaluation.
+    """
+
+    def __init__(self, labels: Sequence[str], steps_done: int, total_steps: int, *, print_confusion: bool) -> None:
+        self._labels, self._print_confusion = labels, print_confusion
+        self._steps, self._total = steps_done, total_steps
+        self._timed_steps, self._timed_clips = -1, 0  # the first step of a session compiles: it is not timed
+        self._training_s = self._evaluating_s = 0.0
+        self._last = time.monotonic()
+        self._console = Console()
+        self._terminal = self._console.is_terminal
+        columns = (TextColumn("{task.description}"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=self._console, transient=True, disable=not self._terminal)
+        self._task = self._progress.add_task("compiling the training step", total=total_steps, completed=steps_done)
+
+    def __enter__(self) -> TrainingConsole:
+        if self._terminal:
+            self._console.print(_line([heading for heading, _ in _COLUMNS]), style="bold")
+        else:
+            log.info("compiling the training step")
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def advance(self, clips: int) -> None:
+        """Count a step on so many clips."""
+        if self._timed_steps >= 0:
+            self._training_s += self._lap()
+            self._timed_clips += clips
+        self._timed_steps += 1
+        self._steps += 1
+        self._lap()
+        self._progress.update(self._task, advance=1, description="step")
+
+    def evaluated(self, row: dict[str, Any], confusion: np.ndarray) -> None:
+        """Print an evaluation.
+
+        Args:
+            row: of the history.
+            confusion: [labels, labels], a row per true label.
+        """
+        self._evaluating_s += self._lap()
+        rate = self._timed_clips / self._training_s if self._training_s else 0.0
+        left = (self._total - self._steps) * (self._training_s + self._evaluating_s) / max(1, self._timed_steps)
+        if self._terminal:
+            cells = [
+                f"{row['epoch']:.1f}", f"{row['step']}", f"{row['loss']:.4f}", f"{row['accuracy']:.1%}",
+                f"{row['val_loss']:.4f}", f"{row['val_accuracy']:.1%}", f"{rate:,.0f}", duration(left),
+            ]  # fmt: skip
+            self._progress.console.print(_line(cells), highlight=False)
+        else:
+            log.info(
+                "epoch %.1f  step %d  loss %.4f  accuracy %.1f %%  validation loss %.4f  accuracy %.1f %%  "
+                "%.0f clips/s  %s left",
+                row["epoch"], row["step"], row["loss"], 100 * row["accuracy"], row["val_loss"],
+                100 * row["val_accuracy"], rate, duration(left),
+            )  # fmt: skip
+        if self._print_confusion:
+            print_confusion(self._progress.console, confusion, self._labels, whole=True)
+
+    def _lap(self) -> float:
+        """Seconds since the last call."""
+        before, self._last = self._last, time.monotonic()
+        return self._last - before
+
+
+def duration(seconds: float) -> str:
+    """'1:02:03', or '2:03' below an hour."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def print_confusion(console: Console, confusion: np.ndarray, labels: Sequence[str], *, whole: bool = False) -> None:
+    """Print a confusion matrix with its words, those over the columns cut short if need be.
+
+    Args:
+        console: where to.
+        confusion: [labels, labels] clips, a row per true label.
+        labels: class names.
+        whole: print it in full, however wide; else nothing is printed where the console is too narrow for it.
+    """
+    first, digits = max(map(len, labels)), len(str(np.max(confusion)))
+    longest = first if whole else (console.width - first) // len(labels) - 1
+    if longest < max(_SHORTEST_WORD, digits):
+        return
+    headings = [label.strip("_")[:longest] for label in labels]
+    widths = [max(len(heading), digits) + 1 for heading in headings]
+    rows = [("", headings), *zip(labels, confusion.tolist(), strict=True)]
+    lines = [
+        f"{name:{first}}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        for name, cells in rows
+    ]
+    console.print("Confusion matrix: a row per label, a column per prediction")
+    console.print("\n".join(lines), style="default", soft_wrap=True, highlight=False, markup=False)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return " ".join(f"{cell:>{width}}" for cell, (_, width) in zip(cells, _COLUMNS, strict=True))
