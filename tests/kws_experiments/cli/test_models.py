@@ -1,4 +1,4 @@
-"""`kws models`: the table, what chooses its rows and columns, and the README's copy of it."""
+"""`kws models`: the table, what chooses its rows and columns, and the manual's copy of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kws_experiments.reports import model_table
 from kws_experiments.reports.model_table import BEGIN, END, HEADINGS, Row, choose, count, names, published_of
 from tests.kws_experiments.conftest import Kws
 
-README = CONF.parent / "README.md"
+PAGE = CONF.parent / "docs" / "models.md"
 
 
 def records(text: str) -> list[dict[str, str]]:
@@ -193,9 +193,9 @@ def test_our_counts_are_the_published_ones(rows: list[Row]) -> None:
 
 
 @pytest.mark.slow
-def test_the_readmes_table_is_what_the_command_prints(rows: list[Row]) -> None:
-    table = README.read_text(encoding="utf-8").partition(f"{BEGIN}\n")[2].partition(f"\n{END}")[0]
-    assert table == model_table.as_markdown(rows), "refresh it: kws models --update README.md"
+def test_the_manuals_table_is_what_the_command_prints(rows: list[Row]) -> None:
+    table = PAGE.read_text(encoding="utf-8").partition(f"{BEGIN}\n")[2].partition(f"\n{END}")[0]
+    assert table == model_table.as_markdown(rows), "refresh it: kws models --update docs/models.md"
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,12 @@ def test_a_choice_whose_extra_is_missing_names_it(monkeypatch: pytest.MonkeyPatc
         "logger",
     ],
 )
-def test_readme_names_every_choice(group: str) -> None:
-    row = re.search(rf"^\| .*`{group}`.* \| (.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+def test_the_manual_names_every_choice(group: str) -> None:
+    row = re.search(
+        rf"^\| .*`{group}`.* \| (.*) \|$",
+        (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
     assert row is not None
     assert {choice for g, choice in CHOICES if g == group} <= set(re.findall(r"`([\w.]+)", row.group(1)))
 
