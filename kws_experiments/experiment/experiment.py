@@ -136,7 +136,7 @@ class Experiment:
 
     @cached_property
     def task(self) -> Task:
-        """Which words are told apart."""
+        """The words to tell apart, and what goes into silence and unknown."""
         return instantiate(self.config, "task")
 
     @cached_property

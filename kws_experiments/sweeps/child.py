@@ -57,7 +57,7 @@ def main() -> None:
     config = json.loads(sys.stdin.readline())
     HydraConfig.instance().cfg = OmegaConf.create(config)
     hydra: Any = HydraConfig.get()
-    del config["hydra"]
+    config.pop("hydra")
     sys.argv = ["train.py", *hydra.overrides.task]  # the command of a single run that trains the same
     configure_log(hydra.job_logging, hydra.verbose)
     threading.Thread(target=_stop_with_the_sweep, daemon=True).start()
