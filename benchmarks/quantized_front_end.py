@@ -51,7 +51,7 @@ def measure(run: Path) -> tuple[list[tuple[str, float, int]], int]:
     from kws_experiments.export.artifact import load_run, run_facts
     from kws_experiments.export.export_run import run_clips
     from kws_experiments.export.tflite_graph import joined
-    from kws_experiments.export.to_tflite import converter, quantize_with
+    from kws_experiments.export.formats.tflite import converter, quantize_with
     from kws_experiments.export.trained import load_trained
     from kws_experiments.runs.folder import RunFolder
 

@@ -87,7 +87,7 @@ def convert(request: dict[str, Any]) -> dict[str, Any]:
     run, out, clip_samples = Path(request["run"]), Path(request["out"]), request["clip_samples"]
     experiment = Experiment(RunFolder(run).read_config())
     trained = load_trained(run, unrolled=request["format"] == "tflite")
-    writer = importlib.import_module(f"kws_experiments.export.to_{request['format']}")
+    writer = importlib.import_module(f"kws_experiments.export.formats.{request['format']}")
     arguments: dict[str, Any] = {"clip_samples": clip_samples}
     if request["format"] == "saved_model":
         arguments["sample_rate"] = experiment.sample_rate
