@@ -59,7 +59,7 @@ def c_header(
         ]
     kind = "int" if steps else "float"
     lines += [
-        "/* A keyword is heard where its output reaches this; others can't reach it. */",
+        "/* A keyword is detected where its output reaches this; the outputs of other labels can't. */",
         f"static const {kind} g_thresholds[] = {{{', '.join(limits)}}};",
         "",
         f"static const int g_model_len = {len(model)};",
@@ -79,13 +79,11 @@ def c_string(text: str) -> str:
 
 
 def _threshold(threshold: float, file: ModelFile) -> str:
-    """As the model puts scores out: in its integers, rounded up, where it has any."""
-    if file.output.scale is None or file.output.zero_point is None:
+    """On the scale of the model's output: where that has integers, rounded up to one."""
+    scale, zero_point = file.output.scale, file.output.zero_point
+    if scale is None or zero_point is None:
         return _c_float(min(threshold, 2.0))
-    beyond = 128  # one above int8's largest
-    if math.isinf(threshold):
-        return str(beyond)
-    return str(min(math.ceil(threshold / file.output.scale) + file.output.zero_point, beyond))
+    return str(math.ceil(min(threshold / scale, 128 - zero_point)) + zero_point)  # 128 is one above int8's largest
 
 
 def _c_float(value: float | None) -> str:

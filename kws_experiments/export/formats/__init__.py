@@ -1,1 +1,1 @@
-"""The formats a run can be exported to: one file with one class each, found by the name of the file."""
+"""The formats that a run can be exported to, one a file; `base` says what a format is."""

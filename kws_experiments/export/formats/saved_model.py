@@ -1,61 +1,43 @@
-"""A SavedModel with the preprocessing inside, called as the TensorFlow tutorial's is: a file name or waveforms in."""
+"""SavedModel with the preprocessing inside, called like the one of the TensorFlow tutorial on keyword recognition."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import tensorflow as tf
+from kws_experiments.export.formats.base import Format, Request, Written
 
-from kws_experiments.export.artifact import ModelFile, Port
-from kws_experiments.export.trained import Trained
+if TYPE_CHECKING:
+    from kws_experiments.export.scorer import Function
+    from kws_experiments.export.trained import Trained
 
-NAME = "saved_model"
-
-
-class KeywordSpotter(tf.Module):
-    """A file name, or waveforms [batch, samples] float32 in [-1, 1] of any length → a dict.
-
-    `predictions` [batch, labels] float32 (logits, as the tutorial's), `class_ids` [batch] int64 and `class_names`
-    [batch] string. Clips are padded with zeros at their end, or cut, to the model's length; where the model honours
-    lengths, all of a batch's samples count. A file is a 16-bit WAV at the model's rate; channels are averaged.
-    """
-
-    def __init__(self, trained: Trained, sample_rate: int, clip_samples: int | None) -> None:
-        super().__init__()
-        self._features, self._network = trained.features, trained.network  # so that their variables are saved
-        self._logits = trained.logits
-        self._labels = tf.constant(trained.labels)
-        self._sample_rate, self._clip_samples = sample_rate, clip_samples
-        self.__call__.get_concrete_function(tf.TensorSpec([], tf.string))
-        self.serving = self.__call__.get_concrete_function(tf.TensorSpec([None, None], tf.float32, name="waveform"))
-
-    @tf.function
-    def __call__(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
-        """See the class."""
-        waveforms = self._read(x) if x.dtype == tf.string else tf.debugging.check_numerics(x, "waveform")
-        if self._clip_samples is not None:
-            waveforms = waveforms[:, : self._clip_samples]
-            waveforms = tf.pad(waveforms, [[0, 0], [0, self._clip_samples - tf.shape(waveforms)[1]]])
-            waveforms = tf.ensure_shape(waveforms, [None, self._clip_samples])
-        logits = self._logits(self._features(waveforms))
-        class_ids = tf.argmax(logits, axis=-1)
-        return {"predictions": logits, "class_ids": class_ids, "class_names": tf.gather(self._labels, class_ids)}
-
-    def _read(self, path: tf.Tensor) -> tf.Tensor:
-        """The samples of a WAV file: [1, samples] float32."""
-        audio, rate = tf.audio.decode_wav(tf.io.read_file(path))
-        tf.debugging.assert_equal(rate, self._sample_rate, f"the file must have {self._sample_rate} samples a second")
-        return tf.reduce_mean(audio, axis=-1)[tf.newaxis]
+FOLDER = "saved_model"
 
 
-def write(
-    trained: Trained, out: Path, *, sample_rate: int, clip_samples: int | None
-) -> tuple[list[ModelFile], list[str]]:
-    """Write the folder `saved_model` below `out`: its description, and what the user should know."""
-    module = KeywordSpotter(trained, sample_rate, clip_samples)
-    tf.saved_model.save(module, str(out / NAME), signatures=module.serving)
-    takes = Port("waveform", [-1, -1], "float32")
-    notes = []
-    if trained.features.op_module is not None:
-        notes.append(f"the front end has ops of its own: import {trained.features.op_module} before loading {NAME}")
-    return [ModelFile(NAME, "waveform", takes, Port("predictions", [-1, len(trained.labels)], "float32"))], notes
+class SavedModel(Format):
+    """The folder `saved_model`, which TensorFlow runs."""
+
+    about = "a file name or waveforms in, `predictions`, `class_ids` and `class_names` out"
+    any_length = True
+
+    def write(self, trained: Trained, request: Request) -> Written:
+        """See Format."""
+        import tensorflow as tf
+
+        from kws_experiments.export.artifact import ModelFile, Port
+        from kws_experiments.export.keyword_spotter import KeywordSpotter
+
+        module = KeywordSpotter(trained)
+        tf.saved_model.save(module, str(request.out / FOLDER), signatures=module.serving)
+        requires = trained.features.op_module
+        notes = [f"the front end has ops of its own: import {requires} before loading {FOLDER}"] if requires else []
+        logits = Port("predictions", [-1, len(trained.facts.labels)], "float32")
+        return Written([ModelFile(FOLDER, "waveform", Port("waveform", [-1, -1], "float32"), logits)], notes, requires)
+
+    def load(self, path: Path) -> Function:
+        """See Format."""
+        import tensorflow as tf
+        from scipy.special import softmax
+
+        model = tf.saved_model.load(str(path))
+        return lambda waveforms: softmax(model(waveforms)["predictions"].numpy(), axis=1)
