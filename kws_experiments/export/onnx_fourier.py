@@ -25,10 +25,11 @@ def _rfft(ctx: Any, node: Any, name: str, args: Any) -> None:
     )  # fmt: skip
 
 
-def _part(ctx: Any, node: Any, name: str, args: list[int]) -> None:
+def _part(ctx: Any, node: Any, name: str, args: Any) -> None:
     """Real or Imag: one index of the last axis."""
+    del args
     source, outputs, shape = node.input[0], node.output, ctx.get_shape(node.input[0])
-    index = ctx.make_const(make_name("part"), np.array(args[0], np.int64))
+    index = ctx.make_const(make_name("part"), np.array(["Real", "Imag"].index(node.type), np.int64))
     ctx.remove_node(node.name)
     ctx.make_node(
         "Gather", [source, index.output[0]], attr={"axis": -1}, outputs=outputs, name=name,
@@ -36,4 +37,4 @@ def _part(ctx: Any, node: Any, name: str, args: list[int]) -> None:
     )  # fmt: skip
 
 
-HANDLERS = {"RFFT": (_rfft, []), "Real": (_part, [0]), "Imag": (_part, [1])}
+HANDLERS = {"RFFT": (_rfft, []), "Real": (_part, []), "Imag": (_part, [])}
