@@ -17,7 +17,7 @@ from kws_data.errors import KwsError
 from kws_data.splits import TESTING, TRAINING, VALIDATION
 from kws_data.storage.atomic import replace_file
 from kws_experiments.experiment.experiment import Experiment
-from kws_experiments.export.artifact import ORIGINAL, Artifact, content_hash
+from kws_experiments.export.artifact import ORIGINAL, Artifact
 from kws_experiments.export.load import load_export, load_run
 from kws_experiments.export.scorer import Scorer
 from kws_experiments.runs.folder import RunFolder
@@ -106,11 +106,8 @@ def checked(artifact: Artifact, out: Path, run: Path, source: ClipSource, false_
     split = TESTING if len(source.ids(TESTING)) else VALIDATION
     clips = Clips.of(source, split)
     original, latency = measure(load_run(run, artifact.clip_samples), clips, ORIGINAL)
-    own = {
-        "accuracy": float((original.argmax(axis=1) == clips.labels).mean()),
-        "latency_ms": latency,
-        "bytes": content_hash(RunFolder(run).model)[0],
-    }
+    accuracy = compared(original, original, clips.labels)["accuracy"]
+    own = {"accuracy": accuracy, "latency_ms": latency, "bytes": RunFolder(run).model.stat().st_size}
     scores, files = {ORIGINAL: original}, []
     for file in artifact.files:
         found, latency = measure(load_export(out, artifact, file), clips, file.file)
