@@ -37,4 +37,4 @@ def _part(ctx: Any, node: Any, name: str, args: Any) -> None:
     )  # fmt: skip
 
 
-HANDLERS = {"RFFT": (_rfft, []), "Real": (_part, []), "Imag": (_part, [])}
+HANDLERS: dict[str, tuple[Any, list[Any]]] = {"RFFT": (_rfft, []), "Real": (_part, []), "Imag": (_part, [])}
