@@ -11,7 +11,7 @@ from kws_data.errors import KwsError
 from kws_data.storage.atomic import lock_for, remove_leftovers, replace_dir
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.export.artifact import Artifact
-from kws_experiments.export.formats.base import find_format
+from kws_experiments.export.formats.base import Request, find_format
 from kws_experiments.export.scorer import run_facts
 from kws_experiments.runs.folder import RunFolder
 
@@ -54,7 +54,7 @@ def export_run(
     tf.config.set_visible_devices([], "GPU")  # and for a processor
 
     from kws_experiments.export.check import calibration_clips, checked, run_clips
-    from kws_experiments.export.convert import Request, convert_in_child
+    from kws_experiments.export.convert import convert_in_child
 
     source = run_clips(folder, experiment, clip_samples) if check or quantize == "int8" else None
     calibration = None
