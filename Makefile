@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 ARGS ?=
 
-.PHONY: train test install lock lint
+.PHONY: train test install lock lint docs
 
 train: install ## train on the built-in synthetic data; make train ARGS="dataset=… model=…"
 	$(VENV)/bin/python train.py $(ARGS)
@@ -13,7 +13,11 @@ test: install ## run all tests, the slow ones included; make test ARGS='-m "not 
 	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: install
-	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports
+
+docs: install ## build the manual, with its links checked, and serve it at http://127.0.0.1:8000
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs serve $(ARGS)
 
 install: $(VENV)/installed
 

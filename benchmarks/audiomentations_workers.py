@@ -3,22 +3,22 @@
     python -m benchmarks.audiomentations_workers [--workers 0,1,2] [--clips 2000] [--repeats 5]
 
 The baseline, 'by itself', calls `compose(samples, sample_rate)` clip by clip and does nothing else: no seeding, no
-conversion, no checks. Two mixes: 'light' is of the cheapest transforms, where every overhead shows; 'typical' adds two
-filters. All take turns; the table holds medians over the rounds, and of the ratios within a round.
+conversion, no checks. Of two mixes, 'light' has the cheapest transforms, where every overhead shows; 'typical' adds two
+filters. They are measured in turns; the table has medians over the rounds, and medians of the ratios within a round.
 
 Target: with W workers, W at most the number of cores, 0.8 x W times the baseline.
 """
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+import typer
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
@@ -47,30 +47,29 @@ TYPICAL = [
 MIXES = {"light": LIGHT, "typical": TYPICAL}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    cores = available_cpus()
-    parser.add_argument("--workers", default=",".join(map(str, range(cores + 1))), help="comma-separated")
-    parser.add_argument("--clips", type=int, default=2000, help="per measurement (2000)")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds (5)")
-    options = parser.parse_args()
-    workers = [int(text) for text in options.workers.split(",")]
-    batches = max(1, options.clips // BATCH)
+def main(
+    workers: Annotated[str, typer.Option(help="comma-separated")] = ",".join(map(str, range(available_cpus() + 1))),
+    clips: Annotated[int, typer.Option(help="per measurement")] = 2000,
+    repeats: Annotated[int, typer.Option(help="rounds")] = 5,
+) -> None:
+    """Clips per second of audiomentations in worker processes, against one process by itself."""
+    counts = [int(text) for text in workers.split(",")]
+    batches = max(1, clips // BATCH)
     table = Table("mix", "workers", title="audiomentations", title_justify="left")
     for heading in ("clips/s", "of one process by itself", "per worker"):
         table.add_column(heading, justify="right")
     for name, transforms in MIXES.items():
-        rates = measure({"_target_": "audiomentations.Compose", "transforms": transforms}, workers, batches, options)
+        rates = measure({"_target_": "audiomentations.Compose", "transforms": transforms}, counts, batches, repeats)
         ratios = rates.div(rates["by itself"], axis=0).median()
         for column, rate in rates.median().items():
             per_worker = "" if column in ("by itself", 0) else f"{ratios[column] / int(str(column)):.2f}"
             table.add_row(name, str(column), f"{rate:,.0f}", f"{ratios[column]:.2f}", per_worker)
     console = Console()
     console.print(table)
-    console.print(f"{cores} cores, median of {options.repeats} rounds; target: 0.8 per worker", soft_wrap=True)
+    console.print(f"{available_cpus()} cores, median of {repeats} rounds; target: 0.8 per worker", soft_wrap=True)
 
 
-def measure(config: dict[str, Any], workers: list[int], batches: int, options: argparse.Namespace) -> pd.DataFrame:
+def measure(config: dict[str, Any], workers: list[int], batches: int, repeats: int) -> pd.DataFrame:
     """Clips/s: a row per round, a column per number of workers, and 'by itself'."""
     compose = build(config, "transform")
     stages = {count: Audiomentations(config, count) for count in workers}
@@ -79,7 +78,7 @@ def measure(config: dict[str, Any], workers: list[int], batches: int, options: a
     try:
         for stage in stages.values():
             run_stage(stage, pcm, 2)  # starts the workers
-        for _ in tqdm(range(options.repeats), desc="rounds", disable=None):
+        for _ in tqdm(range(repeats), desc="rounds", disable=None):
             row: dict[Any, float] = {"by itself": timed(lambda: by_itself(compose, pcm, batches), batches)}
             for count, stage in stages.items():
                 row[count] = timed(lambda stage=stage: run_stage(stage, pcm, batches), batches)  # type: ignore[misc]
@@ -105,7 +104,7 @@ def by_itself(compose: Callable[..., np.ndarray], pcm: np.ndarray, batches: int)
 
 
 def run_stage(stage: Audiomentations, pcm: np.ndarray, batches: int) -> None:
-    """As tf.data calls it: two batches under way at once."""
+    """Run the stage as tf.data does, with two batches at once."""
     noise = NoiseBank([np.ones(100, np.int16)])
     context = StageContext(noise, TRAINING, SAMPLE_RATE, SAMPLE_RATE, np.arange(0), _no_partners)
     lengths, labels, silence = np.full(BATCH, SAMPLE_RATE, np.int32), np.zeros(BATCH, np.int32), np.zeros(BATCH, bool)
@@ -126,4 +125,4 @@ def _no_partners(ids: np.ndarray) -> ClipBatch:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

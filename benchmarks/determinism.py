@@ -13,10 +13,8 @@ It also says whether two processes without deterministic ops came to the same we
 
 from __future__ import annotations
 
-import argparse
 import math
 import multiprocessing
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -27,12 +25,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
 from tqdm import tqdm
 
-from benchmarks.options import machine, models, positive, positive_number
+from benchmarks.options import (
+    ALL_CORES,
+    Batch,
+    Models,
+    Options,
+    Repeats,
+    Seconds,
+    Threads,
+    chosen_models,
+    machine,
+    run,
+    table,
+)
 from kws_data.errors import KwsError
-from kws_data.storage.parallel import available_cpus
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.reports import model_table
 
@@ -41,23 +49,23 @@ WITH, WITHOUT, AGAIN = "with", "without", "without, again"
 _WARM_UP_STEPS, _CLIPS = 3, 1000
 
 
-def main(arguments: list[str] | None = None) -> None:
-    options = _parser().parse_args(arguments)
-    tensorflow_setup.quiet()
-    try:
-        rates, digests = measure(options)
-    except KwsError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped")
-    show(rates, digests, options)
+def main(
+    models: Models = "ds_cnn_s,conv",
+    batch: Batch = 100,
+    threads: Threads = ALL_CORES,
+    rounds: Repeats = 5,
+    seconds: Seconds = 0.5,
+) -> None:
+    """What TensorFlow's deterministic ops cost: training clips/s with them, as a ratio to without, in one run."""
+    options = Options(chosen_models(models), threads, rounds, seconds, batch)
+    show(*measure(options), options)
 
 
-def measure(options: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame]:
+def measure(options: Options) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Clips/s, a row per model, measurement, round and variant; and the final weights of each model and variant."""
     context = multiprocessing.get_context("spawn")  # TensorFlow doesn't survive a fork
     rows, digests = [], []
-    bar = tqdm(total=len(options.models) * (options.rounds + 1), unit="round", disable=None)
+    bar = tqdm(total=len(options.models) * (options.repeats + 1), unit="round", disable=None)
     with tempfile.TemporaryDirectory(prefix="kws-determinism-") as folder, bar:
         for model in options.models:
             bar.set_description(model)
@@ -66,7 +74,7 @@ def measure(options: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame]:
             for variant in (WITH, WITHOUT, AGAIN):
                 ours, theirs = context.Pipe()
                 process = context.Process(
-                    target=_serve, args=(theirs, model, variant == WITH, vars(options), folder), daemon=True
+                    target=_serve, args=(theirs, model, variant == WITH, options, folder), daemon=True
                 )
                 process.start()
                 theirs.close()
@@ -75,7 +83,7 @@ def measure(options: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame]:
             ready = [_answer(connection, STEP, 1) for connection in workers.values()]
             # as many steps for every variant, so that their weights can be compared
             steps = math.ceil(options.seconds * max(ready) / options.batch)
-            for round_number in range(options.rounds + 1):
+            for round_number in range(options.repeats + 1):
                 for measured in (STEP, WHOLE):
                     for variant, connection in workers.items():
                         rate = _answer(connection, measured, steps)
@@ -104,11 +112,11 @@ def _answer(connection: Connection, question: str, steps: int = 0) -> Any:
     return answer
 
 
-def _serve(connection: Connection, model: str, deterministic: bool, options: dict[str, Any], folder: str) -> None:
+def _serve(connection: Connection, model: str, deterministic: bool, options: Options, folder: str) -> None:
     """Answer the other process's questions until it hangs up: in a process with deterministic ops, or without."""
     tensorflow_setup.quiet()
     try:
-        trainer = _Trainer(model, deterministic, argparse.Namespace(**options), Path(folder))
+        trainer = _Trainer(model, deterministic, options, Path(folder))
     except KwsError as error:
         connection.recv()
         connection.send(error)
@@ -125,9 +133,9 @@ def _serve(connection: Connection, model: str, deterministic: bool, options: dic
 class _Trainer:
     """A model's training step, with a batch at hand, and with the pipeline that would make such batches."""
 
-    def __init__(self, model: str, deterministic: bool, options: argparse.Namespace, folder: Path) -> None:
+    def __init__(self, model: str, deterministic: bool, options: Options, folder: Path) -> None:
         choice = model_table.choose(model, [f"threads.intra_op={options.threads}"])
-        config = choice.config
+        config = choice.experiment.config
         tensorflow_setup.start(deterministic=deterministic, seed=config["seed"], **config["threads"])
         import tensorflow as tf
 
@@ -170,7 +178,7 @@ class _Trainer:
         return weights_digest(self.model.weights)
 
 
-def _stream(choice: model_table.Choice, options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
+def _stream(choice: model_table.Choice, options: Options, folder: Path) -> Iterator[dict[str, Any]]:
     """Endless training batches of random clips, as `augment=original` and the model's features make them."""
     from kws_data.corpus import Corpus
     from kws_data.noise import NoiseBank
@@ -178,7 +186,7 @@ def _stream(choice: model_table.Choice, options: argparse.Namespace, folder: Pat
     from kws_experiments.config.compose import compose, instantiate
     from kws_experiments.experiment.experiment import Experiment
 
-    config = choice.config
+    config = choice.experiment.config
     rate = config["sample_rate"]
     pcm = np.random.default_rng(0).integers(-8000, 8000, _CLIPS * rate).astype(np.int16)
     examples = pd.DataFrame(
@@ -201,20 +209,19 @@ def _stream(choice: model_table.Choice, options: argparse.Namespace, folder: Pat
     )  # fmt: skip
 
 
-def show(rates: pd.DataFrame, digests: pd.DataFrame, options: argparse.Namespace) -> None:
+def show(rates: pd.DataFrame, digests: pd.DataFrame, options: Options) -> None:
     """Print the medians, the ratios and the machine."""
     wide = rates.pivot_table(index=["model", "measured", "round"], columns="variant", values="rate").reset_index()
-    table = Table("model", "measured", title="Training with deterministic ops", title_justify="left")
-    for heading in ("clips/s with", "clips/s without", "with, of without", "lowest", "highest"):
-        table.add_column(heading, justify="right")
+    numbers = ["clips/s with", "clips/s without", "with, of without", "lowest", "highest"]
+    printed = table("Training with deterministic ops", ["model", "measured"], numbers)
     for model in options.models:
         for measured in (STEP, WHOLE):
             rows = wide[(wide["model"] == model) & (wide["measured"] == measured)]
             ratio = rows[WITH] / rows[WITHOUT]
             cells = [f"{rows[WITH].median():,.0f}", f"{rows[WITHOUT].median():,.0f}", f"{ratio.median():.2f}"]
-            table.add_row(model, measured, *cells, f"{ratio.min():.2f}", f"{ratio.max():.2f}")
+            printed.add_row(model, measured, *cells, f"{ratio.min():.2f}", f"{ratio.max():.2f}")
     console = Console()
-    console.print(table)
+    console.print(printed)
     for model, group in digests.groupby("model", sort=False):
         weights = group.set_index("variant")["weights"]
         console.print(
@@ -224,21 +231,10 @@ def show(rates: pd.DataFrame, digests: pd.DataFrame, options: argparse.Namespace
             soft_wrap=True,
         )
     console.print(
-        f"{machine()}, {options.threads} threads, batches of {options.batch}, median of {options.rounds} rounds",
+        f"{machine()}, {options.threads} threads, batches of {options.batch}, median of {options.repeats} rounds",
         soft_wrap=True,
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    summary = (__doc__ or "").splitlines()[0]
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.determinism", description=summary)
-    parser.add_argument("--models", type=models, default="ds_cnn_s,conv", help="comma-separated (ds_cnn_s,conv)")
-    parser.add_argument("--batch", type=positive, default=100, help="clips (100)")
-    parser.add_argument("--threads", type=positive, default=available_cpus(), help="of every variant (all cores)")
-    parser.add_argument("--rounds", type=positive, default=5, help="counted ones (5)")
-    parser.add_argument("--seconds", type=positive_number, default=0.5, help="of each measurement, about (0.5)")
-    return parser
-
-
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,37 +1,76 @@
-"""What benchmarks take on their command lines, and what they say of the machine."""
+"""What benchmarks take on their command lines, and what they say about the machine."""
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
 
+import typer
+from rich.table import Table
+
+from kws_data.errors import KwsError
 from kws_data.storage.parallel import available_cpus
+from kws_experiments.config import tensorflow_setup
+from kws_experiments.config.exit import one_line_errors
 from kws_experiments.reports import model_table
-from kws_experiments.runs import environment as provenance
+from kws_experiments.runs.environment import processor
+
+Models = Annotated[str, typer.Option(help="names of conf/model/, separated by commas, or all")]
+Threads = Annotated[int, typer.Option(min=1, help="of TensorFlow")]
+Batch = Annotated[int, typer.Option(min=1, help="clips")]
+Repeats = Annotated[int, typer.Option(min=1, help="rounds")]
+Seconds = Annotated[float, typer.Option(min=0.001, help="of each measurement, about")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="as train.py takes them: features=…")]
+
+ALL_CORES = available_cpus()
 
 
-def positive(text: str) -> int:
-    """A whole number from 1."""
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+@dataclass(frozen=True)
+class Options:
+    """What a benchmark of models measures: models by name, and the rest as on the command line."""
+
+    models: list[str]
+    threads: int
+    repeats: int
+    seconds: float
+    batch: int = 1
+    hop_ms: float = 0.0
+    overrides: Sequence[str] = ()
 
 
-def positive_number(text: str) -> float:
-    """A number above 0."""
-    if not (value := float(text)) > 0:
-        raise argparse.ArgumentTypeError(f"must be above 0, got {value:g}")
-    return value
+def run(command: Callable[..., Any]) -> None:
+    """Run a benchmark with the options on the command line; an error is one line."""
+    tensorflow_setup.quiet()
+    with one_line_errors():
+        typer.run(command)
 
 
-def models(text: str) -> list[str]:
-    """Names of `conf/model/`, separated by commas, or all of them."""
-    known = model_table.names()
-    chosen = known if text == "all" else text.split(",")
-    if unknown := [name for name in chosen if name not in known]:
-        raise argparse.ArgumentTypeError(f"must be all or some of {', '.join(known)}, got '{unknown[0]}'")
-    return chosen
+def chosen(option: str, text: str, known: Sequence[str]) -> list[str]:
+    """Names separated by commas, or all of them.
+
+    Raises:
+        KwsError: one is not known.
+    """
+    names = list(known) if text == "all" else text.split(",")
+    if unknown := [name for name in names if name not in known]:
+        raise KwsError(f"{option}: must be all or some of {', '.join(known)}, got '{unknown[0]}'")
+    return names
+
+
+def chosen_models(text: str) -> list[str]:
+    """The models that `--models` names."""
+    return chosen("--models", text, model_table.names())
+
+
+def table(title: str, names: Sequence[str], numbers: Sequence[str]) -> Table:
+    """A table whose first columns hold text, and the others numbers."""
+    made = Table(*names, title=title, title_justify="left")
+    for heading in numbers:
+        made.add_column(heading, justify="right")
+    return made
 
 
 def machine() -> str:
     """Such as `2 cores (AMD EPYC)`."""
-    return f"{available_cpus()} cores ({provenance.processor()['model']})"
+    return f"{available_cpus()} cores ({processor()['model']})"

@@ -22,32 +22,29 @@ Targets, for mfcc with 2 threads on 2 cores, of the bare rFFT's rate: `original`
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import math
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from unittest import mock
 
 import pandas as pd
+import typer
 from rich.console import Console
-from rich.table import Table
 from tqdm import tqdm
 
 from benchmarks.baselines import CLIP_SAMPLES, SAMPLE_RATE, bare_rfft, decoded_files, keras_stft
-from benchmarks.options import machine, positive, positive_number
+from benchmarks.options import ALL_CORES, Batch, Repeats, Seconds, Threads, machine, run, table
 from kws_data.catalog import BACKGROUND_NOISE, scan, usable
 from kws_data.corpus import build_corpus
 from kws_data.errors import KwsError
 from kws_data.splits import TRAINING
-from kws_data.storage.parallel import available_cpus
 from kws_data.store import open_store
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.config.compose import CONF, compose, instantiate
@@ -63,24 +60,40 @@ IN_ORDER, SHUFFLED, AUGMENTED, FULL = "store: gather", "store: shuffle + gather"
 ALONE, ORIGINAL = "features alone", "augment=original"
 BARE, PIECES, KERAS = "bare rFFT", "bare rFFT in pieces", "keras + STFT"
 TARGETS = {ORIGINAL: "0.50, stretch 0.60", "augment=bc_resnet": "0.45"}
+DATA = Path("../shared/speech_commands_subset")
 SINGLE_SHARE = 0.4  # of --seconds, for each measurement of the many rows with one augmentation
 
 Rate = Callable[[], float]  # runs one stage for a while: clips/s
 
 
-def main(arguments: list[str] | None = None) -> None:
-    options = _parser().parse_args(arguments)
-    tensorflow_setup.quiet()
-    try:
-        rates = measure(options)
-    except KwsError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped")
-    show(rates, options)
+@dataclass(frozen=True)
+class Options:
+    """What to measure: augmentations by name, and the rest as on the command line."""
+
+    data: Path
+    features: str
+    augmentations: list[str]
+    batch_size: int
+    threads: int
+    repeats: int
+    seconds: float
 
 
-def measure(options: argparse.Namespace) -> pd.DataFrame:
+def main(
+    data: Annotated[Path, typer.Option(envvar="KWS_REAL_DATA", help="a folder of clips")] = DATA,
+    features: Annotated[str, typer.Option(help="one of conf/features/")] = "mfcc",
+    augmentations: Annotated[str, typer.Option(help="comma-separated names of conf/augment/, all or none")] = "all",
+    batch_size: Batch = 100,
+    threads: Threads = ALL_CORES,
+    repeats: Repeats = 5,
+    seconds: Seconds = 0.6,
+) -> None:
+    """Clips/s of each stage between files and features, and of each augmentation, in one run with two baselines."""
+    options = Options(data, features, chosen_augmentations(augmentations), batch_size, threads, repeats, seconds)
+    show(measure(options), options)
+
+
+def measure(options: Options) -> pd.DataFrame:
     """Clips/s: a row per round, a column per stage.
 
     Raises:
@@ -115,7 +128,7 @@ def measure(options: argparse.Namespace) -> pd.DataFrame:
     return rates
 
 
-def configuration(options: argparse.Namespace, *augment: str) -> dict[str, Any]:
+def configuration(options: Options, *augment: str) -> dict[str, Any]:
     """The configuration with these augmentations: all words of the data set and silence, all clips for training.
 
     Raises:
@@ -128,7 +141,7 @@ def configuration(options: argparse.Namespace, *augment: str) -> dict[str, Any]:
     ])  # fmt: skip
 
 
-def augmentations() -> dict[str, list[str]]:
+def known_augmentations() -> dict[str, list[str]]:
     """What is measured by name, as the overrides that choose it: the stages one by one, then the ready mixes."""
     stages = {
         path.stem: ["augment=none", f"+augment/{kind}={path.stem}"]
@@ -140,7 +153,22 @@ def augmentations() -> dict[str, list[str]]:
     return stages | {mix: [mix] for mix in (ORIGINAL, *sorted(mixes))}
 
 
-def build_stages(options: argparse.Namespace, config: dict[str, Any]) -> dict[str, Rate]:
+def chosen_augmentations(text: str) -> list[str]:
+    """The names of `known_augmentations` that `--augmentations` names, in their order; a mix may do without augment=.
+
+    Raises:
+        KwsError: one is not known.
+    """
+    known = list(known_augmentations())
+    names = known if text == "all" else [] if text == "none" else text.split(",")
+    names = [f"augment={name}" if f"augment={name}" in known else name for name in names]
+    if unknown := [name for name in names if name not in known]:
+        choices = ", ".join(name.removeprefix("augment=") for name in known)
+        raise KwsError(f"--augmentations: must be all, none or some of {choices}, got '{unknown[0]}'")
+    return [name for name in known if name in names]
+
+
+def build_stages(options: Options, config: dict[str, Any]) -> dict[str, Rate]:
     """All stages by name, in the table's order."""
     from kws_data.batches import BatchPlan
     from kws_data.pipeline import ClipSource, batches, training_plan
@@ -176,7 +204,7 @@ def build_stages(options: argparse.Namespace, config: dict[str, Any]) -> dict[st
         return Stream(dataset, share * options.seconds)
 
     def augmented(name: str) -> Rate:
-        augmentation = Experiment(configuration(options, *augmentations()[name])).augmentation
+        augmentation = Experiment(configuration(options, *known_augmentations()[name])).augmentation
         share = 1.0 if name in TARGETS else SINGLE_SHARE
         return stream(shuffled, share, augmentation=augmentation, features=features)
 
@@ -245,24 +273,22 @@ class StoreBuild:
             return len(self.catalog) / (time.perf_counter() - start)
 
 
-def show(rates: pd.DataFrame, options: argparse.Namespace) -> None:
+def show(rates: pd.DataFrame, options: Options) -> None:
     """Print the medians, the ratios and the machine."""
     import tensorflow as tf
 
     order = [name for name in rates if name not in (*options.augmentations, BARE, PIECES, KERAS)]
     sections = [order, list(options.augmentations), [BARE, PIECES, KERAS]]
     per_bare, per_keras = (rates.div(rates[name], axis=0) for name in (BARE, KERAS))
-    table = Table("stage", title="Input pipeline", title_justify="left")
-    for heading in ("clips/s", f"of {BARE}", f"of {KERAS}"):
-        table.add_column(heading, justify="right")
+    printed = table("Input pipeline", ["stage"], ["clips/s", f"of {BARE}", f"of {KERAS}"])
     for section in sections:
         for name in section:
             label = f"{name} ({options.features})" if name in (FULL, ALONE) else name
             ratios = (f"{ratio[name].median():.3f}" for ratio in (per_bare, per_keras))
-            table.add_row(label, f"{rates[name].median():,.0f}", *ratios)
-        table.add_section()
+            printed.add_row(label, f"{rates[name].median():,.0f}", *ratios)
+        printed.add_section()
     console = Console()
-    console.print(table)
+    console.print(printed)
     for name, target in TARGETS.items():
         ratio = per_bare.get(FULL if name == ORIGINAL else name)
         if ratio is not None:
@@ -278,30 +304,5 @@ def show(rates: pd.DataFrame, options: argparse.Namespace) -> None:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    def chosen(text: str) -> list[str]:
-        known = list(augmentations())
-        names = known if text == "all" else [] if text == "none" else text.split(",")
-        names = [f"augment={name}" if f"augment={name}" in known else name for name in names]
-        if unknown := [name for name in names if name not in known]:
-            choices = ", ".join(name.removeprefix("augment=") for name in known)
-            raise argparse.ArgumentTypeError(f"must be all, none or some of {choices}, got '{unknown[0]}'")
-        return [name for name in known if name in names]
-
-    default_data = os.environ.get("KWS_REAL_DATA", "../shared/speech_commands_subset")
-
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.pipeline", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path(default_data), help=f"a folder of clips ({default_data})")
-    parser.add_argument("--features", default="mfcc", help="one of conf/features/ (mfcc)")
-    parser.add_argument(
-        "--augmentations", type=chosen, default="all", help="comma-separated names of conf/augment/, all or none (all)"
-    )
-    parser.add_argument("--batch-size", type=positive, default=100, help="clips (100)")
-    parser.add_argument("--threads", type=positive, default=available_cpus(), help="of every stage (all cores)")
-    parser.add_argument("--repeats", type=positive, default=5, help="rounds (5)")
-    parser.add_argument("--seconds", type=positive_number, default=0.6, help="of each measurement, about (0.6)")
-    return parser
-
-
 if __name__ == "__main__":
-    main()
+    run(main)

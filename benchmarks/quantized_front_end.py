@@ -9,34 +9,26 @@ run by TensorFlow Lite's reference kernels too, which round as those of TensorFl
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 from rich.console import Console
-from rich.table import Table
 
+from benchmarks import options
 from kws_data.errors import KwsError
 
 QUANTIZATIONS = ("float16", "dynamic", "int8")
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="the folder of a finished run")
-    options = parser.parse_args(arguments)
-    try:
-        rows, clips = measure(options.run)
-    except (KwsError, OSError) as error:
-        sys.exit(f"error: {error}")
-    table = Table("quantized", title=f"Accuracy on {clips} test clips", title_justify="left")
-    table.add_column("accuracy", justify="right")
-    table.add_column("as the original", justify="right")
+def main(run: Annotated[Path, typer.Argument(help="the folder of a finished run")]) -> None:
+    """What quantizing the front end along with the network would cost in accuracy, and what other kernels change."""
+    rows, clips = measure(run)
+    printed = options.table(f"Accuracy on {clips} test clips", ["quantized"], ["accuracy", "as the original"])
     for name, accuracy, same in rows:
-        table.add_row(name, f"{100 * accuracy:.1f}", f"{same}")
-    Console().print(table)
+        printed.add_row(name, f"{100 * accuracy:.1f}", f"{same}")
+    Console().print(printed)
 
 
 def measure(run: Path) -> tuple[list[tuple[str, float, int]], int]:
@@ -105,4 +97,4 @@ def _scores(model: bytes, inputs: list[np.ndarray], **options: Any) -> np.ndarra
 
 
 if __name__ == "__main__":
-    main()
+    options.run(main)

@@ -12,22 +12,21 @@ Target: under 3 s with a warm cache for 100,000 clips, on 2 cores.
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import struct
-import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Annotated
 from unittest import mock
 
+import typer
 from rich.console import Console
-from rich.table import Table
 from tqdm import tqdm
 
+from benchmarks.options import run, table
 from kws_data.catalog import scan, usable
-from kws_data.errors import KwsError
 from kws_data.sources.words import V002_WORDS
 from kws_data.storage.parallel import available_cpus
 
@@ -36,20 +35,17 @@ DATA_BYTES = 2 * SAMPLE_RATE  # one second, 16 bits, mono
 TAKES = 2  # of each word by each speaker
 
 
-def main(arguments: list[str] | None = None) -> None:
-    options = _parser().parse_args(arguments)
-    try:
-        first, warm = measure(options.clips, options.repeats)
-    except (KwsError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped")
-    table = Table("scan", title=f"Scanning {options.clips:,} clips", title_justify="left")
-    table.add_column("seconds", justify="right")
-    table.add_row("first", f"{first:.2f}")
-    table.add_row("warm cache", f"{statistics.median(warm):.2f}")
+def main(
+    clips: Annotated[int, typer.Option(min=1, help="how many to make and scan")] = 100_000,
+    repeats: Annotated[int, typer.Option(min=1, help="scans with a warm cache")] = 3,
+) -> None:
+    """Seconds to scan a folder of clips: the first time, and again with the catalog cached."""
+    first, warm = measure(clips, repeats)
+    printed = table(f"Scanning {clips:,} clips", ["scan"], ["seconds"])
+    printed.add_row("first", f"{first:.2f}")
+    printed.add_row("warm cache", f"{statistics.median(warm):.2f}")
     console = Console()
-    console.print(table)
+    console.print(printed)
     console.print(f"{available_cpus()} cores; warm: median of {len(warm)}; target for 100,000 clips: under 3 s warm")
 
 
@@ -93,17 +89,5 @@ def _wav_header() -> bytes:
     return struct.pack("<4sI4s", b"RIFF", 36 + DATA_BYTES, b"WAVE") + chunk + struct.pack("<4sI", b"data", DATA_BYTES)
 
 
-def _parser() -> argparse.ArgumentParser:
-    def positive(text: str) -> int:
-        if (value := int(text)) < 1:
-            raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-        return value
-
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scan", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--clips", type=positive, default=100_000, help="how many to make and scan (100,000)")
-    parser.add_argument("--repeats", type=positive, default=3, help="scans with a warm cache (3)")
-    return parser
-
-
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -19,27 +19,33 @@ Target: the front end once a frame costs at most a third of once a window.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import gc
 import importlib.metadata
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+import typer
 from rich.console import Console
-from rich.table import Table
 from tqdm import tqdm
 
-from benchmarks.options import machine, models, positive, positive_number
-from kws_data.errors import KwsError
-from kws_data.storage.parallel import available_cpus
+from benchmarks.options import (
+    ALL_CORES,
+    Models,
+    Options,
+    Overrides,
+    Repeats,
+    Threads,
+    chosen_models,
+    machine,
+    run,
+    table,
+)
 from kws_experiments.config import tensorflow_setup
-from kws_experiments.config.compose import instantiate
 from kws_experiments.reports import model_table
 
 if TYPE_CHECKING:
@@ -64,19 +70,20 @@ class Row:
     once: str
 
 
-def main(arguments: list[str] | None = None) -> None:
-    options = _parser().parse_args(arguments)
-    tensorflow_setup.quiet()
-    try:
-        rows = measure(options)
-    except KwsError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped")
-    show(rows, options)
+def main(
+    overrides: Overrides = None,
+    models: Models = "all",
+    hop_ms: Annotated[float, typer.Option(min=0.001, help="from window to window")] = 40.0,
+    seconds: Annotated[float, typer.Option(min=0.001, help="of audio in a round")] = 10.0,
+    threads: Threads = ALL_CORES,
+    repeats: Repeats = 3,
+) -> None:
+    """The cost of listening: of the front end once a frame and once a window; the real-time factor of every model."""
+    options = Options(chosen_models(models), threads, repeats, seconds, hop_ms=hop_ms, overrides=overrides or ())
+    show(measure(options), options)
 
 
-def measure(options: argparse.Namespace) -> list[Row]:
+def measure(options: Options) -> list[Row]:
     """A row per model.
 
     Raises:
@@ -101,7 +108,7 @@ def measure(options: argparse.Namespace) -> list[Row]:
     return rows
 
 
-def _row(choice: model_table.Choice, options: argparse.Namespace) -> Row:
+def _row(choice: model_table.Choice, options: Options) -> Row:
     import keras
 
     from kws_experiments.export.scorer import Facts, KerasScorer
@@ -109,9 +116,9 @@ def _row(choice: model_table.Choice, options: argparse.Namespace) -> Row:
     from kws_experiments.streaming.windows import EachWindow, FrameStream, frames_once
     from kws_models.causal import CausalStream
 
-    rate = choice.config["sample_rate"]
+    rate = choice.experiment.sample_rate
     hop, piece = round(options.hop_ms * rate / 1000), _PIECE_S * rate
-    features, network = instantiate(choice.config, "features"), choice.build()
+    features, network = choice.experiment.features, choice.build()
     labels = [f"label {number}" for number in range(choice.num_labels())]
     waveform = keras.Input((rate,))
     scorer = KerasScorer(keras.Model(waveform, network(features(waveform))), Facts(labels, rate, rate))
@@ -161,13 +168,11 @@ class _EachWindowsFrames:
             self._compute(windows[start : start + BATCH])
 
 
-def show(rows: list[Row], options: argparse.Namespace) -> None:
+def show(rows: list[Row], options: Options) -> None:
     """Print the table, and whether the target is reached."""
     title = f"Listening, a window every {options.hop_ms:g} ms: front end in ms, whole in s, for a second of audio"
-    table = Table("model", "features", title=title, title_justify="left")
-    for heading in ("front end", "once", "ratio", "whole", "file", "microphone"):
-        table.add_column(heading, justify="right")
-    table.add_column("computed once")
+    printed = table(title, ["model", "features"], ["front end", "once", "ratio", "whole", "file", "microphone"])
+    printed.add_column("computed once")
     ratios = []
     for row in rows:
         once = ["–", "–"]
@@ -175,9 +180,9 @@ def show(rows: list[Row], options: argparse.Namespace) -> None:
             ratios.append(row.front_end_once / row.front_end_windows)
             once = [f"{1000 * row.front_end_once:.2f}", f"{ratios[-1]:.3f}"]
         whole = (f"{seconds:.4f}" for seconds in (row.whole_windows, row.whole_file, row.whole_live))
-        table.add_row(row.model, row.features, f"{1000 * row.front_end_windows:.2f}", *once, *whole, row.once)
+        printed.add_row(row.model, row.features, f"{1000 * row.front_end_windows:.2f}", *once, *whole, row.once)
     console = Console()
-    console.print(table)
+    console.print(printed)
     if ratios:
         console.print(f"front end once, of each window: {max(ratios):.3f} at worst; target: at most {TARGET:.3f}")
     console.print(
@@ -186,16 +191,5 @@ def show(rows: list[Row], options: argparse.Namespace) -> None:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.streaming", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--models", type=models, default="all", help="names, separated by commas (all)")
-    parser.add_argument("--hop-ms", type=positive_number, default=40.0, help="from window to window (40)")
-    parser.add_argument("--seconds", type=positive_number, default=10.0, help="of audio in a round (10)")
-    parser.add_argument("--threads", type=positive, default=available_cpus(), help="of TensorFlow (all cores)")
-    parser.add_argument("--repeats", type=positive, default=3, help="rounds (3)")
-    parser.add_argument("overrides", nargs="*", help="as train.py takes them: features=…")
-    return parser
-
-
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -11,7 +11,6 @@ Target: under 2.5 times a bare `import tensorflow`.
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -22,15 +21,13 @@ from pathlib import Path
 import pandas as pd
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from rich.console import Console
-from rich.table import Table
 
+from benchmarks.options import Overrides, Repeats, run, table
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import available_cpus
-from kws_experiments.config import tensorflow_setup
 from kws_experiments.config.compose import CONF, register_resolvers, resolved
-from kws_experiments.sweeps import job
+from kws_experiments.sweeps import child
 
 TARGET = 2.5
 BARE = "bare import tensorflow"
@@ -45,7 +42,7 @@ FIRST_STEP = "first step"
 # The job's own process, which tells when it passes by, and ends with its first step.
 DRIVER = f"""
 import os
-from kws_experiments.sweeps import job
+from kws_experiments.sweeps import child
 from kws_experiments import train
 from kws_experiments.config import tensorflow_setup
 
@@ -76,39 +73,33 @@ def started(*args, **kwargs):
 start, tensorflow_setup.start = tensorflow_setup.start, started
 after(train.Experiment, "check", {MARKS["check"]!r})
 after(train, "prepare_data", {MARKS["prepare_data"]!r})
-job.main()
+child.main()
 """
 
 
-def main() -> None:
-    options = _parser().parse_args()
-    tensorflow_setup.quiet()  # for all processes below
-    try:
-        with tempfile.TemporaryDirectory(prefix="kws-sweep-start-") as folder:
-            seconds_of_job(options.overrides, Path(folder), seed=0)
-            rows = []
-            for number in range(options.repeats):
-                bare = seconds_of_import()
-                rows.append({BARE: bare, **seconds_of_job(options.overrides, Path(folder), seed=1 + number)})
-    except (KwsError, HydraException) as error:
-        sys.exit(f"error: {' '.join(str(error).split())}")
-    except KeyboardInterrupt:
-        sys.exit("stopped")
+def main(overrides: Overrides = None, repeats: Repeats = 5) -> None:
+    """Seconds from the start of a sweep's second job to its first training step, against `import tensorflow`."""
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="kws-sweep-start-") as folder:
+        seconds_of_job(overrides or [], Path(folder), seed=0)
+        for number in range(repeats):
+            bare = seconds_of_import()
+            rows.append({BARE: bare, **seconds_of_job(overrides or [], Path(folder), seed=1 + number)})
     show(pd.DataFrame(rows))
 
 
 def seconds_of_import() -> float:
     """From the start of a process until it has imported TensorFlow; its end, which takes a while, doesn't count."""
     begin = time.perf_counter()
-    child = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", "import tensorflow; print(flush=True)"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
-    assert child.stdout is not None
-    child.stdout.readline()
+    assert process.stdout is not None
+    process.stdout.readline()
     seconds = time.perf_counter() - begin
-    if child.wait():
+    if process.wait():
         raise KwsError("TensorFlow can't be imported")
     return seconds
 
@@ -128,20 +119,20 @@ def seconds_of_job(overrides: list[str], folder: Path, seed: int) -> dict[str, f
     config = resolved(cfg)
     (folder / str(seed)).mkdir()
     begin = time.perf_counter()
-    child = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", DRIVER],
         env=os.environ | {"PYTHONUNBUFFERED": "1"}, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
-    assert child.stdin is not None
-    assert child.stdout is not None
-    job.send(config, child.stdin.buffer)  # type: ignore[attr-defined]
+    assert process.stdin is not None
+    assert process.stdout is not None
+    child.send(config, process.stdin.buffer)  # type: ignore[attr-defined]
     parts, last = {}, ""
-    for line in child.stdout:
+    for line in process.stdout:
         last = line.strip() or last
         if line.startswith("@"):
             parts[line[1:].strip()] = time.perf_counter() - begin
-    if child.wait() or FIRST_STEP not in parts:
+    if process.wait() or FIRST_STEP not in parts:
         raise KwsError(f"the job ended before its first step: {last}")
     return parts
 
@@ -149,13 +140,11 @@ def seconds_of_job(overrides: list[str], folder: Path, seed: int) -> dict[str, f
 def show(seconds: pd.DataFrame) -> None:
     """Print the medians, the ratios, the target and the machine."""
     ratios = seconds.div(seconds[BARE], axis=0)
-    table = Table("after the start of the process", title="Second job of a sweep", title_justify="left")
-    for heading in ("seconds", "of a bare import"):
-        table.add_column(heading, justify="right")
+    printed = table("Second job of a sweep", ["after the start of the process"], ["seconds", "of a bare import"])
     for name in seconds.columns:
-        table.add_row(name, f"{seconds[name].median():.2f}", f"{ratios[name].median():.2f}")
+        printed.add_row(name, f"{seconds[name].median():.2f}", f"{ratios[name].median():.2f}")
     console = Console()
-    console.print(table)
+    console.print(printed)
     ratio = ratios[FIRST_STEP]
     console.print(
         f"{FIRST_STEP}: {ratio.median():.2f} times a bare import ({ratio.min():.2f} to {ratio.max():.2f} over the"
@@ -165,19 +154,5 @@ def show(seconds: pd.DataFrame) -> None:
     console.print(f"{available_cpus()} cores, median of {len(seconds)} rounds")
 
 
-def _parser() -> argparse.ArgumentParser:
-    def positive(text: str) -> int:
-        if (value := int(text)) < 1:
-            raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-        return value
-
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.sweep_start", description=(__doc__ or "").splitlines()[0]
-    )
-    parser.add_argument("overrides", nargs="*", help="as train.py takes them: dataset=… model=…")
-    parser.add_argument("--repeats", type=positive, default=5, help="rounds (5)")
-    return parser
-
-
 if __name__ == "__main__":
-    main()
+    run(main)

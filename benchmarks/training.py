@@ -2,7 +2,7 @@
 
     python -m benchmarks.training [--models ds_cnn_s,conv] [--batch 100] [--threads N] [--repeats 5] [features=…]
 
-Each model of `conf/model/` is built for the features that `train.py` uses unless told otherwise, log-mel 98 x 40, and
+Each model of `conf/model/` is built for the features that `train.py` uses by default, log-mel 98 x 40, and
 the task of its source (or those that overrides choose), and trained by the step that `train.py` runs with
 `trainer=default optimizer=adam`, on one batch of random features that lies ready in memory. Inference is the graph that
 evaluates. Beside it:
@@ -23,13 +23,11 @@ are most of DS-CNN-S's step, and the ratios smaller.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import gc
 import importlib.metadata
 import importlib.util
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -41,13 +39,24 @@ import pandas as pd
 from rich.console import Console
 from tqdm import tqdm
 
-from benchmarks.options import machine, models, positive, positive_number
+from benchmarks.options import (
+    ALL_CORES,
+    Batch,
+    Models,
+    Options,
+    Overrides,
+    Repeats,
+    Seconds,
+    Threads,
+    chosen_models,
+    machine,
+    run,
+)
 from kws_data.errors import KwsError
-from kws_data.storage.parallel import available_cpus
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.config.compose import instantiate
 from kws_experiments.reports import model_table
-from kws_experiments.reports.console_table import Column, print_table
+from kws_experiments.reports.console import Column, print_table
 
 OURS, KERAS, TORCH = "ours", "Keras", "PyTorch"
 TRAINING, INFERENCE = "training", "inference"
@@ -57,19 +66,20 @@ TORCH_MODELS = [model for model, baseline in TARGETS if baseline == TORCH]
 Rate = Callable[[], float]  # runs a variant for a while: clips/s
 
 
-def main(arguments: list[str] | None = None) -> None:
-    options = _parser().parse_args(arguments)
-    tensorflow_setup.quiet()
-    try:
-        rates = measure(options)
-    except KwsError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped")
-    show(rates, options)
+def main(
+    overrides: Overrides = None,
+    models: Models = "all",
+    batch: Batch = 100,
+    threads: Threads = ALL_CORES,
+    repeats: Repeats = 5,
+    seconds: Seconds = 0.5,
+) -> None:
+    """Training and inference clips/s of every model, as ratios to Keras's own layers and to PyTorch, in one run."""
+    options = Options(chosen_models(models), threads, repeats, seconds, batch, overrides=overrides or ())
+    show(measure(options), options)
 
 
-def measure(options: argparse.Namespace) -> pd.DataFrame:
+def measure(options: Options) -> pd.DataFrame:
     """Clips/s: a row per model, round and variant, with a column for training and one for inference."""
     # The default first: of two, the later holds.
     overrides = ["features=log_mel", *options.overrides, f"threads.intra_op={options.threads}"]
@@ -96,7 +106,7 @@ def measure(options: argparse.Namespace) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def build_variants(choice: model_table.Choice, options: argparse.Namespace) -> dict[str, tuple[Rate, Rate]]:
+def build_variants(choice: model_table.Choice, options: Options) -> dict[str, tuple[Rate, Rate]]:
     """The rates of training and inference of the model in each variant there is."""
     generator = np.random.default_rng(0)
     features = generator.normal(size=(options.batch, *choice.shape())).astype(np.float32)
@@ -107,15 +117,13 @@ def build_variants(choice: model_table.Choice, options: argparse.Namespace) -> d
     return variants
 
 
-def _ours(
-    choice: model_table.Choice, features: np.ndarray, labels: np.ndarray, options: argparse.Namespace
-) -> tuple[Rate, Rate]:
+def _ours(choice: model_table.Choice, features: np.ndarray, labels: np.ndarray, options: Options) -> tuple[Rate, Rate]:
     """The project's step and inference, traced once here."""
     import tensorflow as tf
 
     from kws_experiments.training.step import TrainingStep
 
-    config = choice.config
+    config = choice.experiment.config
     model = choice.build()
     optimizer = instantiate(config, "optimizer")
     optimizer.build(model.trainable_variables)
@@ -137,9 +145,7 @@ def _ours(
     return Timed(lambda: step(batch), options), Timed(lambda: infer(batch["inputs"]).numpy(), options)
 
 
-def _keras(
-    choice: model_table.Choice, features: np.ndarray, labels: np.ndarray, options: argparse.Namespace
-) -> tuple[Rate, Rate]:
+def _keras(choice: model_table.Choice, features: np.ndarray, labels: np.ndarray, options: Options) -> tuple[Rate, Rate]:
     with keras_layers():
         return _ours(choice, features, labels, options)
 
@@ -164,9 +170,7 @@ def has_torch() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
-def _torch(
-    choice: model_table.Choice, features: np.ndarray, labels: np.ndarray, options: argparse.Namespace
-) -> tuple[Rate, Rate]:
+def _torch(choice: model_table.Choice, features: np.ndarray, labels: np.ndarray, options: Options) -> tuple[Rate, Rate]:
     import torch
 
     from benchmarks import torch_models
@@ -184,7 +188,7 @@ def _torch(
                 network,
                 torch.from_numpy(features),
                 torch.from_numpy(labels).long(),
-                learning_rate=choice.config["optimizer"]["learning_rate"],
+                learning_rate=choice.experiment.config["optimizer"]["learning_rate"],
                 channels_last=channels_last,
             )
         )
@@ -198,7 +202,7 @@ class Timed:
     """The rate of a function that handles one batch."""
 
     run: Callable[[], Any]
-    options: argparse.Namespace
+    options: Options
     calls: int = 0  # per measurement, chosen by the first for about `--seconds`
 
     def __call__(self) -> float:
@@ -226,22 +230,22 @@ class Fastest:
         return max(way() for way in self.ways)
 
 
-def show(rates: pd.DataFrame, options: argparse.Namespace) -> None:
+def show(rates: pd.DataFrame, options: Options) -> None:
     """Print the medians, the ratios, the targets and the machine."""
     import tensorflow as tf
 
     ratios = ratios_to(rates)
-    columns = [Column("model", options.models)]
+    columns: list[Column] = [("model", options.models)]
     for what in (TRAINING, INFERENCE):
         ours = rates[rates["variant"] == OURS].groupby("model")[what].median()
-        columns.append(Column(f"{what}: clips/s", [f"{ours[model]:,.0f}" for model in options.models], numeric=True))
+        columns.append((f"{what}: clips/s", [f"{ours[model]:,.0f}" for model in options.models]))
         for baseline in (KERAS, TORCH):
             medians = [
                 f"{ratios[model, baseline][what].median():.2f}" if (model, baseline) in ratios else "–"
                 for model in options.models
             ]
-            columns.append(Column(f"of {baseline}", medians, numeric=True))
-    print_table(columns, title="Training and inference")
+            columns.append((f"of {baseline}", medians))
+    print_table(columns, title="Training and inference", numeric=[heading for heading, _ in columns[1:]])
     console = Console()
     for (model, baseline), target in TARGETS.items():
         if (model, baseline) in ratios:
@@ -272,18 +276,5 @@ def ratios_to(rates: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
     return ratios
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "overrides", nargs="*", help="as train.py takes them; features=log_mel and the source's task if not given"
-    )
-    parser.add_argument("--models", type=models, default="all", help="comma-separated names of conf/model/ (all)")
-    parser.add_argument("--batch", type=positive, default=100, help="clips (100)")
-    parser.add_argument("--threads", type=positive, default=available_cpus(), help="of every variant (all cores)")
-    parser.add_argument("--repeats", type=positive, default=5, help="rounds (5)")
-    parser.add_argument("--seconds", type=positive_number, default=0.5, help="of each measurement, about (0.5)")
-    return parser
-
-
 if __name__ == "__main__":
-    main()
+    run(main)

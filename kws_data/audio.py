@@ -5,31 +5,31 @@ from __future__ import annotations
 import stat
 import struct
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import soundfile
 import soxr
 
-# Formats in which a file that was cut short can be told from a whole one (AIFF and AU are read cut without a word).
+# Formats in which a file that was cut short is recognised (libsndfile reads cut AIFF and AU files without an error).
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
 _STREAMED_BYTES = 0x7FFFF000  # sox; ffmpeg writes 0xFFFFFFFF
 _OGG_SUFFIXES = frozenset({".ogg", ".oga", ".opus"})
-# PCM, float, A-law, mu-law, extensible: their frames have one size, so that bytes tell samples (ADPCM's don't)
+# PCM, float, A-law, mu-law, extensible: frames have one size, so the bytes give the number of samples (not in ADPCM)
 _WAV_FIXED_SIZE_ENCODINGS = frozenset({1, 3, 6, 7, 0xFFFE})
-# FLAC packs silence as blocks of up to 65,535 samples in some 14 bytes; a header that tells of more is wrong, or tells
-# no length at all (2^63 - 1), and memory would be asked for all of it.
+# FLAC packs silence as blocks of up to 65,535 samples in some 14 bytes. A header with more samples is wrong, or has no
+# length at all (2^63 - 1), and reading would allocate memory for all of them.
 _MOST_SAMPLES_PER_BYTE = 5000
 _OGG_PAGE_BYTES = 65_307  # the largest possible
 INT16_SCALE = 32768.0  # as tf.audio.decode_wav: -32768 is -1.0
 
 
 class UnreadableAudioError(Exception):
-    """The file cannot be used; the message is the reason that the catalog lists."""
+    """The file cannot be used; the message is the reason for the catalog."""
 
 
 class AudioHeader(NamedTuple):
-    """What a file says of itself: samples per channel, and their rate in Hz."""
+    """Of a file: samples per channel, and their rate in Hz."""
 
     num_samples: int
     sample_rate: int
@@ -46,8 +46,8 @@ def read_header(path: Path) -> AudioHeader:
         raise UnreadableAudioError(f"not an audio file of a known kind ({', '.join(sorted(AUDIO_SUFFIXES))})")
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its writer
-            raise UnreadableAudioError("cannot be read: no regular file")
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would block until it is written to
+            raise UnreadableAudioError("cannot be read: not a regular file")
         if status.st_size == 0:
             raise UnreadableAudioError("holds no samples: the file is empty")
         with path.open("rb") as file:
@@ -64,7 +64,7 @@ def read_header(path: Path) -> AudioHeader:
     if header.num_samples <= 0:
         raise UnreadableAudioError("holds no samples")
     if header.num_samples > _MOST_SAMPLES_PER_BYTE * status.st_size:
-        raise UnreadableAudioError("cannot be decoded: its header tells no plausible length")
+        raise UnreadableAudioError("cannot be decoded: its header has no plausible length")
     return header
 
 
@@ -105,8 +105,8 @@ def to_int16(waveform: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(waveform * INT16_SCALE), -32768, 32767).astype(np.int16)
 
 
-def resampled_length(num_samples: int, rate: int, sample_rate: int) -> int:
-    """How many samples a file of `num_samples` at `rate` Hz has at `sample_rate` Hz, rounded up."""
+def resampled_length(num_samples: Any, rate: Any, sample_rate: int) -> Any:
+    """Samples at `sample_rate` Hz of a file of `num_samples` at `rate` Hz, rounded up; of numbers or arrays."""
     return -(-num_samples * sample_rate // rate)
 
 
@@ -118,26 +118,26 @@ def _check_decoded(num_decoded: int, num_expected: int) -> None:
 
 
 def decoding_reason(error: soundfile.LibsndfileError) -> str:
-    """What the catalog lists of a file that libsndfile refuses."""
+    """The catalog's reason for a file that libsndfile refuses."""
     reason = error.error_string.strip()
-    # What libsndfile says of a regular file in which it finds no MPEG frame
+    # libsndfile's message for a regular file without an MPEG frame
     if not reason or "not a regular file" in reason:
         reason = "Format not recognised."
     return f"cannot be decoded: {reason}"
 
 
 def _read_wav_header(file: BinaryIO, file_bytes: int) -> AudioHeader | None:
-    """Walk a WAV's chunks up to its data; None where libsndfile has to decide.
+    """Read a WAV's chunks up to its data; None where libsndfile has to decide.
 
-    Four times as fast as opening the file with libsndfile, which also reads a truncated WAV without a word. Data sizes
-    of 0 and of 2 GB or more are what programs write that stream to a pipe: those run to the end of the file.
+    Four times as fast as opening the file with libsndfile, which also reads a truncated WAV without an error. Programs
+    that write to a pipe give data sizes of 0, or of 2 GB and more; such data end with the file.
     """
     head = file.read(4096)
 
     def part(position: int, count: int) -> bytes:
         if position + count <= len(head):
             return head[position : position + count]
-        file.seek(position)  # past a large chunk of tags or pictures
+        file.seek(position)  # after a large chunk of tags or pictures
         return file.read(count)
 
     if len(head) < 12:
@@ -164,13 +164,13 @@ def _read_wav_header(file: BinaryIO, file_bytes: int) -> AudioHeader | None:
 
 
 def _check_ogg_end(file: BinaryIO, file_bytes: int) -> None:
-    """Whether the last page is whole: libsndfile reads an Ogg file without its end as a shorter one, without a word."""
+    """Raise unless the last page is whole: libsndfile reads an Ogg file that was cut short as a shorter one."""
     start = max(0, file_bytes - _OGG_PAGE_BYTES)
     file.seek(start)
     tail = file.read()
     page = tail.rfind(b"OggS")
     if page < 0:
-        return  # not Ogg at all, which libsndfile tells
+        return  # not Ogg at all, which libsndfile reports
     segments = tail[page + 27 : page + 27 + (tail[page + 26] if page + 26 < len(tail) else 255)]
     missing = page + 27 + len(segments) + sum(segments) - len(tail)
     if page + 26 >= len(tail) or len(segments) < tail[page + 26] or missing > 0:

@@ -1,4 +1,4 @@
-"""Read long audio files piece by piece, mixed to mono and resampled: an hour takes no more memory than some seconds."""
+"""Read long audio files in blocks, mixed to mono and resampled, in the memory of a few seconds."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ BLOCK_S = 5
 
 
 def read_blocks(path: Path, sample_rate: int) -> Iterator[np.ndarray]:
-    """Yield the file's samples in order: [samples] float32 in [-1, 1] at `sample_rate` Hz, some seconds each.
+    """Yield the file's samples in order: [samples] float32 in [-1, 1] at `sample_rate` Hz, a few seconds each.
 
-    Of MP3 some samples where a piece begins can differ a little from those of the file read at once, since soundfile
-    seeks between reads and the decoder starts anew.
+    In MP3 files, some samples at the start of a block can differ a little from those of the whole file, as soundfile
+    seeks between reads and the decoder starts again.
 
     Raises:
-        UnreadableAudioError: no audio, cut short, or not finite; a defect that lies far in is told when it is reached.
+        UnreadableAudioError: no audio, cut short, or not finite; raised when the defect is reached.
     """
-    read_header(path)  # tells of WAV and Ogg files that were cut short
+    read_header(path)  # raises for WAV and Ogg files that were cut short
     try:
         with soundfile.SoundFile(path) as sound:
             rate, expected, decoded = sound.samplerate, sound.frames, 0

@@ -1,4 +1,4 @@
-"""Which examples stand in which batch: a pure function of (seed, epoch), so that any step can be computed alone."""
+"""Which examples are in which batch: a pure function of seed and step, so that any step can be computed alone."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import math
 
 import numpy as np
 
+from kws_data.checks import check_whole
 from kws_data.draws import Draws, permutation
 
-# Batches whose examples are sorted by length together; more sorts finer, fewer shuffles better.
+# So many batches are sorted by length together: more make lengths more alike, fewer shuffle better.
 BUCKET_BATCHES = 50
-_TIMES = 2**40  # more than there are examples
+_TIMES = 2**40  # more than the number of examples
 
 
 class BatchPlan:
@@ -19,11 +20,11 @@ class BatchPlan:
 
     Args:
         ids: [examples] int64, the examples' ids.
-        batch_size: examples per batch; an epoch's last batch may be smaller.
-        seed: the run's seed; None keeps the order as it is.
-        lengths: [examples] samples, given where batches shall hold clips of similar length.
-        labels: [examples], given where an epoch, of as many clips as there are, shall hold every label equally often:
-            some clips several times, others not.
+        batch_size: examples per batch; the last batch of an epoch may be smaller.
+        seed: the run's seed; None keeps the order of `ids`.
+        lengths: [examples] samples; if given, a batch has clips of similar length.
+        labels: [examples]; if given, every label is equally often in an epoch, which keeps its number of clips: some
+            clips are used several times, others not at all.
     """
 
     def __init__(
@@ -35,10 +36,8 @@ class BatchPlan:
         lengths: np.ndarray | None = None,
         labels: np.ndarray | None = None,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.ids = np.asarray(ids, dtype=np.int64)
-        self.batch_size = batch_size
+        self.batch_size = check_whole("batch_size", batch_size, 1)
         self.seed = seed
         self.lengths = lengths
         self.labels = labels
@@ -46,7 +45,7 @@ class BatchPlan:
         self._epoch_order = functools.lru_cache(maxsize=2)(self._compute_order)
 
     def epoch_of(self, step: int) -> int:
-        """The epoch that `step` (from 0) belongs to."""
+        """The epoch of `step`, both counted from 0."""
         return step // self.steps_per_epoch
 
     def batch_ids(self, step: int) -> np.ndarray:
@@ -54,19 +53,19 @@ class BatchPlan:
         return self.ids[self._batch(step)[0]]
 
     def draw_ids(self, step: int) -> np.ndarray:
-        """`batch_ids`, with the second and later times of an example in its epoch told apart: they draw anew."""
-        places, times = self._batch(step)
-        return self.ids[places] + times * _TIMES
+        """`batch_ids`, but with another id for each repetition of an example in its epoch, so that its draws differ."""
+        indices, times = self._batch(step)
+        return self.ids[indices] + times * _TIMES
 
     def _batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """(places in `ids`, how often each has been in this epoch before) of the batch at `step`."""
-        epoch, place = divmod(step, self.steps_per_epoch)
+        """(indices into `ids`, how often each was used in this epoch before) of the batch at `step`."""
+        epoch, number = divmod(step, self.steps_per_epoch)
         order, times, batch_order = self._epoch_order(epoch)
-        start = int(batch_order[place]) * self.batch_size
+        start = int(batch_order[number]) * self.batch_size
         return order[start : start + self.batch_size], times[start : start + self.batch_size]
 
     def _compute_order(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(places in `ids`, how often each has been before, order of the batches) for one epoch."""
+        """(indices into `ids`, how often each was used before, order of the batches) for one epoch."""
         times = np.zeros(len(self.ids), np.int64)
         batches = np.arange(self.steps_per_epoch)
         if self.seed is None:
@@ -89,17 +88,17 @@ class BatchPlan:
 
 
 def _balanced(order: np.ndarray, labels: np.ndarray, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-    """As many places as in `order`, of each label equally many (one more for some, others in each epoch), shuffled.
+    """As many indices as in `order`, shuffled, with each label equally often; and how often each was used before.
 
-    Beside each place how often it stands in the result before.
+    If the labels don't divide the number, some have one index more; which ones changes with the epoch.
     """
     present = np.unique(labels)
     shares = [len(part) for part in np.array_split(order, len(present))]
     chosen, times = [], []
     for number, label in enumerate(present):
-        places, share = order[labels[order] == label], shares[(number + epoch) % len(present)]
-        chosen.append(np.resize(places, share))
-        times.append(np.arange(share) // len(places))
+        indices, share = order[labels[order] == label], shares[(number + epoch) % len(present)]
+        chosen.append(np.resize(indices, share))
+        times.append(np.arange(share) // len(indices))
     keys = Draws(seed, epoch, np.arange(len(order))).bits("balanced order")[:, 0]
     shuffled = np.argsort(keys, kind="stable")
     return np.concatenate(chosen)[shuffled], np.concatenate(times)[shuffled]

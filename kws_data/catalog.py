@@ -1,10 +1,10 @@
-"""Scan a folder of clips once into a table: one row a file, the broken ones with their reason.
+"""Scan a folder of clips into a table with one row per file, broken files included.
 
 Columns: `path` (below the root, with '/'), `word` (the folder), `speaker`, `utterance`, `num_samples` and `sample_rate`
-(as in the file), `bytes`, `mtime_ns`, `error` (empty for a good file). A split policy adds `split`.
+(as in the file), `bytes`, `mtime_ns`, `error` (the reason why a file can't be used, else empty). A split policy adds
+`split`.
 
-The headers that were read are kept as Parquet in the cache folder; the next scan reads only files whose size or
-modification time changed.
+Headers are kept as Parquet in the cache folder; the next scan reads only files whose size or modification time changed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _HEADER_COLUMNS = ["path", "bytes", "mtime_ns", "num_samples", "sample_rate", "e
 def scan(root: Path, *, speaker_pattern: str | None = None) -> pd.DataFrame:
     """The catalog of `root/<word>/…/<clip>`, sorted by path.
 
-    Files directly in `root` (lists, licences) are no clips; hidden files and folders are passed over.
+    Files directly in `root` (lists, licences) and hidden files and folders are ignored.
 
     Args:
         root: the data set's folder.
@@ -48,7 +48,7 @@ def scan(root: Path, *, speaker_pattern: str | None = None) -> pd.DataFrame:
             names without `_nohash_`.
 
     Raises:
-        KwsError: `root` is no folder, or `speaker_pattern` is no regular expression.
+        KwsError: `root` is not a folder, or `speaker_pattern` is not a regular expression.
     """
     root = root.expanduser()
     if not root.is_dir():
@@ -61,10 +61,10 @@ def scan(root: Path, *, speaker_pattern: str | None = None) -> pd.DataFrame:
 def scan_below(folder: Path, key: str, *, speaker_pattern: str | None = None) -> pd.DataFrame:
     """The catalog of every file below `folder`, at any depth, all under one word: the folder's name.
 
-    What lies in a `_background_noise_` or `_silence_` folder is passed over, so that a whole data set can be given.
+    Folders `_background_noise_` and `_silence_` are ignored, so that a whole data set can be given.
 
     Raises:
-        KwsError: there is no such folder; `key` is the configuration's key that the message names.
+        KwsError: there is no such folder; the message starts with `key`, that of the configuration.
     """
     folder = folder.expanduser()
     if not folder.is_dir():
@@ -73,23 +73,23 @@ def scan_below(folder: Path, key: str, *, speaker_pattern: str | None = None) ->
     files = pd.DataFrame(_walk(folder, with_root_files=True), columns=_WALK_COLUMNS)
     special = files["path"].str.contains(rf"(?:^|/)(?:{BACKGROUND_NOISE}|{SILENCE})/", regex=True)
     if special.any():
-        log.info("'%s': %d files of %s or %s are passed over", folder, special.sum(), BACKGROUND_NOISE, SILENCE)
+        log.info("'%s': ignoring %d files of %s or %s", folder, special.sum(), BACKGROUND_NOISE, SILENCE)
     headers = _with_headers(folder, files[~special])
     return _with_names(headers, speaker_pattern).assign(word=folder.name)
 
 
 def usable(catalog: pd.DataFrame) -> pd.DataFrame:
-    """The rows that nothing is wrong with."""
+    """The rows of good files."""
     return catalog[catalog["error"] == ""]
 
 
 def set_aside(catalog: pd.DataFrame) -> pd.DataFrame:
-    """The rows that cannot be used, with their reason in `error`."""
+    """The rows of files that can't be used, with the reason in `error`."""
     return catalog[catalog["error"] != ""]
 
 
 def _walk(root: Path, *, with_root_files: bool = False) -> Iterator[tuple[str, int, int, str]]:
-    """(path below root, bytes, modification time in ns, what is wrong) of every file; links are followed, loops not."""
+    """(path below root, bytes, modification time in ns, problem) of every file; follows links, but not in circles."""
     pending: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(str(root), "", frozenset())]
     while pending:
         folder, below, parents = pending.pop()
@@ -115,14 +115,14 @@ def _walk(root: Path, *, with_root_files: bool = False) -> Iterator[tuple[str, i
                 elif below or with_root_files:
                     file = entry.stat()
                     yield path, file.st_size, file.st_mtime_ns, ""
-            except UnicodeEncodeError:  # no table could hold it
+            except UnicodeEncodeError:  # Parquet can't store it
                 yield os.fsencode(path).decode(errors="backslashreplace"), 0, 0, "its name is not UTF-8"
             except OSError as error:  # a dangling link, links in a circle
                 yield path, 0, 0, f"cannot be read: {error.strerror}"
 
 
 def _with_headers(root: Path, files: pd.DataFrame) -> pd.DataFrame:
-    """Sort by path; add num_samples, sample_rate and error, from the cache where the file is as it was."""
+    """Sort by path; add num_samples, sample_rate and error, from the cache for unchanged files."""
     cache = (
         catalogs_dir()
         / f"{root.name[:60]}-{hashlib.sha256(str(root).encode()).hexdigest()[:16]}-v{_CACHE_VERSION}.parquet"
@@ -139,7 +139,7 @@ def _with_headers(root: Path, files: pd.DataFrame) -> pd.DataFrame:
         merged.loc[fresh, ["num_samples", "sample_rate"]] = [row[:2] for row in rows]
         merged.loc[fresh, "error"] = [row[2] for row in rows]
     merged = merged.astype({"num_samples": "int64", "sample_rate": "int64", "error": str}).drop(columns="problem")
-    # What the system refused to read may be readable next time, with neither size nor time changed: not for the cache.
+    # Not cached: a file that the system refused to read may be readable next time, with the same size and time.
     lasting = merged[~bad & ~merged["error"].str.startswith("cannot be read")]
     if len(lasting) != len(known) or fresh.any():
         _write_cache(cache, lasting[_HEADER_COLUMNS])
@@ -147,7 +147,7 @@ def _with_headers(root: Path, files: pd.DataFrame) -> pd.DataFrame:
 
 
 class _HeaderReader:
-    """A function of paths below one root that can be sent to another process."""
+    """A function that reads headers below one root, and can be sent to another process."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -172,7 +172,7 @@ def _read_cache(cache: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(cache)[_HEADER_COLUMNS]
     except (OSError, ValueError, KeyError, pyarrow.ArrowException):
-        return empty  # a damaged cache costs a scan, nothing more
+        return empty  # a damaged cache only costs a scan
 
 
 def _write_cache(cache: Path, headers: pd.DataFrame) -> None:
@@ -187,7 +187,7 @@ def _write_cache(cache: Path, headers: pd.DataFrame) -> None:
 
 
 def _with_names(catalog: pd.DataFrame, speaker_pattern: str | None) -> pd.DataFrame:
-    """Add word, speaker and utterance, which the path tells."""
+    """Add word, speaker and utterance, taken from the path."""
     names = catalog["path"].str.rsplit("/", n=1).str[-1]
     # 18 digits fit into an int64
     parts = names.str.extract(r"^(?P<speaker>.*?)_nohash_(?P<utterance>\d{0,18})")
@@ -205,7 +205,7 @@ def _match_speakers(names: pd.Series, pattern: str) -> pd.Series:
     try:
         expression = re.compile(pattern)
     except re.error as error:
-        raise KwsError(f"dataset.speaker_pattern: '{pattern}' is no regular expression: {error}") from error
+        raise KwsError(f"dataset.speaker_pattern: '{pattern}' is not a regular expression: {error}") from error
 
     def speaker(name: str) -> str | None:
         match = expression.search(name)

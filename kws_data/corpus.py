@@ -1,4 +1,4 @@
-"""All clips that a task may draw on: catalogued, split, decoded, and free of leaks between the splits."""
+"""All clips that a task may use: catalogued, split, decoded, and without leaks between the splits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kws_data.store import content_hash, open_store
 
 log = logging.getLogger(__name__)
 
-# Below this many windows a tenth of a recording is no window: such a file goes to one split as a whole.
+# A file of fewer windows goes to one split as a whole, since a tenth of it is less than a window.
 LONG_RECORDING_WINDOWS = 10
 # Noise recordings shorter than this belong to one split as a whole, where there are enough of them.
 SHORT_NOISE_S = 10
@@ -27,10 +27,10 @@ SHORT_NOISE_S = 10
 
 @dataclass(frozen=True)
 class UnknownFolder:
-    """A folder of clips that are none of the wanted words.
+    """A folder of clips of other than the wanted words.
 
     Attributes:
-        path: every audio file below it counts, at any depth.
+        path: all audio files below it are used, at any depth.
         share: the fraction of the unknown class that its clips make up; None adds all of them.
     """
 
@@ -39,22 +39,22 @@ class UnknownFolder:
 
     @property
     def name(self) -> str:
-        """What metrics call it."""
+        """Its name in metrics."""
         return self.folder.name
 
     @property
     def folder(self) -> Path:
-        """The path in full, so that `.` has a name too; links keep theirs."""
+        """The full path, so that `.` has a name too; links are not resolved."""
         return Path(os.path.abspath(self.path.expanduser()))  # noqa: PTH100 - `absolute` would keep `..`
 
 
 @dataclass(frozen=True)
 class NoiseFolder:
-    """A folder of noise recordings beside the data set's own, at any depth, of any length and format.
+    """A folder of noise recordings besides the data set's own, at any depth, of any length and format.
 
     Attributes:
         path: the folder.
-        weight: how often its noise is heard, relative to the other folders' weights; within it all files alike.
+        weight: how often its noise is used, relative to the other folders' weights; its files are used equally often.
     """
 
     path: Path
@@ -62,8 +62,21 @@ class NoiseFolder:
 
 
 @dataclass(frozen=True)
+class NoiseFolders:
+    """All folders of background noise.
+
+    Attributes:
+        extra: folders besides the data set's own.
+        own_weight: weight of the data set's own `_background_noise_`.
+    """
+
+    extra: Sequence[NoiseFolder] = ()
+    own_weight: float = 1.0
+
+
+@dataclass(frozen=True)
 class Corpus:
-    """Clips and noise, ready for a task to draw on.
+    """Clips and noise, ready for a task.
 
     Attributes:
         clips: a row per clip: `source` (index into `pcm`), `path`, `word`, `speaker`, `utterance`, `folder` (name of
@@ -74,7 +87,7 @@ class Corpus:
         roots: per source, its folder.
         noise: the background noise.
         sample_rate: Hz.
-        recordings: a row per noise recording that can be heard, with the columns of `clips`.
+        recordings: a row per noise recording in use, with the columns of `clips`.
     """
 
     clips: pd.DataFrame
@@ -94,21 +107,19 @@ def build_corpus(
     clip_samples: int,
     data_seed: int,
     unknown_folders: Sequence[UnknownFolder] = (),
-    noise_folders: Sequence[NoiseFolder] = (),
-    background_noise_weight: float = 1.0,
+    noise_folders: NoiseFolders = NoiseFolders(),
     speaker_pattern: str | None = None,
 ) -> Corpus:
-    """Catalog, split and decode a data set and the folders beside it.
+    """Catalog, split and decode a data set and the folders that go with it.
 
     Args:
         root: the data set's folder.
         split: the policy for the data set and for every unknown folder.
         sample_rate: Hz; files at other rates are resampled.
         clip_samples: files of unknown folders longer than this are cut into clips of this length.
-        data_seed: seeds noise that has to be generated.
+        data_seed: seed of the noise that is generated if there is none.
         unknown_folders: see UnknownFolder.
         noise_folders: see NoiseFolder.
-        background_noise_weight: of the data set's own `_background_noise_`, beside the noise folders' weights.
         speaker_pattern: see `catalog.scan`.
 
     Raises:
@@ -128,7 +139,7 @@ def build_corpus(
     for folder in unknown_folders:
         extra = scan_below(folder.path, "task.unknown_dirs", speaker_pattern=speaker_pattern)
         extra["split"] = split.assign(extra, None)
-        if split.whole_speakers:  # a speaker whom the data set has too stays where they are there
+        if split.whole_speakers:  # a speaker of the data set stays in the same split
             extra["split"] = _splits_by_speaker(extra, known_speakers).fillna(extra["split"])
             known_speakers = pd.concat([known_speakers, extra[["speaker", "split"]]])
         source = _decoded(folder.folder.resolve(), extra, sample_rate, len(sources))
@@ -138,8 +149,8 @@ def build_corpus(
         )
         sources.append(_Source(table, source.pcm, source.root))
 
-    weights = {0: background_noise_weight}  # by source
-    for noise_folder in noise_folders:
+    weights = {0: noise_folders.own_weight}  # by source
+    for noise_folder in noise_folders.extra:
         extra = scan_below(noise_folder.path, "noise.dirs").assign(split="", word=BACKGROUND_NOISE, folder="")
         source = _decoded(noise_folder.path.expanduser().resolve(), extra, sample_rate, len(sources))
         _without_silent(source)
@@ -148,21 +159,21 @@ def build_corpus(
         sources.append(source)
 
     _without_silent(sources[0])
-    noise = _noise_bank([sources[place] for place in weights], list(weights.values()), sample_rate, data_seed)
+    noise = _noise_bank([sources[number] for number in weights], list(weights.values()), sample_rate, data_seed)
     everything = _without_leaks(pd.concat([source.table for source in sources], ignore_index=True))
     left_out = set_aside(everything)[["source", "path", "word", "speaker", "split", "error"]]
     good = usable(everything)
     is_noise = good["word"] == BACKGROUND_NOISE
     clips = good[~is_noise].drop(columns="error").reset_index(drop=True)
-    heard = [place for place, weight in weights.items() if weight > 0]
-    recordings = good[is_noise & good["source"].isin(heard)].drop(columns="error").reset_index(drop=True)
+    used = [number for number, weight in weights.items() if weight > 0]
+    recordings = good[is_noise & good["source"].isin(used)].drop(columns="error").reset_index(drop=True)
     pcm, roots = [source.pcm for source in sources], [source.root for source in sources]
     return Corpus(clips, left_out.reset_index(drop=True), pcm, roots, noise, sample_rate, recordings)
 
 
 @dataclass(frozen=True)
 class _Source:
-    """One folder's files: the catalog with each one's place in `pcm`."""
+    """The files of one folder: the catalog, with offset and length in `pcm`."""
 
     table: pd.DataFrame
     pcm: np.ndarray
@@ -170,9 +181,9 @@ class _Source:
 
 
 def _require_apart(root: Path, unknown: Sequence[Path]) -> None:
-    """No folder within another: its clips would stand in both, under two labels."""
-    for place, folder in enumerate(unknown):
-        for other in [root, *unknown[:place]]:
+    """Refuse a folder inside another: its clips would be used twice, with two labels."""
+    for index, folder in enumerate(unknown):
+        for other in [root, *unknown[:index]]:
             if folder.is_relative_to(other) or other.is_relative_to(folder):
                 raise KwsError(f"task.unknown_dirs: '{folder}' and '{other}' share clips; give folders apart")
 
@@ -183,7 +194,7 @@ def _require_usable(source: _Source, key: str) -> None:
 
 
 def _without_silent(source: _Source) -> None:
-    """Set noise recordings without a sound aside, and those too short to be cut into parts."""
+    """Set aside noise recordings that are silent, or too short to be cut into parts."""
     table = source.table
     for row in table[(table["word"] == BACKGROUND_NOISE) & (table["error"] == "")].itertuples():
         if row.length < 10:
@@ -193,7 +204,7 @@ def _without_silent(source: _Source) -> None:
 
 
 def _noise_bank(sources: Sequence[_Source], weights: Sequence[float], sample_rate: int, data_seed: int) -> NoiseBank:
-    """The noise of the data set and of the noise folders; generated where there is none."""
+    """The noise of the data set and of the noise folders; generated if there is none."""
     recordings, chances, names = [], [], []
     for source, weight in zip(sources, weights, strict=True):
         rows = usable(source.table[source.table["word"] == BACKGROUND_NOISE])
@@ -202,7 +213,7 @@ def _noise_bank(sources: Sequence[_Source], weights: Sequence[float], sample_rat
         for row in rows.itertuples():
             recordings.append(source.pcm[row.offset : row.offset + row.length])
             chances.append(weight / len(rows))
-            names.append(row.path)  # not where it stands: the same recordings elsewhere are heard in the same splits
+            names.append(row.path)  # below its folder, so that splits don't depend on where the folder is
     if not recordings:
         log.warning(
             "'%s' has no %s: silence is made of low-level generated noise, and no noise is mixed into words",
@@ -222,35 +233,32 @@ def _decoded(root: Path, catalog: pd.DataFrame, sample_rate: int, source: int) -
 
 
 def _splits_by_speaker(catalog: pd.DataFrame, known: pd.DataFrame) -> pd.Series:
-    """Each row's split by what is known of its speaker; missing where nothing is."""
+    """The known split of each row's speaker; missing for new speakers."""
     return catalog["speaker"].map(known.drop_duplicates("speaker").set_index("speaker")["split"])
 
 
 def _cut_long_recordings(table: pd.DataFrame, pcm: np.ndarray, clip_samples: int, policy: SplitPolicy) -> pd.DataFrame:
-    """One row per whole window of each file: consecutive, without overlap; the rest at the end is left.
+    """One row per whole window of each file: consecutive, without overlap; the rest at the end is not used.
 
     Each window has its own content hash, so that a copy of it elsewhere is found.
     """
     windows = np.maximum(1, table["length"].to_numpy() // clip_samples)
     cut = table.loc[table.index.repeat(windows)].reset_index(drop=True)
     window = np.concatenate([np.arange(count) for count in windows])
+    of_file = np.repeat(windows, windows)
     cut["offset"] += window * clip_samples
     cut["start"] = window * clip_samples
-    cut["length"] = np.where(np.repeat(windows, windows) > 1, clip_samples, cut["length"])
-    cut["utterance"] = np.where(np.repeat(windows, windows) > 1, window, cut["utterance"])
-    by_time = np.concatenate([np.array(time_split(int(count), policy), dtype=object) for count in windows])
-    for row in cut[np.repeat(windows, windows) > 1].itertuples():
+    cut["length"] = np.where(of_file > 1, clip_samples, cut["length"])
+    cut["utterance"] = np.where(of_file > 1, window, cut["utterance"])
+    for row in cut[of_file > 1].itertuples():
         cut.loc[row.Index, "content"] = content_hash(pcm[row.offset : row.offset + row.length])
-    long = np.repeat(windows >= LONG_RECORDING_WINDOWS, windows)
-    cut["split"] = np.where(long, by_time, cut["split"])
+    by_time = np.concatenate([np.array(time_split(int(count), policy), dtype=object) for count in windows])
+    cut["split"] = np.where(of_file >= LONG_RECORDING_WINDOWS, by_time, cut["split"])
     return cut
 
 
 def _without_leaks(table: pd.DataFrame) -> pd.DataFrame:
-    """Set aside training clips whose very audio also stands in validation or testing.
-
-    The published test sets stay as they are: it is the training side that gives way.
-    """
+    """Set aside training clips whose audio is also in validation or testing; the published test sets stay whole."""
     good = table["error"].eq("") & table["word"].ne(BACKGROUND_NOISE)
     held_out = table[good & table["split"].ne(TRAINING)].drop_duplicates("content")
     twin = table["content"].map(held_out.set_index("content")["path"])
@@ -260,9 +268,7 @@ def _without_leaks(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _first_reason(table: pd.DataFrame) -> str:
-    errors = table.loc[table["error"].ne(""), ["path", "error"]]
-    return (
-        ""
-        if errors.empty
-        else f" (first of {len(errors)} set aside: {errors.iloc[0]['path']}: {errors.iloc[0]['error']})"
-    )
+    errors = set_aside(table)
+    if errors.empty:
+        return ""
+    return f" (first of {len(errors)} set aside: {errors['path'].iloc[0]}: {errors['error'].iloc[0]})"

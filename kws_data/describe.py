@@ -1,4 +1,4 @@
-"""What a data set holds, as tables and a figure."""
+"""What a data set holds, as a table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def summary(clips: pd.DataFrame, sample_rate: int | None = None) -> pd.DataFrame
     grouped = clips.assign(seconds=seconds).groupby(["word", "split"])
     table = grouped.agg(clips=("path", "size"), speakers=("speaker", "nunique"), hours=("seconds", "sum")).reset_index()
     table["hours"] = (table["hours"] / 3600).round(4)
-    order = {split: place for place, split in enumerate(SPLITS)}
+    order = {split: index for index, split in enumerate(SPLITS)}
     return table.sort_values(
         ["word", "split"], key=lambda column: column.map(order) if column.name == "split" else column
     )

@@ -78,6 +78,6 @@ def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 def text_order(texts: list[str], seed: int, stage: str) -> np.ndarray:
-    """A seeded shuffle in which each text's place depends on itself alone, so that adding files moves no others."""
+    """A seeded shuffle in which the sort key of a text depends on the text alone: adding files moves no others."""
     ids = np.array([text_key(text) for text in texts], dtype=np.uint64).view(np.int64)
     return np.argsort(Draws(seed, 0, ids).bits(stage)[:, 0], kind="stable")

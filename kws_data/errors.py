@@ -2,4 +2,4 @@
 
 
 class KwsError(Exception):
-    """A user's mistake: the message is one line that says what was wrong, where, and what would be right."""
+    """A user's mistake. The message is one line: what was wrong, where, and what would be right."""

@@ -17,24 +17,24 @@ from kws_data.storage.cache import features_dir
 
 log = logging.getLogger(__name__)
 
-_BATCHES = "batches"  # the beginning of the files' names
+_BATCHES = "batches"  # prefix of the file names
 
 
 def cached_evaluation_batches(
     source: ClipSource, split: str, features: FeatureLayer, identity: Any, *, threads: int
 ) -> tf.data.Dataset:
-    """`pipeline.evaluation_batches`, bit for bit, read from the cache folder once any run has computed them.
+    """The bits of `pipeline.evaluation_batches`, read from the cache folder once any run has computed them.
 
     Args:
         source: fills batches with samples.
-        split: whose examples.
+        split: the split of the examples.
         features: a built feature layer.
-        identity: plain data that tells what else the features' bits depend on: the layer's configuration and code, and
-            the machine's arithmetic. The samples themselves and the layer's weights are hashed here.
+        identity: plain data of what else the bits depend on: the layer's configuration and code, and the machine's
+            arithmetic. The samples and the layer's weights are hashed here.
         threads: batches computed at once; changes nothing but speed.
     """
     batches = evaluation_batches(source, split, features, threads=threads)
-    form = repr(batches.element_spec)  # of the same samples: one length for all, or each with its own
+    form = repr(batches.element_spec)  # the same samples may have one length for all, or each its own
     folder = features_dir() / _key(source, split, features, [identity, form], threads)
     try:
         with lock_for(folder):
@@ -45,18 +45,18 @@ def cached_evaluation_batches(
                         pass
     except (OSError, tf.errors.OpError) as error:
         reason = " ".join(str(error).split())[:200]
-        log.warning("'%s': features can't be kept there, and are computed for this run alone (%s)", folder, reason)
+        log.warning("'%s': can't cache features there; they are computed for this run only (%s)", folder, reason)
         return batches
     return batches.cache(str(folder / _BATCHES))
 
 
 def _key(source: ClipSource, split: str, features: FeatureLayer, identity: Any, threads: int) -> str:
-    """16 hex digits that name the features: by the very samples, so that whatever drew them need not be thought of."""
+    """16 hex digits that name the features. The samples are hashed, so whatever they depend on is included."""
     digest = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=8)
     for weight in features.weights:
         digest.update(np.asarray(weight).tobytes())
     plan = evaluation_plan(source, split)
-    stream = host_batches(source, split, plan, seed=source.data_seed, steps=plan.steps_per_epoch, threads=threads)
+    stream = host_batches(source, split, plan, steps=plan.steps_per_epoch, threads=threads)
     for batch in stream.as_numpy_iterator():
         for name, values in sorted(batch.items()):
             digest.update(f"{name} {values.shape}".encode())

@@ -15,9 +15,9 @@ class FrontEnd:
     """int16 → float → waveform augmentation → features → feature augmentation.
 
     Args:
-        features: the feature layer; None leaves the waveform.
-        augmentation: its stages; the default has none.
-        variable_length: whether clips keep their lengths, which the model then gets beside the features.
+        features: the feature layer; None for the waveform.
+        augmentation: its stages.
+        variable_length: whether clips keep their lengths; the model then gets them beside the features.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Background noise: recordings cut in time into a part for each split, and random windows of them.
 
-A recording's first 80 % is heard in training only, the next 10 % in validation, the last 10 % in testing; of many short
-recordings each is heard in one split.
+The first 80 % of a recording are used in training only, the next 10 % in validation, the last 10 % in testing. Of many
+short recordings, each is used in one split.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class NoiseBank:
 
     Args:
         recordings: each [samples] int16 at the run's sample rate, at least 10 samples long.
-        chances: how often each is heard, relative to the others; None: all alike.
+        chances: how often each is used, relative to the others; None: all equally.
         whole_below: recordings of fewer samples are not cut but belong to one split, by the hash rule on their `names`;
             unless that leaves a split without noise.
         names: of the recordings, needed with `whole_below`.
-        generated: whether they were made up because the data set has none.
+        generated: whether the noise was generated because the data set has none.
     """
 
     def __init__(
@@ -41,21 +41,21 @@ class NoiseBank:
         generated: bool = False,
     ) -> None:
         self.generated = generated
+        # The split of each recording; None for those that are cut into a part for each split.
         home = [
-            hash_split(names[place], 10, 10) if len(recording) < whole_below else None
-            for place, recording in enumerate(recordings)
+            hash_split(names[index], 10, 10) if len(recording) < whole_below else None
+            for index, recording in enumerate(recordings)
         ]
         if any(all(split not in (None, wanted) for split in home) for wanted in SPLITS):
             home = [None] * len(recordings)
-        chances = [1.0] * len(recordings) if chances is None else chances
         self._parts: dict[str, list[np.ndarray]] = {}
         self._ends: dict[str, np.ndarray] = {}
         for wanted in SPLITS:
-            heard = [place for place, split in enumerate(home) if split in (None, wanted)]
+            used = [index for index, split in enumerate(home) if split in (None, wanted)]
             self._parts[wanted] = [
-                recordings[place] if home[place] else _part(recordings[place], wanted) for place in heard
+                recordings[index] if home[index] else _part(recordings[index], wanted) for index in used
             ]
-            ends = np.cumsum([chances[place] for place in heard])
+            ends = np.cumsum([1.0 if chances is None else chances[index] for index in used])
             self._ends[wanted] = ends / ends[-1]
 
     @classmethod
@@ -64,7 +64,7 @@ class NoiseBank:
         count = GENERATED_SECONDS * sample_rate
         generator = np.random.Generator(np.random.Philox(key=data_seed % 2**64))  # a key is not negative
         spectrum = np.fft.rfft(generator.standard_normal(count))
-        # 1/f power above 20 Hz; constant below, so that the level isn't spent where nothing can be heard
+        # 1/f power above 20 Hz; constant below, so that little of the level is at inaudible frequencies
         spectrum /= np.sqrt(np.maximum(np.fft.rfftfreq(count, 1 / sample_rate), 20.0))
         noise = np.fft.irfft(spectrum, count)
         return cls([to_int16(noise * (GENERATED_RMS / noise.std()))], generated=True)
@@ -73,7 +73,7 @@ class NoiseBank:
         """A random window of a random recording for each clip, of the clip's length: [batch, longest] int16.
 
         A part shorter than the window is repeated. Zeros follow where another clip is longer, so that a clip's noise
-        doesn't depend on what stands beside it.
+        doesn't depend on the rest of the batch.
         """
         parts = self._parts[split]
         chance = draws.uniform(f"{stage} recording")[:, 0]
@@ -82,11 +82,8 @@ class NoiseBank:
         starts = draws.integers(f"{stage} start", np.maximum(sizes - lengths, 0) + 1)
         windows = np.zeros((len(chosen), int(lengths.max(initial=0))), np.int16)
         for window, index, start, length in zip(windows, chosen, starts, lengths, strict=True):
-            part = parts[index]
-            if len(part) >= length:
-                window[:length] = part[start : start + length]
-            else:
-                window[:length] = np.resize(part, length)
+            part = parts[index][start : start + length]
+            window[:length] = part if len(part) == length else np.resize(part, length)
         return windows
 
 

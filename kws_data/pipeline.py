@@ -1,7 +1,7 @@
 """Examples to `tf.data` batches: gather PCM, augment, compute features.
 
-One element of the stream is one batch. Its number tells which examples stand in it and what is drawn for them, so the
-stream can start at any step and doesn't depend on how many threads compute it.
+One element of the stream is one batch. Its number decides which examples are in it and what is drawn for them, so the
+stream can start at any step and doesn't depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from kws_data.task import NO_SOURCE
 log = logging.getLogger(__name__)
 
 EVALUATION_BATCH = 100
-LONGEST_CLIP_S = 10  # where clips keep their lengths: one recording of an hour would pad its whole batch to an hour
+LONGEST_CLIP_S = 10  # where clips keep their lengths: an hour's recording would pad its whole batch to an hour
 NO_AUGMENTATION = Augmentation()
 _BASE_PARTS: Shapes = {
     "pcm": ("int16", (SAMPLES,)),
@@ -47,14 +47,14 @@ class ClipSource:
     """Fills batches with samples: clips from the store, silence rows from noise.
 
     Args:
-        corpus: where samples and noise come from.
-        examples: the task's table, of all splits; its index holds the example ids, counted from 0.
+        corpus: clips and noise.
+        examples: the task's table, of all splits; its index is the examples' ids, counted from 0.
         clip_samples: every clip is padded or cut to this; None keeps lengths and pads to the batch's longest.
         silence_samples: the length of silence rows.
         silence_kind: 'noise' or 'zeros' for validation and testing.
-        silence_level_db: [low, high] of training's silence rows, RMS in dB of full scale; None: volume uniform(0, 1).
-        data_seed: seeds what validation and testing hear in silence rows.
-        seed: seeds what training hears in them, and every other draw.
+        silence_level_db: [low, high] of silence rows in training, RMS in dB of full scale; None: volume uniform(0, 1).
+        data_seed: seed of the silence rows of validation and testing, and of all draws for evaluation.
+        seed: seed of the silence rows of training, and of all other draws.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class ClipSource:
         self.silence_level_db = silence_level_db
         self.data_seed = data_seed
         self.seed = seed
-        # as arrays: pandas' row lookup would take longer than the copying
+        # Arrays, as looking up rows in pandas takes longer than copying the samples.
         self._sources = examples["source"].to_numpy()
         self._offsets = examples["offset"].to_numpy()
         self._silent = examples["word"].eq(SILENCE).to_numpy()
@@ -93,7 +93,7 @@ class ClipSource:
         return np.flatnonzero(self.examples["split"].to_numpy() == split)
 
     def gather(self, split: str, ids: np.ndarray, epoch: int, draw_ids: np.ndarray | None = None) -> ClipBatch:
-        """The clips of `ids`, all of `split`; `draw_ids`, if others, are what training's silence rows draw by."""
+        """The clips of `ids`, all in `split`; `draw_ids`, if given, replace `ids` in draws of silence rows."""
         sources, offsets, lengths = self._sources[ids], self._offsets[ids], self.lengths[ids]
         made = sources == NO_SOURCE
         pcm = np.zeros((len(ids), self.clip_samples or int(lengths.max())), np.int16)
@@ -106,7 +106,7 @@ class ClipSource:
         return ClipBatch(pcm, lengths.astype(np.int32), self.labels[ids], ids, self._silent[ids])
 
     def context(self, split: str) -> StageContext:
-        """What augmentation stages may draw on for examples of `split`."""
+        """What augmentation stages may use besides the batch, for examples of `split`."""
         ids = self.ids(split)
         return StageContext(
             self.corpus.noise,
@@ -118,22 +118,22 @@ class ClipSource:
         )
 
     def _keys(self, ids: np.ndarray) -> np.ndarray:
-        """[batch] int64: the examples by their names, which say nothing of how many others there are."""
+        """[batch] int64: keys made of the examples' names, which don't depend on the number of examples."""
         return np.array([text_key(path) for path in self.examples["path"].to_numpy()[ids]], np.uint64).view(np.int64)
 
     def _silence(self, split: str, ids: np.ndarray, epoch: int, draw_ids: np.ndarray) -> np.ndarray:
-        """Noise at volume uniform(0, 1), as the original's, or at a level: [rows, silence_samples] int16."""
+        """Noise at volume uniform(0, 1), as in the original, or at a level: [rows, silence_samples] int16."""
         training = split == TRAINING
         if not training and self.silence_kind == "zeros":
             return np.zeros((len(ids), self.silence_samples), np.int16)
-        # what is evaluated on must not change with the number of training examples, as their ids do
+        # Validation and testing must not change with the number of training examples, as ids do.
         draws = Draws(self.seed, epoch, draw_ids) if training else Draws(self.data_seed, 0, self._keys(ids))
         noise = self.corpus.noise.windows(split, draws, "silence", np.full(len(ids), self.silence_samples))
         volume = draws.uniform("silence volume")
         if training and self.silence_level_db is not None:
             low, high = self.silence_level_db
             rms = np.sqrt(np.mean(np.square(noise, dtype=np.float64), axis=1, keepdims=True))
-            # a window of digital silence stays what it is
+            # digital silence stays silent
             volume = 10 ** ((low + volume * (high - low)) / 20) * INT16_SCALE / np.maximum(rms, 1.0)
         return to_int16(noise * (volume / INT16_SCALE))
 
@@ -144,7 +144,6 @@ def host_batches(
     plan: BatchPlan,
     *,
     augmentation: Augmentation = NO_AUGMENTATION,
-    seed: int | None = None,
     start_step: int = 0,
     steps: int,
     threads: int,
@@ -153,10 +152,10 @@ def host_batches(
 
     Args:
         source: fills batches with samples.
-        split: whose examples and noise.
-        plan: which examples stand in which batch.
-        augmentation: what is drawn for them.
-        seed: of the draws; None takes the source's, the run's own.
+        split: the split of examples and noise.
+        plan: which examples are in which batch. A plan without a seed, for evaluation, draws with the source's data
+            seed; others draw with its seed.
+        augmentation: its stages, of which the parameters are drawn here.
         start_step: the first step, counted from 0 over all epochs.
         steps: one past the last step.
         threads: batches computed at once; changes nothing but speed.
@@ -166,12 +165,13 @@ def host_batches(
         `label_weights` (each [batch]), and what the stages draw, as 'stage/parameter'.
     """
     context = source.context(split)
+    seed = source.data_seed if plan.seed is None else source.seed
     parts = {**_BASE_PARTS, **augmentation.parameter_shapes()}
 
     def prepare(step: np.ndarray) -> list[np.ndarray]:
         epoch, draw_ids = plan.epoch_of(int(step)), plan.draw_ids(int(step))
         batch = source.gather(split, plan.batch_ids(int(step)), epoch, draw_ids)
-        draws = Draws(source.seed if seed is None else seed, epoch, draw_ids)
+        draws = Draws(seed, epoch, draw_ids)
         values = augmentation.prepare(batch, draws, context)
         ones = np.ones(len(batch.ids), np.float32)
         values |= {
@@ -185,8 +185,7 @@ def host_batches(
         return [values[name] for name in parts]
 
     def load(step: tf.Tensor) -> dict[str, tf.Tensor]:
-        # stateful=False: it is a pure function of the step, which lets tf.data run several at once when op
-        # determinism is on
+        # stateful=False: as a pure function of the step, it may run several times at once under op determinism.
         dtypes = [tf.as_dtype(dtype) for dtype, _ in parts.values()]
         tensors = tf.numpy_function(prepare, [step], dtypes, stateful=False)
         for tensor, (_, shape) in zip(tensors, parts.values(), strict=True):
@@ -205,27 +204,17 @@ def batches(
     *,
     augmentation: Augmentation = NO_AUGMENTATION,
     features: FeatureLayer | None = None,
-    seed: int | None = None,
     start_step: int = 0,
     steps: int,
     threads: int,
 ) -> tf.data.Dataset:
-    """`host_batches`, and the front end on them: dicts with a model's `inputs` in place of PCM and draws.
+    """`host_batches` through the front end: dicts with a model's `inputs` in place of PCM and draws.
 
-    Args:
-        source: fills batches with samples.
-        split: whose examples and noise.
-        plan: which examples stand in which batch.
-        augmentation: its stages.
-        features: a feature layer; None leaves the waveform.
-        seed: of the draws; None takes the source's, the run's own.
-        start_step: the first step, counted from 0 over all epochs.
-        steps: one past the last step.
-        threads: batches computed at once; changes nothing but speed.
+    The arguments are those of `host_batches`, and `features`: a feature layer, or None for the waveform.
     """
     front_end = FrontEnd(features, augmentation, variable_length=source.clip_samples is None)
     dataset = host_batches(
-        source, split, plan, augmentation=augmentation, seed=seed, start_step=start_step, steps=steps, threads=threads
+        source, split, plan, augmentation=augmentation, start_step=start_step, steps=steps, threads=threads
     )
     dataset = dataset.map(front_end, num_parallel_calls=threads, deterministic=True)
     return dataset.prefetch(2 * threads).with_options(_options(threads))
@@ -233,7 +222,7 @@ def batches(
 
 def _options(threads: int) -> tf.data.Options:
     options = tf.data.Options()
-    # Parallel over batches, not within one: faster, and the numbers can't depend on how an operation was divided.
+    # Parallel over batches, not within one: faster, and results can't depend on how an operation is divided.
     options.threading.max_intra_op_parallelism = 1
     options.threading.private_threadpool_size = max(1, threads)
     options.autotune.enabled = False
@@ -241,8 +230,8 @@ def _options(threads: int) -> tf.data.Options:
 
 
 @contextmanager
-def told_plainly() -> Iterator[None]:
-    """Turn a KwsError that tf.data wrapped, because it was raised while a batch was prepared, back into one."""
+def unwrap_errors() -> Iterator[None]:
+    """Raise a KwsError from inside tf.data, where it was raised while preparing a batch, as a KwsError again."""
     try:
         yield
     except tf.errors.OpError as error:
@@ -260,11 +249,10 @@ def evaluation_batches(
     augmentation: Augmentation = NO_AUGMENTATION,
     threads: int,
 ) -> tf.data.Dataset:
-    """All examples of a split, once, in order; what `augmentation` draws is the same from run to run."""
+    """All examples of a split, once, in order; the draws of `augmentation` are the same from run to run."""
     plan = evaluation_plan(source, split)
     return batches(
-        source, split, plan, augmentation=augmentation, features=features, seed=source.data_seed,
-        steps=plan.steps_per_epoch, threads=threads,
+        source, split, plan, augmentation=augmentation, features=features, steps=plan.steps_per_epoch, threads=threads,
     )  # fmt: skip
 
 
@@ -276,7 +264,7 @@ def evaluation_plan(source: ClipSource, split: str) -> BatchPlan:
 
 
 def training_plan(source: ClipSource, batch_size: int, *, balanced: bool = False) -> BatchPlan:
-    """The training split's examples, shuffled anew in each epoch; `balanced`: every class as often as any other."""
+    """The training split's examples, in another order in each epoch; `balanced`: with each class equally often."""
     ids = source.ids(TRAINING)
     lengths = source.lengths[ids] if source.clip_samples is None else None
     labels = source.labels[ids] if balanced else None

@@ -1,6 +1,6 @@
 """Split policies: which clips are for training, validation and testing.
 
-A policy is called with a catalog and gives its `split` column. `conf/split/` holds one YAML a policy.
+A policy computes the `split` column of a catalog. `conf/split/` has one YAML file for each policy.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kws_data.errors import KwsError
 TRAINING, VALIDATION, TESTING = "training", "validation", "testing"
 SPLITS = (TRAINING, VALIDATION, TESTING)
 
-# input_data.py of TensorFlow's speech_commands example: "~134M", the number of hash values that it tells apart
+# input_data.py of TensorFlow's speech_commands example: "~134M", the number of different hash values
 MAX_CLIPS_PER_CLASS = 2**27 - 1
 
 
@@ -28,7 +28,7 @@ class SplitPolicy(Protocol):
     """What `conf/split/` instantiates.
 
     Attributes:
-        whole_speakers: whether all of a speaker's clips stand in one split, unknown folders' clips among them.
+        whole_speakers: whether all clips of a speaker are in one split, including those in unknown folders.
     """
 
     validation_percentage: float
@@ -38,12 +38,12 @@ class SplitPolicy(Protocol):
     def assign(self, catalog: pd.DataFrame, root: Path | None) -> pd.Series:
         """One of SPLITS for each row of `catalog`.
 
-        `root` is the data set's folder; None for clips from elsewhere, which the data set's own lists can't know.
+        `root` is the data set's folder; None for clips from elsewhere, which are not in the data set's own lists.
         """
 
 
 def hash_split(speaker: str, validation_percentage: float, testing_percentage: float) -> str:
-    """The release's own rule (`which_set` in input_data.py), on what stands before `_nohash_` in the file name."""
+    """The release's own rule (`which_set` in input_data.py), on the part of the file name before `_nohash_`."""
     value = int(hashlib.sha1(speaker.encode()).hexdigest(), 16)
     percentage = (value % (MAX_CLIPS_PER_CLASS + 1)) * (100.0 / MAX_CLIPS_PER_CLASS)
     if percentage < validation_percentage:
@@ -53,15 +53,23 @@ def hash_split(speaker: str, validation_percentage: float, testing_percentage: f
     return TRAINING
 
 
-class HashSplit:
-    """By the SHA-1 of the speaker: stable however many files are added, and never one speaker in two splits."""
-
-    whole_speakers = True
+class _Percentages:
+    """The shares of validation and testing; the rest is for training."""
 
     def __init__(self, validation_percentage: float = 10.0, testing_percentage: float = 10.0) -> None:
-        _check_percentages(validation_percentage, testing_percentage)
-        self.validation_percentage = validation_percentage
-        self.testing_percentage = testing_percentage
+        self.validation_percentage = check_number("validation_percentage", validation_percentage, 0, 99.9)
+        self.testing_percentage = check_number("testing_percentage", testing_percentage, 0, 99.9)
+        if validation_percentage + testing_percentage >= 100:
+            raise ValueError(
+                "validation_percentage and testing_percentage must leave clips for training, got"
+                f" {validation_percentage} and {testing_percentage}"
+            )
+
+
+class HashSplit(_Percentages):
+    """By the SHA-1 of the speaker: adding files moves no other, and all clips of a speaker are in one split."""
+
+    whole_speakers = True
 
     def assign(self, catalog: pd.DataFrame, root: Path | None) -> pd.Series:
         """One of SPLITS for each row."""
@@ -73,10 +81,10 @@ class HashSplit:
         return catalog["speaker"].map(table)
 
 
-class ListSplit:
-    """By `validation_list.txt` and `testing_list.txt` in the data set's folder; what they don't name is for training.
+class ListSplit(_Percentages):
+    """By `validation_list.txt` and `testing_list.txt` in the data set's folder; all other clips are for training.
 
-    Folders that the lists can't know (`task.unknown_dirs`) fall back to the hash rule at the given percentages.
+    For clips from other folders (`task.unknown_dirs`), the hash rule at the given percentages is used.
     """
 
     whole_speakers = False
@@ -88,11 +96,10 @@ class ListSplit:
         validation_percentage: float = 10.0,
         testing_percentage: float = 10.0,
     ) -> None:
+        super().__init__(validation_percentage, testing_percentage)
         self.validation_list = validation_list
         self.testing_list = testing_list
         self.fallback = HashSplit(validation_percentage, testing_percentage)
-        self.validation_percentage = validation_percentage
-        self.testing_percentage = testing_percentage
 
     def assign(self, catalog: pd.DataFrame, root: Path | None) -> pd.Series:
         """One of SPLITS for each row.
@@ -111,73 +118,59 @@ class ListSplit:
         return split
 
 
-class SpeakerSplit:
+class _Seeded(_Percentages):
+    """Shares that are drawn with a seed."""
+
+    def __init__(self, data_seed: int, validation_percentage: float = 10.0, testing_percentage: float = 10.0) -> None:
+        super().__init__(validation_percentage, testing_percentage)
+        self.data_seed = data_seed
+
+
+class SpeakerSplit(_Seeded):
     """Whole speakers, drawn with a seed, until each split has its share of the clips."""
 
     whole_speakers = True
-
-    def __init__(self, data_seed: int, validation_percentage: float = 10.0, testing_percentage: float = 10.0) -> None:
-        _check_percentages(validation_percentage, testing_percentage)
-        self.data_seed = data_seed
-        self.validation_percentage = validation_percentage
-        self.testing_percentage = testing_percentage
 
     def assign(self, catalog: pd.DataFrame, root: Path | None) -> pd.Series:
         """One of SPLITS for each row."""
         del root
         clips = _counted(catalog).groupby(catalog["speaker"]).sum().sort_index()
         order = text_order(clips.index.tolist(), self.data_seed, "speaker split")
-        # A speaker belongs where the middle of their clips falls, so that shares are met as closely as speakers allow.
-        table = dict(zip(clips.index[order], _cut(_places(clips.to_numpy()[order]), self), strict=True))
+        # A speaker is assigned by the middle of their clips, so that shares are met as closely as speakers allow.
+        table = dict(zip(clips.index[order], _cut(_middles(clips.to_numpy()[order]), self), strict=True))
         return catalog["speaker"].map(table)
 
 
-class RandomSplit:
-    """Single clips, drawn with a seed: the tutorials' 80/10/10 and 70/30. Speakers stand in several splits."""
+class RandomSplit(_Seeded):
+    """Single clips, drawn with a seed: the tutorials' 80/10/10 and 70/30. A speaker may be in several splits."""
 
     whole_speakers = False
-
-    def __init__(self, data_seed: int, validation_percentage: float = 10.0, testing_percentage: float = 10.0) -> None:
-        _check_percentages(validation_percentage, testing_percentage)
-        self.data_seed = data_seed
-        self.validation_percentage = validation_percentage
-        self.testing_percentage = testing_percentage
 
     def assign(self, catalog: pd.DataFrame, root: Path | None) -> pd.Series:
         """One of SPLITS for each row."""
         del root
         order = text_order(catalog["path"].tolist(), self.data_seed, "random split")
-        places = np.empty(len(order))
-        places[order] = _places(_counted(catalog).to_numpy()[order])
-        return pd.Series(_cut(places, self), index=catalog.index)
+        middles = np.empty(len(order))
+        middles[order] = _middles(_counted(catalog).to_numpy()[order])
+        return pd.Series(_cut(middles, self), index=catalog.index)
 
 
 def time_split(num_windows: int, policy: SplitPolicy) -> list[str]:
-    """Splits of a recording's consecutive windows: training first, then validation, then testing."""
-    return _cut(100.0 - _places(np.ones(num_windows)), policy).tolist()
+    """Splits of the consecutive windows of a recording: training first, then validation, then testing."""
+    return _cut(100.0 - _middles(np.ones(num_windows)), policy).tolist()
 
 
 def _counted(catalog: pd.DataFrame) -> pd.Series:
-    """1 for each clip, 0 for what is none: files set aside and background noise take no part in the shares."""
+    """1 for each clip, 0 for files set aside and background noise, which don't count in the shares."""
     return (catalog["error"].eq("") & catalog["word"].ne(BACKGROUND_NOISE)).astype("int64")
 
 
-def _places(sizes: np.ndarray) -> np.ndarray:
-    """Where the middle of each of these falls, in percent of them all together."""
+def _middles(sizes: np.ndarray) -> np.ndarray:
+    """The middle of each item of these sizes, in percent of the sum of all sizes."""
     return (np.cumsum(sizes) - sizes / 2) * 100.0 / max(1, sizes.sum())
 
 
 def _cut(percent: np.ndarray, policy: SplitPolicy) -> np.ndarray:
-    """Places from 0 to 100 to splits, in the order of the release's rule: testing is next to validation."""
+    """From percent (0 to 100) to splits, in the order testing, validation, training."""
     validation, testing = policy.validation_percentage, policy.testing_percentage
     return np.where(percent < testing, TESTING, np.where(percent < testing + validation, VALIDATION, TRAINING))
-
-
-def _check_percentages(validation_percentage: float, testing_percentage: float) -> None:
-    for name, value in (("validation_percentage", validation_percentage), ("testing_percentage", testing_percentage)):
-        check_number(name, value, 0, 99.9)
-    if validation_percentage + testing_percentage >= 100:
-        raise ValueError(
-            f"validation_percentage and testing_percentage must leave clips for training, got {validation_percentage}"
-            f" and {testing_percentage}"
-        )

@@ -1,13 +1,14 @@
 """Decoded PCM of a folder's clips, packed once, so that no epoch decodes a file again.
 
-A store is a folder in the cache, named by a fingerprint of its files: `pcm.i16` holds all samples one clip after the
-other, `clips.parquet` each clip's place, length and content hash. It is memory-mapped: a process holds no more of it
-than the pages it is reading.
+A store is a folder in the cache, named by a fingerprint of its files: `pcm.i16` has the samples of all clips, one clip
+after the other, `clips.parquet` the offset, length and content hash of each. It is memory-mapped, so a process has no
+more of it in memory than the pages that it reads.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,8 @@ from kws_data.storage.atomic import lock_for, remove_leftovers, replace_dir
 from kws_data.storage.cache import stores_dir
 from kws_data.storage.parallel import map_chunks
 
+log = logging.getLogger(__name__)
+
 _VERSION = 1
 _PCM_FILE, _CLIPS_FILE = "pcm.i16", "clips.parquet"
 
@@ -30,7 +33,7 @@ class ClipStore:
 
     Attributes:
         clips: a row per clip of the catalog it was built from, in its order: `path`, `offset` and `length` in samples,
-            `content` (a hash of the decoded samples), `error` (a reason, for a file that could not be decoded).
+            `content` (a hash of the decoded samples), `error` (the reason why a file could not be decoded).
         pcm: [samples] int16, memory-mapped.
     """
 
@@ -38,8 +41,8 @@ class ClipStore:
         self.folder = folder
         self.clips = pd.read_parquet(folder / _CLIPS_FILE)
         pcm = folder / _PCM_FILE
-        # NumPy cannot map an empty file. A plain array on the mapping, since slicing a np.memmap costs several times
-        # the copying of a clip.
+        # NumPy cannot map an empty file. And slicing a np.memmap takes several times as long as copying a clip, so the
+        # mapping is viewed as a plain array.
         mapped = np.memmap(pcm, np.int16, "r").view(np.ndarray) if pcm.stat().st_size else np.zeros(0, np.int16)
         self.pcm: np.ndarray = mapped
 
@@ -52,9 +55,9 @@ def fingerprint(root: Path, catalog: pd.DataFrame, sample_rate: int) -> str:
 
 
 def open_store(root: Path, catalog: pd.DataFrame, sample_rate: int) -> ClipStore:
-    """The store of the catalog's usable clips, built if it is not there yet.
+    """The store of the catalog's usable clips, built if it does not exist yet.
 
-    Runs that start at once build it once: the others wait for it.
+    Of several runs that start at once, one builds it and the others wait.
 
     Raises:
         KwsError: the cache folder cannot be written (no room, no permission).
@@ -65,12 +68,13 @@ def open_store(root: Path, catalog: pd.DataFrame, sample_rate: int) -> ClipStore
             with lock_for(folder):
                 remove_leftovers(folder)
                 if not folder.is_dir():
+                    log.info("decoding and packing %d files of '%s', once", len(catalog), root)
                     with replace_dir(folder) as temporary:
                         _build(temporary, root, catalog, sample_rate)
         return ClipStore(folder)
     except OSError as error:
         raise KwsError(
-            f"cannot keep decoded clips in '{folder.parent}': {error.strerror or error}; make room (kws data cache)"
+            f"cannot store decoded clips in '{folder.parent}': {error.strerror or error}; make room (kws data cache)"
             " or set KWS_DATA to another folder"
         ) from error
 
@@ -81,7 +85,7 @@ def content_hash(samples: np.ndarray) -> str:
 
 
 class _Place(NamedTuple):
-    """Where one clip goes: at most `room` samples from `offset` on."""
+    """Where a clip is stored: at most `room` samples from `offset` on."""
 
     path: str
     offset: int
@@ -89,14 +93,9 @@ class _Place(NamedTuple):
 
 
 def _build(folder: Path, root: Path, catalog: pd.DataFrame, sample_rate: int) -> None:
-    room = [
-        resampled_length(samples, rate, sample_rate)
-        for samples, rate in zip(catalog["num_samples"], catalog["sample_rate"], strict=True)
-    ]
-    ends = np.cumsum(room, dtype=np.int64)
-    places = [
-        _Place(path, int(end) - length, length) for path, end, length in zip(catalog["path"], ends, room, strict=True)
-    ]
+    room = resampled_length(catalog["num_samples"], catalog["sample_rate"], sample_rate).to_numpy(np.int64)
+    ends = np.cumsum(room)
+    places = [_Place(*place) for place in zip(catalog["path"], (ends - room).tolist(), room.tolist(), strict=True)]
     pcm = folder / _PCM_FILE
     with pcm.open("wb") as file:
         file.truncate(int(ends[-1]) * 2 if len(ends) else 0)
@@ -108,7 +107,7 @@ def _build(folder: Path, root: Path, catalog: pd.DataFrame, sample_rate: int) ->
 
 
 class _Packer:
-    """A function that decodes clips into their places; can be sent to another process."""
+    """A function that decodes and stores clips, and can be sent to another process."""
 
     def __init__(self, root: Path, pcm: Path, sample_rate: int) -> None:
         self.root, self.pcm, self.sample_rate = root, pcm, sample_rate

@@ -1,4 +1,4 @@
-"""A task: which words are told apart, and what else the model must know not to be one of them.
+"""A task: the words that a model detects, and the classes of silence and of unknown words.
 
 Labels are `_silence_` (0), `_unknown_` (1) and the wanted words in the order given, as in the original example; either
 of the first two can be left out.
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from kws_data.catalog import SILENCE, UNKNOWN
-from kws_data.checks import check_flag, check_list, check_number, check_range
+from kws_data.checks import check_choice, check_flag, check_list, check_number, check_range
 from kws_data.corpus import Corpus, UnknownFolder
 from kws_data.draws import text_order
 from kws_data.errors import KwsError
@@ -26,25 +26,25 @@ from kws_data.splits import SPLITS
 log = logging.getLogger(__name__)
 
 _SHARE_ROUNDING = 1e-9  # 0.6 + 0.3 + 0.1 is a little less than 1
-NO_SOURCE = -1  # a silence row: no file stands behind it
+_COLUMNS = ["split", "label", "source", "path", "word", "speaker", "folder", "offset", "length", "start", "content"]
+NO_SOURCE = -1  # `source` of a silence row, which has no file
 
 
 class Task:
     """What `conf/task/` chooses.
 
     Args:
-        words: the wanted words; null takes every word that the data set has.
+        words: the wanted words; null takes every word of the data set.
         silence: whether there is a silence class, made of `silence_percentage` rows of noise.
         unknown: whether there is an unknown class, drawn from all other words.
         silence_percentage: silence rows in each split, in percent of its wanted clips, rounded up.
-        unknown_percentage: unknown clips likewise.
-        training_unknown_percentage: those of the training split, where they shall be another part of it than of what is
-            evaluated on; null is the same.
-        silence_kind: 'noise' (as the original) or 'zeros', for validation and testing; training hears noise.
-        silence_level_db: [low, high], the level of training's silence rows, uniform in dB of full scale (RMS); null is
-            the original's volume, uniform(0, 1) of the recordings' own level, which knows no noise louder than theirs.
-        unknown_dirs: folders whose clips all join the unknown class; a path, or `{path: …, share: 0.3}` for a folder
-            whose clips shall be that part of the class.
+        unknown_percentage: unknown clips in each split, in percent of its wanted clips, rounded up.
+        training_unknown_percentage: unknown clips of the training split; null takes `unknown_percentage`.
+        silence_kind: 'noise' (as the original) or 'zeros', for validation and testing; training uses noise.
+        silence_level_db: [low, high], the level of silence rows in training, uniform in dB of full scale (RMS); null
+            takes the original's volume, uniform(0, 1) of the recordings' own level, so never louder than those.
+        unknown_dirs: folders whose clips all join the unknown class: a path, or `{path: …, share: 0.3}` for a folder
+            that makes up this part of the class.
     """
 
     def __init__(
@@ -61,8 +61,6 @@ class Task:
         unknown_dirs: Sequence[Any] = (),
     ) -> None:
         self.words = None if words is None else _checked_words(check_list("words", words))
-        if silence_kind not in ("noise", "zeros"):
-            raise ValueError(f"silence_kind must be 'noise' or 'zeros', got '{silence_kind}'")
         self.silence, self.unknown = check_flag("silence", silence), check_flag("unknown", unknown)
         self.silence_percentage = check_number("silence_percentage", silence_percentage, 0, 1000)
         self.unknown_percentage = check_number("unknown_percentage", unknown_percentage, 0, 1000)
@@ -71,7 +69,7 @@ class Task:
             if training_unknown_percentage is None
             else check_number("training_unknown_percentage", training_unknown_percentage, 0, 1000)
         )
-        self.silence_kind = silence_kind
+        self.silence_kind = check_choice("silence_kind", silence_kind, ("noise", "zeros"))
         self.silence_level_db = (
             None if silence_level_db is None else check_range("silence_level_db", silence_level_db, -120, 0)
         )
@@ -107,7 +105,7 @@ class Task:
         return [SILENCE] * self.silence + [UNKNOWN] * self.unknown + words
 
     def examples(self, corpus: Corpus, data_seed: int) -> pd.DataFrame:
-        """The rows of every split, stable for a seed.
+        """The examples of all splits; the same for the same seed.
 
         Returns:
             a row per example: `split`, `label` (index into `labels()`), `source` (NO_SOURCE for silence), `path`,
@@ -116,8 +114,7 @@ class Task:
         """
         labels = self.labels(corpus)
         parts = [self._split_examples(corpus, split, labels, data_seed) for split in SPLITS]
-        examples = pd.concat(parts, ignore_index=True)
-        return examples
+        return pd.concat(parts, ignore_index=True)
 
     def _split_examples(self, corpus: Corpus, split: str, labels: list[str], data_seed: int) -> pd.DataFrame:
         clips = corpus.clips[corpus.clips["split"] == split]
@@ -132,25 +129,12 @@ class Task:
             parts.append(recorded.assign(label=label_of[SILENCE]))
             quota = math.ceil(len(wanted) * self.silence_percentage / 100)
             parts.append(_silence_rows(max(0, quota - len(recorded)), split).assign(label=label_of[SILENCE]))
-        columns = [
-            "split",
-            "label",
-            "source",
-            "path",
-            "word",
-            "speaker",
-            "folder",
-            "offset",
-            "length",
-            "start",
-            "content",
-        ]
-        return pd.concat([part[columns] for part in parts if len(part)] or [parts[0][columns]], ignore_index=True)
+        return pd.concat([part[_COLUMNS] for part in parts if len(part)] or [parts[0][_COLUMNS]], ignore_index=True)
 
     def _unknown_clips(
         self, clips: pd.DataFrame, labels: list[str], num_wanted: int, data_seed: int, split: str
     ) -> pd.DataFrame:
-        """Recorded `_unknown_` clips, a draw of other words up to the percentage, and the unknown folders' clips."""
+        """Recorded `_unknown_` clips, other words drawn up to the percentage, and the clips of unknown folders."""
         in_dataset = clips[clips["folder"] == ""]
         recorded = in_dataset[in_dataset["word"] == UNKNOWN]
         others = in_dataset[~in_dataset["word"].isin({*labels, SILENCE, UNKNOWN})]
@@ -162,7 +146,7 @@ class Task:
         shared = [folder for folder in self.unknown_folders if folder.share is not None]
         rest = sum(map(len, parts))
         shares = sum(folder.share or 0.0 for folder in shared)
-        # rest is what the shares leave over; where that is nothing, they divide the quota itself
+        # The rest is what the shares don't cover. Where they cover everything, they divide the quota.
         total = 0.0
         if shared and rest and shares < 1 - _SHARE_ROUNDING:
             total = rest / (1 - shares)
@@ -224,6 +208,6 @@ def _unknown_folder(entry: Any) -> UnknownFolder:
     path, share = fields.pop("path", None), fields.pop("share", None)
     if not isinstance(path, str | Path) or fields:
         raise ValueError(f"unknown_dirs must list paths or {{path: …, share: …}}, got {entry!r}")
-    if share is not None and not (isinstance(share, int | float) and 0 < share <= 1):
-        raise ValueError(f"unknown_dirs: share of '{path}' must be above 0 and at most 1, got {share}")
+    if share is not None:
+        check_number(f"unknown_dirs: share of '{path}'", share, high=1, above=0)
     return UnknownFolder(Path(path), share)

@@ -111,11 +111,11 @@ def _train(
         logger.begin(folder, experiment.config)
 
     # 4. training, then evaluation of the best weights
-    from kws_data.pipeline import told_plainly
+    from kws_data.pipeline import unwrap_errors
     from kws_experiments.evaluation.evaluate_network import draw_training_batch, evaluate_network
 
     try:
-        with told_plainly():
+        with unwrap_errors():
             network = train_network(folder, experiment, source, data.labels, loggers)
             result = evaluate_network(folder, experiment, source, network, data.labels)
             draw_training_batch(folder, experiment, source, data.labels)

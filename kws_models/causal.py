@@ -1,17 +1,17 @@
-"""Networks that can run on a stream without computing their first layers anew for every window.
+"""Networks that run on a stream without computing their first layers again for every window.
 
-A network over windows of F frames is cut in two. Its first layers, as long as what they make of a frame doesn't depend
-on where in the window it stands, run once on the stream, with state: what they still need of its last frames. The rest
-runs on windows of their outputs. Up to rounding the logits are those of the whole network on every window.
+A network over windows of F frames is cut in two. Its first layers run once on the stream, as far as their output for a
+frame does not depend on the frame's index in the window. Their state is the last frames that they still need. The other
+layers run on windows of these outputs. Up to rounding, the logits are those of the whole network on every window.
 
 `CausalStream` finds the cut from the layers. Of the models here:
 
 - `low_latency_svdf`: the frequency filters see each frame once; time filters and dense layers run on each window.
 - `cnn4`: unpadded convolutions and poolings, where windows are a multiple of 16 frames apart.
-- `single_fc` and `low_latency_conv` are causal too, but their first layer spans the window: there is nothing before it
-  to keep but the frames.
-- no other: convolutions with 'same' padding put zeros beside a window's frames where the stream has others, and
-  recurrent layers that run both ways, attention and averages take in the whole window.
+- `single_fc` and `low_latency_conv` are causal too, but their first layer spans the window: there is nothing to keep
+  except the frames.
+- no others: convolutions with 'same' padding put zeros beside a window's frames, where the stream has other frames;
+  bidirectional recurrent layers, attention and averages need the whole window.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ from keras import layers
 from kws_models.sliding import SlidingWindows
 from kws_models.svdf import SVDF
 
-# What these make of a frame depends on no other, when they don't train.
+# In inference, their output for a frame depends on no other frame.
 _FRAME_BY_FRAME = (layers.Activation, layers.ReLU, layers.BatchNormalization)
 _BATCH = 16  # windows
 
@@ -38,7 +38,7 @@ class NotCausalError(Exception):
 
 
 class CausalStream:
-    """A network's first layers on a stream of frames, the rest on windows of what they make.
+    """A network's first layers on a stream of frames, the others on windows of their outputs.
 
     The weights are those that the network has when the stream begins.
 
@@ -82,9 +82,9 @@ class _Cut(NamedTuple):
     """Where a network is cut.
 
     Attributes:
-        stages: to run on the stream.
-        reduce: what to make of windows first, in NumPy: [m, length, ...] → [m, ...].
-        rest: to run on that.
+        stages: run on the stream.
+        reduce: runs on windows of their outputs, in NumPy: [m, length, ...] → [m, ...].
+        rest: the layers that run on its outputs.
         length: the stages' outputs in a window.
         stride: frames from output to output.
     """
@@ -119,11 +119,11 @@ def _cut(chain: Sequence[keras.layers.Layer], frames: int) -> _Cut:
     """
     stages: list[Stage] = []
     stride, saves = 1, False
-    for place, layer in enumerate(chain):
+    for index, layer in enumerate(chain):
         if isinstance(layer, SVDF) and not layer.return_sequences:
             filters = _Filters(layer)
             return _Cut(
-                [*stages, filters.frequency], filters.time, [filters.combine, *chain[place + 1 :]], frames, stride
+                [*stages, filters.frequency], filters.time, [filters.combine, *chain[index + 1 :]], frames, stride
             )
         if isinstance(layer, layers.Reshape) and layer.target_shape[0] in (frames, -1):
             stages.append(_reshape(layer))
@@ -134,7 +134,7 @@ def _cut(chain: Sequence[keras.layers.Layer], frames: int) -> _Cut:
             frames, stride = (frames - window[0]) // window[1] + 1, stride * window[1]
             saves = True
         elif saves:
-            return _Cut(stages, lambda windows: windows, list(chain[place:]), frames, stride)
+            return _Cut(stages, lambda windows: windows, list(chain[index:]), frames, stride)
         else:
             raise NotCausalError(_reason(layer))
     raise NotCausalError("no layer looks at the window as a whole")

@@ -1,26 +1,27 @@
 """What a network costs at inference: multiply-adds for one clip, and the weights that it keeps.
 
-Read from the graph of `model(inputs, training=False)`, so that every Keras model counts, hand-made layers included.
+Counted layer by layer, for functional and sequential models, nested ones included.
 
-- *Weights* are what is computed from variables alone, where it meets what depends on the input: what constant folding
-  leaves. A batch normalisation (any learned scale and offset per channel) right behind a convolution or matrix product
-  folds into that one's kernel and bias; elsewhere its scale and offset stay.
-- *Multiply-adds* are the products of convolutions and matrix products (attention's too, of two activations), padding
-  included, and the elementwise products with a weight, but for scales that fold: a depthwise convolution written as
-  shifted products costs what the one op does. A loop counts once per round. Additions by themselves, activations,
-  gates, pooling, resizing and the statistics of activations do not count.
+- *Weights*: a batch normalisation right behind a convolution or dense layer folds into that layer's kernel and bias.
+  Elsewhere its scale and offset stay: 2 values a channel.
+- *Multiply-adds*: the products of convolutions and matrix products (attention's too, of two activations), padding
+  included, and one for each value that a scale changes, except for scales that fold. Additions by themselves,
+  activations, gates, pooling, resizing and the statistics of activations do not count.
+
+A layer of your own that multiplies anything has a method `multiply_adds(input_shape, output_shape)`, which returns an
+int; its weights all count as kernels. Without that method, a layer with weights is refused; one without weights counts
+as nothing.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import keras
-import tensorflow as tf
+from keras import layers, tree
 
 
 @dataclass(frozen=True)
@@ -47,314 +48,197 @@ class Cost:
         return self.kernels + 4 * self.biases
 
 
-def inference_cost(model: keras.Model, inputs: Any) -> Cost:
-    """The cost of one call.
+class _Call(NamedTuple):
+    """One use of a layer, or of an operation such as `x + y`, with the tensors that go in and come out."""
 
-    Args:
-        model: features → logits.
-        inputs: what it takes, as `tf.TensorSpec`s of known shape; for one clip with a batch of 1.
-
-    Raises:
-        ValueError: a shape, or how often a loop runs, does not follow from the graph.
-    """
-    graph = tf.function(lambda inputs: model(inputs, training=False)).get_concrete_function(inputs).graph
-    sizes = {id(variable.handle): _elements(variable) for variable in graph.variables}
-    captured = {
-        inside.name: _Constant(("captured", inside.name), learned=id(outside) in sizes, size=sizes.get(id(outside)))
-        for outside, inside in graph.captures
-    }
-    walk = _Walk()
-    walk.graph(graph, {tensor.name: captured.get(tensor.name, _Data()) for tensor in graph.inputs}, rounds=1)
-    return Cost(walk.multiply_adds, sum(walk.kernels.values()), sum(walk.biases.values()))
+    operation: Any
+    inputs: list[Any]
+    outputs: list[Any]
 
 
-@dataclass(frozen=True)
-class _Constant:
-    """A tensor that does not depend on the input; of equal keys, equal values."""
+class _State(NamedTuple):
+    """Of a tensor: whether a scale of its channels folds into the weights that made it, and if those have a bias."""
 
-    key: Any
-    learned: bool = False  # computed from variables
-    size: int | None = None  # where the tensor is a variable's handle: of the variable
-
-
-@dataclass(frozen=True)
-class _Data:
-    """A tensor that depends on the input."""
-
-    linear: bool = False  # a product with weights that can take up a factor for each of its channels
+    folds: bool = False
     has_bias: bool = False
 
 
-_State = _Constant | _Data
+def inference_cost(model: keras.Model, frames: int | None = None) -> Cost:
+    """The cost of one call on one clip.
 
-
-class _Walk:
-    """Goes through a graph from its inputs on, and adds up what it meets."""
-
-    def __init__(self) -> None:
-        self.multiply_adds = 0
-        self.kernels: dict[Any, int] = {}  # sizes, by the key of the constant: shared weights are kept once
-        self.biases: dict[Any, int] = {}
-
-    def graph(self, graph: Any, states: dict[str, _State], rounds: int) -> list[_State]:
-        """Count one graph, `rounds` times; `states` holds its inputs. Returns the states of its outputs."""
-        ops = _needed_ops(graph.outputs)
-        uses = Counter(tensor.name for op in ops for tensor in op.inputs)
-        uses.update(tensor.name for tensor in graph.outputs)
-        for op in ops:
-            if op.type == "Placeholder":
-                continue
-            inputs = [states[tensor.name] for tensor in op.inputs]
-            # What others use too cannot change: no folding into it.
-            inputs = [
-                replace(state, linear=False) if isinstance(state, _Data) and uses[tensor.name] > 1 else state
-                for tensor, state in zip(op.inputs, inputs, strict=True)
-            ]
-            for tensor, state in zip(op.outputs, self._op(op, inputs, rounds), strict=True):
-                states[tensor.name] = state
-        return [states[tensor.name] for tensor in graph.outputs]
-
-    def _op(self, op: tf.Operation, inputs: list[_State], rounds: int) -> list[_State]:
-        if op.type in ("PartitionedCall", "StatefulPartitionedCall"):
-            return self._call(op, "f", inputs, rounds)
-        if op.type in ("While", "StatelessWhile"):
-            return self._loop(op, inputs, rounds)
-        if op.type in ("If", "StatelessIf"):
-            return self._branches(op, inputs, rounds)
-        if all(isinstance(state, _Constant) for state in inputs):
-            key = (_definition(op), *(state.key for state in inputs if isinstance(state, _Constant)))
-            learned = any(state.learned for state in inputs if isinstance(state, _Constant))
-            return [_Constant(hash((*key, index)), learned) for index in range(len(op.outputs))]
-        return [self._data(op, inputs, rounds)] * len(op.outputs)
-
-    def _data(self, op: tf.Operation, inputs: list[_State], rounds: int) -> _Data:
-        """The state of what an op makes of data, and perhaps weights."""
-        if op.type.startswith("Cudnn"):
-            raise ValueError(f"'{op.type}' hides what it computes: hide the GPU while you count")
-        if op.type in _PRODUCTS:
-            self.multiply_adds += rounds * _PRODUCTS[op.type](op)
-            self._keep(op, inputs)
-            weight = inputs[min(1, len(inputs) - 1)]
-            return _Data(linear=isinstance(weight, _Constant) and weight.learned and _has_output_channels(op))
-        one_learned = len(inputs) == 2 and any(isinstance(state, _Constant) and state.learned for state in inputs)
-        if one_learned and op.type in ("Mul", "RealDiv"):
-            return self._scale(op, inputs, rounds)
-        if one_learned and op.type in ("Add", "AddV2", "BiasAdd", "Sub"):
-            return self._offset(op, inputs)
-        self._keep(op, inputs)
-        data = [state for state in inputs if isinstance(state, _Data)]
-        learned = any(isinstance(state, _Constant) and state.learned for state in inputs)
-        channels = {_channels(tensor) for tensor, state in zip(op.inputs, inputs, strict=True) if state in data}
-        if op.type in _KEEP_CHANNELS and not learned and channels == {_channels(op.outputs[0])}:
-            return _Data(all(state.linear for state in data), any(state.has_bias for state in data))
-        return _Data()
-
-    def _scale(self, op: tf.Operation, inputs: list[_State], rounds: int) -> _Data:
-        """x times (or through) a weight."""
-        place = next(place for place, state in enumerate(inputs) if isinstance(state, _Constant))
-        x = inputs[1 - place]
-        assert isinstance(x, _Data)
-        if x.linear and _is_per_channel(op.inputs[place], op.outputs[0]):
-            return x
-        self.multiply_adds += rounds * _elements(op.outputs[0])
-        self._keep(op, inputs)
-        return _Data(linear=_channels(op.inputs[place]) == _channels(op.outputs[0]))
-
-    def _offset(self, op: tf.Operation, inputs: list[_State]) -> _Data:
-        """x plus (or minus) a weight."""
-        place = next(place for place, state in enumerate(inputs) if isinstance(state, _Constant))
-        x, offset = inputs[1 - place], inputs[place]
-        assert isinstance(x, _Data)
-        assert isinstance(offset, _Constant)
-        if not (x.linear and _is_per_channel(op.inputs[place], op.outputs[0])):
-            self._keep(op, inputs)
-            return _Data()
-        if not x.has_bias:
-            self.biases[offset.key] = _elements(op.inputs[place])
-        return replace(x, has_bias=True)
-
-    def _keep(self, op: tf.Operation, inputs: list[_State]) -> None:
-        for tensor, state in zip(op.inputs, inputs, strict=True):
-            if isinstance(state, _Constant) and state.learned and state.key not in self.biases:
-                self.kernels[state.key] = _elements(tensor) if state.size is None else state.size
-
-    def _call(self, op: tf.Operation, attribute: str, inputs: list[_State], rounds: int) -> list[_State]:
-        graph = _function_graph(op, attribute)
-        names = [tensor.name for tensor in graph.inputs]
-        return self.graph(graph, dict(zip(names, inputs, strict=True)), rounds)
-
-    def _branches(self, op: tf.Operation, inputs: list[_State], rounds: int) -> list[_State]:
-        """The costlier branch; the weights of both."""
-        before, costs = self.multiply_adds, []
-        for attribute in ("then_branch", "else_branch"):
-            self.multiply_adds = before
-            self._call(op, attribute, inputs[1:], rounds)
-            costs.append(self.multiply_adds)
-        self.multiply_adds = max(costs)
-        return [_Data()] * len(op.outputs)
-
-    def _loop(self, op: tf.Operation, inputs: list[_State], rounds: int) -> list[_State]:
-        body = _function_graph(op, "body")
-        # Only what goes round unchanged (weights, above all) is in the loop what it was before.
-        inside = [
-            state if _without_identity(result) is argument else _Data()
-            for state, argument, result in zip(inputs, body.inputs, body.outputs, strict=True)
-        ]
-        names = [tensor.name for tensor in body.inputs]
-        self.graph(body, dict(zip(names, inside, strict=True)), rounds * _rounds(op, body))
-        return [_Data()] * len(op.outputs)
-
-
-def _needed_ops(outputs: list[tf.Tensor]) -> list[tf.Operation]:
-    """The ops that the outputs depend on, each after those that it depends on itself."""
-    ordered, seen = [], set()
-    stack = [(tensor.op, False) for tensor in outputs]
-    while stack:
-        op, inputs_are_done = stack.pop()
-        if inputs_are_done:
-            ordered.append(op)
-        elif op.name not in seen:
-            seen.add(op.name)
-            stack.append((op, True))
-            stack.extend((tensor.op, False) for tensor in op.inputs)
-    return ordered
-
-
-def _definition(op: tf.Operation) -> bytes:
-    """What the op computes, without its name and inputs."""
-    node = type(op.node_def)()
-    node.CopyFrom(op.node_def)
-    del node.input[:]
-    node.name = node.device = ""
-    node.ClearField("experimental_debug_info")
-    return node.SerializeToString(deterministic=True)
-
-
-def _function_graph(op: tf.Operation, attribute: str) -> Any:
-    return op.graph._get_function(op.get_attr(attribute).name).graph
-
-
-def _rounds(op: tf.Operation, body: Any) -> int:
-    """How often a loop runs whose condition is that counters are below limits.
+    Args:
+        model: features → logits.
+        frames: of the clip, where the model takes clips of any length.
 
     Raises:
-        ValueError: no counter's start, step and limit are constants.
+        ValueError: a shape is not known; or the model, or a layer of it, is of a type that is not counted. The message
+            then starts with its name.
     """
-    condition = _function_graph(op, "cond")
-    places = {tensor.name: place for place, tensor in enumerate(condition.inputs)}
-
-    def before_the_loop(tensor: tf.Tensor) -> Any:
-        outside = op.inputs[places[tensor.name]] if tensor.name in places else tensor
-        return tf.get_static_value(_without_identity(outside))
-
-    found = []
-    for less in _needed_ops(condition.outputs):
-        if less.type in ("Less", "LessEqual"):
-            counter, limit = (_without_identity(tensor) for tensor in less.inputs)
-            place = places.get(counter.name)
-            start, stop = before_the_loop(counter), before_the_loop(limit)
-            step = None if place is None else _step(body.inputs[place], _without_identity(body.outputs[place]))
-            if start is not None and stop is not None and step:
-                found.append(math.ceil((stop + (less.type == "LessEqual") - start) / step))
-        elif less.type not in ("LogicalAnd", "Identity", "Const", "Placeholder"):
-            found = []
-            break
-    if not found:
-        raise ValueError(f"the rounds of the loop '{op.name}' do not follow from the graph")
-    return max(0, int(min(found)))
-
-
-def _step(counter: tf.Tensor, following: tf.Tensor) -> Any:
-    """What a round adds to the counter; None where that is not a constant."""
-    if following.op.type not in ("Add", "AddV2"):
-        return None
-    left, right = (_without_identity(tensor) for tensor in following.op.inputs)
-    if right is counter:
-        left, right = right, left
-    return tf.get_static_value(right) if left is counter else None
-
-
-def _without_identity(tensor: tf.Tensor) -> tf.Tensor:
-    while tensor.op.type == "Identity":
-        tensor = tensor.op.inputs[0]
-    return tensor
+    if not isinstance(model, keras.Sequential | keras.Function):
+        raise ValueError(f"{model.name}: only functional and sequential models are counted, got {type(model).__name__}")
+    inputs = [_one_clip(tensor, frames) for tensor in model.inputs]
+    calls: list[_Call] = []
+    outputs = _record(model, calls)(inputs)
+    uses = Counter(id(tensor) for call in calls for tensor in call.inputs)
+    uses.update(id(tensor) for tensor in tree.flatten(outputs))
+    states: dict[int, _State] = {}
+    kernels: dict[int, int] = {}  # by layer: what is shared is kept once
+    biases: dict[int, int] = {}
+    multiply_adds = 0
+    for operation, ins, outs in calls:
+        # Weights can't change for one reader of their result when it has others.
+        before = [states.get(id(tensor), _State()) if uses[id(tensor)] == 1 else _State() for tensor in ins]
+        after = _State()
+        kernel, bias = _weights(operation)
+        if isinstance(operation, layers.BatchNormalization):
+            per_channel = operation.axis in (-1, len(ins[0].shape) - 1) and kernel == ins[0].shape[-1]
+            if per_channel and before[0].folds:
+                kernel, bias = 0, 0 if before[0].has_bias else bias
+            after = _State(per_channel, per_channel)
+            multiply_adds += _size(outs[0]) if kernel else 0
+        else:
+            multiply_adds += _multiply_adds(operation, kernel, ins, outs[0])
+            if _is_linear_product(operation):
+                after = _State(True, bool(bias))
+            elif type(operation).__name__ in _KEEP_CHANNELS and {t.shape[-1:] for t in ins} == {outs[0].shape[-1:]}:
+                after = _State(all(state.folds for state in before), any(state.has_bias for state in before))
+        kernels[id(operation)], biases[id(operation)] = kernel, bias
+        states |= {id(tensor): after for tensor in outs}
+    return Cost(multiply_adds, sum(kernels.values()), sum(biases.values()))
 
 
-def _elements(tensor: Any) -> int:
-    if not tensor.shape.is_fully_defined():
-        raise ValueError(f"the shape of '{tensor.name}' does not follow from the graph, got {tensor.shape}")
-    return int(math.prod(tensor.shape))
+# Layers and operations through which a scale of channels goes unchanged, if there are still as many channels
+_KEEP_CHANNELS = {
+    "Add", "Cast", "Cropping1D", "Cropping2D", "Dropout", "ExpandDims", "Flatten", "GetItem", "Identity", "Reshape",
+    "SpatialDropout1D", "SpatialDropout2D", "Squeeze", "Subtract",
+}  # fmt: skip
+# Operations that multiply activations, in ways that are not counted here
+_OTHER_PRODUCTS = {
+    "Conv", "ConvTranspose", "DepthwiseConv", "Dot", "DotProductAttention", "Einsum", "Inner", "Outer", "SeparableConv",
+    "Tensordot", "Vdot",
+}  # fmt: skip
+_RECURRENT = (layers.GRU, layers.LSTM, layers.SimpleRNN)
+_DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+_TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+_CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.SeparableConv1D, layers.SeparableConv2D)
+_SCALES = (layers.PReLU, layers.LayerNormalization, layers.RMSNormalization, layers.GroupNormalization)
 
 
-def _channels(tensor: tf.Tensor) -> int | None:
-    """The last dimension."""
-    return tensor.shape[-1] if tensor.shape.rank else None
+def _one_clip(tensor: keras.KerasTensor, frames: int | None) -> keras.KerasTensor:
+    shape = (frames if size is None else size for size in tensor.shape[1:])
+    return keras.KerasTensor((1, *shape), tensor.dtype)
 
 
-def _is_per_channel(weight: tf.Tensor, x: tf.Tensor) -> bool:
-    return _channels(weight) == _channels(x) == _elements(weight)
+def _record(operation: Any, calls: list[_Call]) -> Any:
+    """A function that returns what the operation would, as symbolic tensors, and appends the calls to `calls`."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if isinstance(operation, keras.Sequential):
+            (x,) = tree.flatten(args)
+            for layer in operation.layers:
+                x = _record(layer, calls)(x)
+            return x
+        if isinstance(operation, keras.Function):
+            return operation._run_through_graph(args, lambda inner: _record(inner, calls))
+        outputs = operation.compute_output_spec(*args, **kwargs)
+        given = tree.flatten((args, kwargs))
+        if any(isinstance(value, keras.Variable) for value in given):
+            raise ValueError(f"{operation.name}: operations on variables are not counted; use a layer")
+        inputs = [value for value in given if isinstance(value, keras.KerasTensor)]
+        calls.append(_Call(operation, inputs, tree.flatten(outputs)))
+        return outputs
+
+    return call
 
 
-def _has_output_channels(op: tf.Operation) -> bool:
-    """Whether the op's second input, the weights, has the channels of its output."""
-    if op.type != "Einsum":
-        return True
-    operands, result = op.get_attr("equation").decode().split("->")
-    return result[-1:] in operands.split(",")[1]
+def _weights(operation: Any) -> tuple[int, int]:
+    """(kernels, biases), if nothing folds."""
+    if isinstance(operation, layers.BatchNormalization):
+        (channels,) = operation.moving_mean.shape
+        return channels, channels
+    # What `Normalization` has adapted are constants.
+    if not isinstance(operation, layers.Layer) or isinstance(operation, layers.Normalization):
+        return 0, 0
+    count = operation.count_params()
+    if hasattr(operation, "multiply_adds"):
+        return count, 0
+    biases = sum(math.prod(weight.shape) for weight in operation.weights if weight.name in ("bias", "beta"))
+    return count - biases, biases
 
 
-# Ops through which a factor per channel goes unchanged, if the number of channels is still the same; sums among them
-_KEEP_CHANNELS = (
-    "Add", "AddN", "AddV2", "BatchToSpaceND", "Cast", "ExpandDims", "Identity", "Reshape", "Squeeze", "StridedSlice",
-    "Sub",
-)  # fmt: skip
+def _is_linear_product(operation: Any) -> bool:
+    """Whether the result is a sum of products with a kernel of its own for each channel."""
+    if isinstance(operation, layers.EinsumDense):
+        _, kernel, result = _einsum_letters(operation)
+        if result[-1] not in kernel:
+            return False
+    elif not isinstance(operation, (layers.Dense, *_CONVOLUTIONS, *_DEPTHWISE, *_TRANSPOSED)):
+        return False
+    return operation.activation is keras.activations.linear
 
 
-def _convolution(kernel_axes: int) -> Callable[[tf.Operation], int]:
-    """`kernel_axes`: the axes of the kernel that go into one output value."""
+def _multiply_adds(operation: Any, kernel: int, inputs: list[Any], y: Any) -> int:
+    """Of one call, for anything but batch normalisation.
 
-    def products(op: tf.Operation) -> int:
-        result = op.outputs[0]
-        # A dilated convolution may work on every n-th position at a time, and pad to a multiple of n for that.
-        if [consumer.type for consumer in result.consumers()] == ["BatchToSpaceND"]:
-            result = result.consumers()[0].outputs[0]
-        return _elements(result) * int(math.prod(op.inputs[1].shape[:kernel_axes]))
+    Raises:
+        ValueError: the operation may multiply something, and is not known.
+    """
+    x = inputs[0]
+    if hasattr(operation, "multiply_adds"):
+        return operation.multiply_adds(x.shape, y.shape)
+    # How often each weight of the kernel is used, times the weights
+    if isinstance(operation, layers.Dense):
+        return kernel * (_size(y) // operation.units)
+    if isinstance(operation, _CONVOLUTIONS):
+        return kernel * (_size(y) // operation.filters)
+    if isinstance(operation, _DEPTHWISE):
+        return kernel * (_size(y) // math.prod(operation.kernel.shape[-2:]))
+    if isinstance(operation, _TRANSPOSED):
+        return kernel * (_size(x) // operation.kernel.shape[-1])
+    if isinstance(operation, layers.EinsumDense):
+        letters, kernel_letters, _ = _einsum_letters(operation)
+        sizes = zip(kernel_letters, operation.kernel.shape, strict=True)
+        return kernel * (_size(x) // math.prod(size for letter, size in sizes if letter in letters))
+    if isinstance(getattr(operation, "forward_layer", operation), _RECURRENT):
+        return kernel * x.shape[0] * x.shape[1]
+    if isinstance(operation, _SCALES):
+        return _size(y) if kernel else 0
+    # Products of activations
+    if isinstance(operation, layers.MultiHeadAttention):
+        return _multi_head_attention(operation, kernel, x, inputs[1], y)
+    if isinstance(operation, layers.Attention) and not kernel:
+        return (_size(x) + _size(y)) * inputs[1].shape[1]
+    if isinstance(operation, layers.Dot) and isinstance(operation.axes, int):
+        return _size(y) * x.shape[operation.axes]
+    kind = type(operation).__name__
+    if kind == "Matmul":
+        return _size(y) * x.shape[-1]
+    if kind in _OTHER_PRODUCTS:
+        raise ValueError(f"{operation.name}: operations of the type {kind} are not counted")
+    if getattr(operation, "weights", None) and not isinstance(operation, layers.Embedding | layers.Normalization):
+        raise ValueError(
+            f"{operation.name}: layers of the type {kind} are not counted; give the class a method "
+            "multiply_adds(input_shape, output_shape)"
+        )
+    return 0
 
-    return products
+
+def _einsum_letters(layer: layers.EinsumDense) -> tuple[str, str, str]:
+    """Of the input, the kernel and the result."""
+    operands, result = layer.equation.split("->")
+    x, kernel = operands.split(",")
+    return x, kernel, result
 
 
-def _transposed_convolution(op: tf.Operation) -> int:
-    return _elements(op.inputs[2]) * int(math.prod(op.inputs[1].shape[:-1]))
+def _multi_head_attention(layer: layers.MultiHeadAttention, kernel: int, query: Any, value: Any, y: Any) -> int:
+    """The four projections, each query's products with the keys, and the weighted sums of the values."""
+    queries, values = math.prod(query.shape[:-1]), math.prod(value.shape[:-1])
+    at_queries = layer.num_heads * (layer.key_dim * query.shape[-1] + layer.value_dim * y.shape[-1])
+    products = queries * math.prod(value.shape[1:-1]) * layer.num_heads * (layer.key_dim + layer.value_dim)
+    return queries * at_queries + values * (kernel - at_queries) + products
 
 
-def _matrix_product(op: tf.Operation) -> int:
-    transposed = op.get_attr("transpose_a" if op.type == "MatMul" else "adj_x")
-    return _elements(op.outputs[0]) * op.inputs[0].shape[-2 if transposed else -1]
-
-
-def _einsum(op: tf.Operation) -> int:
-    """The product of all the letters' sizes."""
-    operands = op.get_attr("equation").decode().split("->")[0].split(",")
-    if len(operands) < 2:
-        return 0
-    sizes: dict[Any, int] = {}
-    for operand, tensor in zip(operands, op.inputs, strict=True):
-        before, dots, after = operand.partition("...")
-        hidden = tensor.shape.rank - len(before) - len(after) if dots else 0
-        letters = [*before, *(f"...{place}" for place in range(hidden, 0, -1)), *after]
-        for letter, size in zip(letters, tensor.shape, strict=True):
-            sizes[letter] = max(size, sizes.get(letter, 1))
-    return math.prod(sizes.values())
-
-
-_PRODUCTS: dict[str, Callable[[tf.Operation], int]] = {
-    "Conv2D": _convolution(3),  # [height, width, channels in (of a group), channels out]
-    "Conv3D": _convolution(4),
-    "DepthwiseConv2dNative": _convolution(2),
-    "Conv2DBackpropInput": _transposed_convolution,
-    "MatMul": _matrix_product,
-    "BatchMatMul": _matrix_product,
-    "BatchMatMulV2": _matrix_product,
-    "BatchMatMulV3": _matrix_product,
-    "Einsum": _einsum,
-}
+def _size(tensor: Any) -> int:
+    if None in tensor.shape:
+        raise ValueError(f"the shape of '{tensor.name}' is not known, got {tensor.shape}: how many frames are there?")
+    return math.prod(tensor.shape)

@@ -1,6 +1,6 @@
 """What goes into a model: its Keras inputs, and the checks on feature shape and label count that every family shares.
 
-`input_shape` is always `(frames, bins)`. Where frames is None clips have lengths of their own: such a model takes a
+`input_shape` is always `(frames, bins)`. Where frames is None, clips may have any length: such a model takes a
 dict of `features` and `num_frames` (see `kws_models.masking`) instead of the plain features.
 """
 
@@ -12,7 +12,7 @@ import keras
 
 
 def feature_inputs(input_shape: Sequence[int | None]) -> tuple[object, keras.KerasTensor, keras.KerasTensor | None]:
-    """The inputs of a model that can honour lengths.
+    """The inputs of a model that takes clips of any length.
 
     Returns:
         inputs: what `keras.Model` takes: one tensor, or for lengths the dict `{"features", "num_frames"}`.
@@ -72,7 +72,7 @@ def smallest_input(windows: Sequence[tuple[int, int]]) -> int:
     """The shortest axis from which a stack of unpadded windows still produces one output.
 
     `windows`: (size, stride) of each convolution or pooling along that axis, from the input up. A layer makes n outputs
-    out of (n - 1) * stride + size inputs at least, so the answer follows from the top down.
+    out of (n - 1) * stride + size inputs at least, so the length is computed from the last layer to the first.
     """
     length = 1
     for size, stride in reversed(windows):
@@ -98,24 +98,26 @@ def check_parameters(
         flags: what is true or false.
 
     Raises:
-        ValueError: one is otherwise; the message starts with the parameter's name.
+        ValueError: one is out of range; the message starts with the parameter's name.
     """
     for name, count in at_least_one.items():
-        if not _is_count(count):
-            raise ValueError(f"{name}: must be a whole number, at least 1, got {count!r}")
+        _require(_is_count(count), name, "a whole number, at least 1", count)
     for name, rate in (rates or {}).items():
-        if not _is_number(rate) or not 0 <= rate < 1:
-            raise ValueError(f"{name}: must be a number, at least 0 and below 1, got {rate!r}")
+        _require(_is_number(rate) and 0 <= rate < 1, name, "a number, at least 0 and below 1", rate)
     for name, (values, fewest) in (lists or {}).items():
-        if not _is_list(values) or len(values) < fewest or not all(map(_is_count, values)):
-            many = f", {fewest} or more of them," if fewest else ""
-            raise ValueError(f"{name}: must be a list of whole numbers{many} of at least 1, got {_shown(values)}")
+        many = f", {fewest} or more of them," if fewest else ""
+        fits = _is_list(values) and len(values) >= fewest and all(map(_is_count, values))
+        _require(fits, name, f"a list of whole numbers{many} of at least 1", values)
     for name, (value, low) in (numbers or {}).items():
-        if not _is_number(value) or not low <= value < math.inf:
-            raise ValueError(f"{name}: must be a number, at least {low:g}, got {value!r}")
+        _require(_is_number(value) and low <= value < math.inf, name, f"a number, at least {low:g}", value)
     for name, value in (flags or {}).items():
-        if not isinstance(value, bool):
-            raise ValueError(f"{name}: must be true or false, got {value!r}")
+        _require(isinstance(value, bool), name, "true or false", value)
+
+
+def _require(fits: bool, name: str, what: str, value: Any) -> None:
+    if not fits:
+        shown = list(value) if _is_list(value) else value
+        raise ValueError(f"{name}: must be {what}, got {shown!r}")
 
 
 def _is_count(value: Any) -> bool:
@@ -130,17 +132,13 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 
-def _shown(value: Any) -> str:
-    return repr(list(value)) if _is_list(value) else repr(value)
-
-
 def pair(name: str, value: Any) -> tuple[int, int]:
     """`value` as (frames, bins), the two sides of a kernel, stride or image.
 
     Raises:
         ValueError: not two whole numbers of at least 1; the message starts with the parameter's name.
     """
-    if not _is_list(value) or len(value) != 2 or not all(map(_is_count, value)):
-        raise ValueError(f"{name}: must be two numbers of at least 1, frames and bins, got {_shown(value)}")
+    fits = _is_list(value) and len(value) == 2 and all(map(_is_count, value))
+    _require(fits, name, "two numbers of at least 1, frames and bins", value)
     frames, bins = value
     return frames, bins

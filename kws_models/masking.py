@@ -1,8 +1,8 @@
 """Variable-length clips: layers that keep a clip's logits independent of how far its batch was padded.
 
 Every function takes `num_frames` ([batch] int32: how many frames of each clip are real), or None where all clips have
-one length; then it is the plain layer, and the model has no trace of masks. Padding can reach a clip's result in three
-ways, and each has its function here: a window that looks past the clip's end (`same_conv`), the batch's statistics
+one length; then it is the plain layer, and the model has no trace of masks. Padding can reach a clip's logits in three
+ways, each with its function here: a window that looks past the clip's end (`same_conv`), the batch's statistics
 (`batch_norm`) and the pooling over time (`global_average_pool`).
 """
 

@@ -79,7 +79,7 @@ def matchboxnet(
         return batch_norm(x, num_frames, momentum=batch_norm_momentum, epsilon=1e-3)
 
     def separable(x: keras.KerasTensor, channels: int, kernel: int, dilation: int = 1) -> keras.KerasTensor:
-        # Frames stay the first axis: from 13 places along the second on, TensorFlow 2.16's op kills the process.
+        # Frames stay the first axis: from 13 positions along the second on, TensorFlow 2.16's op kills the process.
         depthwise = partial(DepthwiseConv2D, use_bias=False, dilation_rate=(dilation, 1))
         x, _ = same_conv(depthwise, x, num_frames, kernel_size=(kernel, 1))
         return pointwise(x, channels)

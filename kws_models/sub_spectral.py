@@ -9,21 +9,29 @@ from kws_models.layers import BatchNormalization
 from kws_models.masking import MaskedBatchNormalization
 
 
+class _OfSubBands(BatchNormalization):
+    """The constructor and its arguments."""
+
+    def __init__(self, sub_bands: int, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.sub_bands = sub_bands
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().get_config(), "sub_bands": self.sub_bands}
+
+
 @keras.saving.register_keras_serializable(package="kws")
-class SubSpectralNormalization(BatchNormalization):
+class SubSpectralNormalization(_OfSubBands):
     """Batch normalisation of x [batch, frames, bins, channels] with statistics, scale and offset per band of bins.
 
-    The bins fall into `sub_bands` equal runs of neighbours. Sub-bands go into the channel axis, so that this runs on
-    the same fused op as the batch normalisation it derives from; weights are [sub_bands * channels], band by band.
+    The bins are divided into `sub_bands` equal runs of neighbours. Sub-bands go into the channel axis, so that this
+    runs on the same fused op as plain batch normalisation; weights are [sub_bands * channels], band by band.
 
     Args:
         sub_bands: how many; must divide the bins.
         arguments: those of batch normalisation.
     """
-
-    def __init__(self, sub_bands: int, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self.sub_bands = sub_bands
 
     def build(self, x_shape: tuple) -> None:
         """Weights for each channel of each sub-band.
@@ -38,18 +46,10 @@ class SubSpectralNormalization(BatchNormalization):
         """See the class."""
         return _unfold(super().call(_fold(x, self.sub_bands), training=training), x, self.sub_bands)
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "sub_bands": self.sub_bands}
-
 
 @keras.saving.register_keras_serializable(package="kws")
-class MaskedSubSpectralNormalization(MaskedBatchNormalization):
+class MaskedSubSpectralNormalization(_OfSubBands, MaskedBatchNormalization):
     """`SubSpectralNormalization` of x and num_frames ([batch] int32) whose statistics leave padded frames out."""
-
-    def __init__(self, sub_bands: int, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self.sub_bands = sub_bands
 
     def build(self, x_shape: tuple, num_frames_shape: tuple) -> None:
         """Weights for each channel of each sub-band.
@@ -63,10 +63,6 @@ class MaskedSubSpectralNormalization(MaskedBatchNormalization):
     def call(self, x: Any, num_frames: Any, training: bool | None = None) -> Any:  # type: ignore[override]
         """See the class."""
         return _unfold(super().call(_fold(x, self.sub_bands), num_frames, training=training), x, self.sub_bands)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "sub_bands": self.sub_bands}
 
 
 def sub_spectral_norm(

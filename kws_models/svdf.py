@@ -151,6 +151,12 @@ class SVDF(keras.layers.Layer):
         batch, frames, _ = input_shape
         return (batch, frames, self.units) if self.return_sequences else (batch, self.units)
 
+    def multiply_adds(self, input_shape: tuple, output_shape: tuple) -> int:  # noqa: ARG002
+        """Of each filter: the bins of every frame, and `memory_size` frames for every output."""
+        frames = input_shape[1]
+        projected, outputs = (frames, frames) if self.return_sequences else (self.memory_size, 1)
+        return self.units * self.rank * (projected * input_shape[-1] + outputs * self.memory_size)
+
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {
@@ -178,9 +184,10 @@ class LastFrames(keras.layers.Layer):
 
     def call(self, x: Any, num_frames: Any) -> Any:
         """See the class."""
-        places = ops.expand_dims(num_frames - self.count, -1) + ops.arange(self.count)
-        places = ops.expand_dims(places, -1)  # [batch, count, 1]
-        return ops.where(places >= 0, ops.take_along_axis(x, ops.maximum(places, 0), axis=1), ops.zeros((), x.dtype))
+        indices = ops.expand_dims(num_frames - self.count, -1) + ops.arange(self.count)
+        indices = ops.expand_dims(indices, -1)  # [batch, count, 1]
+        frames = ops.take_along_axis(x, ops.maximum(indices, 0), axis=1)
+        return ops.where(indices >= 0, frames, ops.zeros((), x.dtype))
 
     def compute_output_shape(self, x_shape: tuple, num_frames_shape: tuple) -> tuple:  # noqa: ARG002
         """[batch, count, bins]."""

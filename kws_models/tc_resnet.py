@@ -42,7 +42,7 @@ def tc_resnet(
     That code's weight decay of 0.001 halves the squares, Keras's L2 does not: 5e-4 here is the same. Its batch-norm
     momentum is made for its 30,000 steps: with some hundred steps the running statistics are still the initial ones,
     and 0.99 or less serves better. With frames None a strided convolution before an even number of frames sees one
-    frame earlier than with frames given (`same_conv` tells why).
+    frame earlier than with frames given (`same_conv` says why).
 
     Args:
         input_shape: (frames or None, bins).

@@ -1,20 +1,18 @@
-"""The stages of one augmentation, in order, as one thing: drawn on the host, applied in the graph."""
+"""The stages of one augmentation, in order: drawn on the host, applied in the graph."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from kws_data.augment.feature_stage import FeatureStage
 from kws_data.augment.mixup import Mixup
-from kws_data.augment.stage import SAMPLES, ClipBatch, Shapes, StageContext, WaveformStage
+from kws_data.augment.stage import SAMPLES, ClipBatch, Shapes, StageContext, Tensor, WaveformStage
+from kws_data.checks import check_choice
 from kws_data.draws import Draws
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 CLIPPING = ("clip", "normalise", "leave")
 
@@ -24,12 +22,12 @@ class Augmentation:
     """What `conf/augment/` chooses.
 
     Attributes:
-        waveform: stages by name, in order. A stage draws by its name, so that the same kind may stand twice, and adding
-            one doesn't change what the others draw. Stages without an `apply`, which move samples on the host, come
-            before all others, wherever they stand.
-        features: likewise, on the features.
+        waveform: stages by name, in order. The draws of a stage depend on its name, so that one kind may be used twice,
+            and adding a stage doesn't change the draws of the others. Stages without an `apply`, which move samples on
+            the host, run before all others.
+        features: stages on the features by name, in order.
         clipping: what happens to samples beyond [-1, 1] after the last waveform stage: 'clip' cuts them off,
-            'normalise' divides the clip by its peak, 'leave' leaves them.
+            'normalise' divides the clip by its peak, 'leave' keeps them.
     """
 
     waveform: Mapping[str, WaveformStage] = field(default_factory=dict)
@@ -37,12 +35,11 @@ class Augmentation:
     clipping: Literal["clip", "normalise", "leave"] = "clip"
 
     def __post_init__(self) -> None:
-        if self.clipping not in CLIPPING:
-            raise ValueError(f"clipping must be one of {', '.join(CLIPPING)}, got '{self.clipping}'")
+        check_choice("clipping", self.clipping, CLIPPING)
         if twice := set(self.waveform) & set(self.features):
             raise ValueError(f"waveform and features must not both have a stage named '{twice.pop()}'")
         if sum(isinstance(stage, Mixup) for stage in self.waveform.values()) > 1:
-            raise ValueError("waveform must not have two mixup stages: a clip has a second label, but no third")
+            raise ValueError("waveform must not have two mixup stages: a clip has at most two labels")
 
     def parameter_shapes(self) -> Shapes:
         """'stage/parameter' → (dtype, shape after the batch axis) of what `prepare` returns."""
@@ -54,10 +51,10 @@ class Augmentation:
         }
 
     def prepare(self, batch: ClipBatch, draws: Draws, context: StageContext) -> dict[str, np.ndarray]:
-        """Draw every stage's parameters; stages that move samples do it in `batch`."""
+        """Draw the parameters of every stage; stages that move samples change `batch`."""
         drawn: dict[str, np.ndarray] = {}
-        # Stages on the host come first, as their samples move before the graph runs: mixup, whose parameters are
-        # samples, must find the clips' final lengths.
+        # Stages on the host come first, as they move samples before the graph runs: mixup, whose parameters are
+        # samples, needs the clips' final lengths.
         for name, stage in sorted(self.waveform.items(), key=lambda item: _in_graph(item[1])):
             values = stage.prepare(batch, draws.of(name), context)
             drawn |= {f"{name}/{parameter}": value for parameter, value in values.items()}
@@ -66,11 +63,11 @@ class Augmentation:
             drawn |= {f"{name}/{parameter}": value for parameter, value in values.items()}
         for name, (_, shape) in self.parameter_shapes().items():
             missing = batch.pcm.shape[1] - drawn[name].shape[1] if shape[:1] == (SAMPLES,) else 0
-            if missing:  # drawn before a stage widened the batch, or for clips that all became shorter
+            if missing:  # drawn before a stage widened the batch, or when all clips became shorter
                 drawn[name] = np.pad(drawn[name], [(0, 0), (0, missing)])
         return drawn
 
-    def apply_to_waveform(self, waveform: tf.Tensor, drawn: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    def apply_to_waveform(self, waveform: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
         """[batch, samples] float32 → the same, in [-1, 1] unless `clipping` is 'leave'."""
         import tensorflow as tf
 
@@ -82,16 +79,14 @@ class Augmentation:
             waveform /= tf.maximum(tf.reduce_max(tf.abs(waveform), axis=1, keepdims=True), 1.0)
         return waveform
 
-    def apply_to_features(
-        self, features: tf.Tensor, num_frames: tf.Tensor, drawn: Mapping[str, tf.Tensor]
-    ) -> tf.Tensor:
-        """[batch, frames, bins] float32 → the same."""
+    def apply_to_features(self, features: Tensor, num_frames: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
+        """[batch, frames, bins] float32 → the same shape."""
         for name, stage in self.features.items():
             features = stage.apply(features, num_frames, _parameters(name, drawn))
         return features
 
     def close(self) -> None:
-        """End what stages have started (worker processes)."""
+        """End the worker processes that stages have started."""
         for stage in self.waveform.values():
             stage.close()
 
@@ -100,6 +95,6 @@ def _in_graph(stage: WaveformStage) -> bool:
     return type(stage).apply is not WaveformStage.apply
 
 
-def _parameters(stage: str, drawn: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+def _parameters(stage: str, drawn: Mapping[str, Tensor]) -> dict[str, Tensor]:
     prefix = f"{stage}/"
     return {name.removeprefix(prefix): value for name, value in drawn.items() if name.startswith(prefix)}

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from kws_data.audio import INT16_SCALE
-from kws_data.augment.stage import SAMPLES, ClipBatch, Shapes, StageContext, WaveformStage
+from kws_data.augment.stage import SAMPLES, ClipBatch, Shapes, StageContext, Tensor, WaveformStage
 from kws_data.checks import check_probability, check_range
 from kws_data.draws import Draws
 
-if TYPE_CHECKING:
-    import tensorflow as tf
-
 _FRAME = 320  # samples; 20 ms at 16 kHz, about a syllable's detail
-_ACTIVE = 1e-3  # of the loudest frame's power: 30 dB below it a frame counts as a pause
+_ACTIVE = 1e-3  # of the loudest frame's power; a frame 30 dB below it counts as a pause
 
 
 class BackgroundNoise(WaveformStage):
     """Add a random window of a random noise recording to a fraction `background_frequency` of the clips.
 
-    With `background_volume`, as the original example: at a volume uniform in [0, `background_volume`), which scales the
-    recording as it is. With `snr_db` = [low, high]: at a signal-to-noise ratio uniform in that range, the signal
-    measured where the clip is active (frames within 30 dB of its loudest). Rows of the silence class are noise already
-    and get none; neither do silent clips at an SNR, which they don't have.
+    With `background_volume`, as in the original example, the recording is scaled by a volume uniform in
+    [0, `background_volume`). With `snr_db` = [low, high], the noise is added at a signal-to-noise ratio uniform in that
+    range; the signal is measured where the clip is active (frames within 30 dB of its loudest). Rows of the silence
+    class are noise already and stay as they are. So do silent clips when an SNR is asked for: they have none.
     """
 
     def __init__(
@@ -45,18 +40,18 @@ class BackgroundNoise(WaveformStage):
         self.snr_db = None if snr_db is None else check_range("snr_db", snr_db, -60, 100)
 
     def prepare(self, batch: ClipBatch, draws: Draws, context: StageContext) -> dict[str, np.ndarray]:
-        """Draw the noise, how much of it, and its length.
+        """Draw the noise, its amount and its length.
 
         Returns:
-            `noise`: [batch, samples] int16; `amount`: [batch] float32, volume or ratio of amplitudes, 0 for none;
+            `noise`: [batch, samples] int16; `amount`: [batch] float32, volume or ratio of amplitudes, 0 for no noise;
             `length`: [batch] float32, samples.
         """
-        chance, place = draws.uniform("background noise", 2).T
+        chance, fraction = draws.uniform("background noise", 2).T
         if self.snr_db is None:
-            amount = place * (self.background_volume or 0.0)
+            amount = fraction * (self.background_volume or 0.0)
         else:
             low, high = self.snr_db
-            amount = 10 ** (-(low + place * (high - low)) / 20)
+            amount = 10 ** (-(low + fraction * (high - low)) / 20)
         noisy = (chance < self.background_frequency) & ~batch.silence
         if context.noise.generated:
             noisy[:] = False
@@ -71,7 +66,7 @@ class BackgroundNoise(WaveformStage):
         """See `prepare`."""
         return {"noise": ("int16", (SAMPLES,)), "amount": ("float32", ()), "length": ("float32", ())}
 
-    def apply(self, waveform: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
+    def apply(self, waveform: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         """[batch, samples] float32 → the same."""
         import tensorflow as tf
 
@@ -83,7 +78,7 @@ class BackgroundNoise(WaveformStage):
         return waveform + noise * (parameters["amount"] * scale)[:, None]
 
 
-def active_power(waveform: tf.Tensor) -> tf.Tensor:
+def active_power(waveform: Tensor) -> Tensor:
     """Mean power of the frames within 30 dB of each clip's loudest: [batch, samples] → [batch]; 0 for silence."""
     import tensorflow as tf
 

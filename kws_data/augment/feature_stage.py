@@ -1,49 +1,38 @@
-"""What every augmentation of features is."""
+"""The interface of every feature augmentation, and the masks that they share."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kws_data.augment.stage import Shapes
+from kws_data.augment.stage import Shapes, Tensor
 from kws_data.draws import Draws
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 
 class FeatureStage(ABC):
-    """One augmentation of features: as a WaveformStage, it draws on the host and applies in the graph."""
+    """One augmentation of features. Like a WaveformStage, it draws on the host and applies in the graph."""
 
     @abstractmethod
     def prepare(self, draws: Draws) -> dict[str, np.ndarray]:
-        """Arrays with the batch as first axis, as `parameter_shapes` declares them."""
+        """Draw the parameters: arrays with the batch as first axis, as declared by `parameter_shapes`."""
 
     @abstractmethod
     def parameter_shapes(self) -> Shapes:
         """Name → (dtype, shape after the batch axis) of what `prepare` returns."""
 
     @abstractmethod
-    def apply(self, features: tf.Tensor, num_frames: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
-        """[batch, frames, bins] float32 → the same; `num_frames` [batch] int32 is what is not padding."""
+    def apply(self, features: Tensor, num_frames: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        """[batch, frames, bins] float32 → the same shape; `num_frames`: [batch] int32, frames without the padding."""
 
 
-def check_counts(**counts: int) -> None:
-    """Raise a ValueError unless all are whole numbers from 0."""
-    for name, count in counts.items():
-        if not isinstance(count, int) or count < 0:
-            raise ValueError(f"{name} must be a whole number, at least 0, got {count}")
-
-
-def intervals(drawn: tf.Tensor, longest: int, size: tf.Tensor, axis_length: tf.Tensor) -> tf.Tensor:
-    """Which places lie in random intervals.
+def intervals(drawn: Tensor, longest: int, size: Tensor, axis_length: Tensor) -> Tensor:
+    """Which indices lie in random intervals.
 
     Args:
-        drawn: [batch, intervals, 2] uniform in [0, 1), or 1 by rounding: width and place.
-        longest: the largest width, inclusive; or `size` where that is smaller.
-        size: [batch] int32, the room for the interval.
+        drawn: [batch, intervals, 2] uniform in [0, 1), or 1 by rounding: width and start.
+        longest: the largest width, inclusive; `size` where that is smaller.
+        size: [batch] int32, the length that an interval must fit into.
         axis_length: scalar, the length of the axis.
 
     Returns:
@@ -55,12 +44,12 @@ def intervals(drawn: tf.Tensor, longest: int, size: tf.Tensor, axis_length: tf.T
     longest = tf.minimum(float(longest), room)
     width = tf.minimum(tf.floor(drawn[..., 0] * (longest + 1.0)), longest)
     start = tf.minimum(tf.floor(drawn[..., 1] * (room - width + 1.0)), room - width)
-    place = tf.cast(tf.range(axis_length), tf.float32)
-    return (place >= start[..., None]) & (place < (start + width)[..., None])
+    index = tf.cast(tf.range(axis_length), tf.float32)
+    return (index >= start[..., None]) & (index < (start + width)[..., None])
 
 
-def clip_mean(features: tf.Tensor, num_frames: tf.Tensor) -> tf.Tensor:
-    """[batch, 1, 1]: each clip's mean over all its features, padding left out."""
+def clip_mean(features: Tensor, num_frames: Tensor) -> Tensor:
+    """[batch, 1, 1]: each clip's mean over all its features, without padding."""
     import tensorflow as tf
 
     shape = tf.shape(features)

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from kws_data.augment.stage import ClipBatch, Shapes, StageContext, WaveformStage
+from kws_data.augment.stage import ClipBatch, Shapes, StageContext, Tensor, WaveformStage
 from kws_data.checks import check_probability, check_range
 from kws_data.draws import Draws
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 
 class Gain(WaveformStage):
     """Multiply by a gain uniform in `gain_db` = [low, high] dB, in a fraction `probability` of the clips.
 
-    Loud clips clip when raised: what then happens to them is `augment.clipping`.
+    A loud clip may pass full scale; `augment.clipping` says what happens then.
     """
 
     def __init__(self, gain_db: tuple[float, float], probability: float = 1.0) -> None:
@@ -27,14 +22,14 @@ class Gain(WaveformStage):
     def prepare(self, batch: ClipBatch, draws: Draws, context: StageContext) -> dict[str, np.ndarray]:
         """`factor`: [batch] float32."""
         del batch, context
-        chance, place = draws.uniform("gain", 2).T
-        gain_db = self.low_db + place * (self.high_db - self.low_db)
+        chance, fraction = draws.uniform("gain", 2).T
+        gain_db = self.low_db + fraction * (self.high_db - self.low_db)
         return {"factor": np.where(chance < self.probability, 10 ** (gain_db / 20), 1.0).astype(np.float32)}
 
     def parameter_shapes(self) -> Shapes:
         """See `prepare`."""
         return {"factor": ("float32", ())}
 
-    def apply(self, waveform: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
+    def apply(self, waveform: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         """[batch, samples] float32 → the same."""
         return waveform * parameters["factor"][:, None]

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from scipy.special import betaincinv
 
 from kws_data.audio import INT16_SCALE
-from kws_data.augment.stage import SAMPLES, ClipBatch, Shapes, StageContext, WaveformStage
-from kws_data.checks import check_probability
+from kws_data.augment.stage import SAMPLES, ClipBatch, Shapes, StageContext, Tensor, WaveformStage
+from kws_data.checks import check_number, check_probability
 from kws_data.draws import Draws
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 
 class Mixup(WaveformStage):
     """Replace a clip by weight × clip + (1 - weight) × another, and its label likewise (arXiv:1710.09412).
 
-    The other is any clip of the training split but silence rows, cut to the clip's length where clips keep theirs; the
-    weight is drawn from Beta(`alpha`, `alpha`), the larger share always the clip's own. A fraction `probability` of the
-    clips is mixed, silence rows never.
+    The other clip is any clip of the training split that is not a silence row, cut to the clip's length where clips
+    keep their lengths. The weight is drawn from Beta(`alpha`, `alpha`); the larger share is the clip's own. A fraction
+    `probability` of the clips is mixed, but no silence rows.
     """
 
     def __init__(self, alpha: float = 0.2, probability: float = 0.5) -> None:
-        if not 0 < alpha < float("inf"):
-            raise ValueError(f"alpha must be above 0, got {alpha}")
-        self.alpha = alpha
+        self.alpha = check_number("alpha", alpha, above=0)
         self.probability = check_probability("probability", probability)
 
     def prepare(self, batch: ClipBatch, draws: Draws, context: StageContext) -> dict[str, np.ndarray]:
@@ -51,7 +44,7 @@ class Mixup(WaveformStage):
         """See `prepare`."""
         return {"partner": ("int16", (SAMPLES,)), "weight": ("float32", ())}
 
-    def apply(self, waveform: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
+    def apply(self, waveform: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         """[batch, samples] float32 → the same."""
         import tensorflow as tf
 

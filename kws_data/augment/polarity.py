@@ -1,23 +1,18 @@
-"""Turn clips upside down."""
+"""Invert the sign of clips."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from kws_data.augment.stage import ClipBatch, Shapes, StageContext, WaveformStage
+from kws_data.augment.stage import ClipBatch, Shapes, StageContext, Tensor, WaveformStage
 from kws_data.checks import check_probability
 from kws_data.draws import Draws
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 
 class Polarity(WaveformStage):
     """Change the sign of a fraction `probability` of the clips.
 
-    Power spectra don't see the difference; models on raw waveforms and clips with added noise do.
+    This makes no difference to power spectra, but does to raw waveforms and to clips with added noise.
     """
 
     def __init__(self, probability: float = 0.5) -> None:
@@ -32,6 +27,6 @@ class Polarity(WaveformStage):
         """See `prepare`."""
         return {"sign": ("float32", ())}
 
-    def apply(self, waveform: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
+    def apply(self, waveform: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         """[batch, samples] float32 → the same."""
         return waveform * parameters["sign"][:, None]

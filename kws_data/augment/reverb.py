@@ -1,39 +1,36 @@
-"""Put clips into rooms."""
+"""Add the reverberation of rooms."""
 
 from __future__ import annotations
 
 import functools
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.fft
 
 from kws_data.audio import AUDIO_SUFFIXES, INT16_SCALE, UnreadableAudioError, read_header, read_pcm
-from kws_data.augment.stage import ClipBatch, Shapes, StageContext, WaveformStage
+from kws_data.augment.stage import ClipBatch, Shapes, StageContext, Tensor, WaveformStage
 from kws_data.checks import check_probability, check_range
 from kws_data.draws import Draws
 from kws_data.errors import KwsError
 
-if TYPE_CHECKING:
-    import tensorflow as tf
-
 log = logging.getLogger(__name__)
 
-_LONGEST_S = 1.0  # of an impulse response; what comes later is inaudible behind one-second clips
+_LONGEST_S = 1.0  # of an impulse response; the rest is inaudible after one-second clips
 _SYNTHESIZED = 64
 
 
 class Reverb(WaveformStage):
     """Convolve a fraction `probability` of the clips with an impulse response.
 
-    Responses come from `impulse_dir`, or are synthesized: a direct path, then noise that decays by 60 dB in a time
-    uniform in `rt60_s` = [low, high] seconds, `direct_to_reverberant_db` below it. Each is cut before its peak, so that
-    words stay in place, and scaled to unit energy, so that levels about stay.
+    Responses come from the files in `impulse_dir`, or are synthesized: a direct path, then noise that decays by 60 dB
+    in a time uniform in `rt60_s` = [low, high] seconds, at `direct_to_reverberant_db` below the direct path. What
+    precedes a response's peak is removed, so that words keep their time; each is scaled to unit energy, so that levels
+    change little.
 
     Raises:
-        KwsError: `impulse_dir` holds no usable file; the unusable ones are listed in a warning each.
+        KwsError: `impulse_dir` holds no usable file. A warning is logged for each unusable one.
     """
 
     def __init__(
@@ -50,7 +47,7 @@ class Reverb(WaveformStage):
         self.impulse_dir = None if impulse_dir is None else Path(impulse_dir).expanduser()
         self.probability = check_probability("probability", probability)
         if self.impulse_dir is not None:
-            _ = self.impulses  # a folder that can't be used is found here, not inside the graph
+            _ = self.impulses  # read now, so that an unusable folder is an error here and not inside the graph
 
     @functools.cached_property
     def impulses(self) -> np.ndarray:
@@ -66,7 +63,7 @@ class Reverb(WaveformStage):
             if path.suffix.lower() not in AUDIO_SUFFIXES:
                 continue
             try:
-                read_header(path)  # tells what is cut short
+                read_header(path)  # raises for a file that was cut short
                 response = read_pcm(path, self.sample_rate) / INT16_SCALE
                 if not response.any():
                     raise UnreadableAudioError("is silent")
@@ -93,7 +90,7 @@ class Reverb(WaveformStage):
         return responses
 
     def prepare(self, batch: ClipBatch, draws: Draws, context: StageContext) -> dict[str, np.ndarray]:
-        """`impulse`: [batch] int32, the response's number, or -1 for dry clips; `length`: [batch] int32, samples."""
+        """`impulse`: [batch] int32, index of the response, or -1 for dry clips; `length`: [batch] int32, samples."""
         chosen = (draws.uniform("reverb")[:, 0] < self.probability) & ~batch.silence
         impulse = np.where(chosen, draws.integers("impulse", len(self.impulses)), -1)
         return {"impulse": impulse.astype(np.int32), "length": context.room(batch).astype(np.int32)}
@@ -102,23 +99,23 @@ class Reverb(WaveformStage):
         """See `prepare`."""
         return {"impulse": ("int32", ()), "length": ("int32", ())}
 
-    def apply(self, waveform: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
-        """[batch, samples] float32 → the same shape; what rings on after the clip's end is cut."""
+    def apply(self, waveform: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        """[batch, samples] float32 → the same shape; reverberation after the clip's end is cut."""
         import tensorflow as tf
 
         rows = tf.where(parameters["impulse"] >= 0)
         chosen = tf.gather_nd(waveform, rows)
         count = tf.shape(waveform)[1]
-        numbers = tf.gather_nd(parameters["impulse"], rows)
+        indices = tf.gather_nd(parameters["impulse"], rows)
         if waveform.shape[1] is not None:  # one length for all: the responses are transformed once
             size = scipy.fft.next_fast_len(waveform.shape[1] + self.impulses.shape[1] - 1, real=True)
-            response = tf.gather(tf.constant(np.fft.rfft(self.impulses, size).astype(np.complex64)), numbers)
+            response = tf.gather(tf.constant(np.fft.rfft(self.impulses, size).astype(np.complex64)), indices)
         else:
             needed = tf.cast(count + self.impulses.shape[1] - 1, tf.float32)
             size = 2 ** tf.cast(tf.math.ceil(tf.math.log(needed) / tf.math.log(2.0)), tf.int32)
-            impulses = tf.gather(tf.constant(self.impulses), numbers)
+            impulses = tf.gather(tf.constant(self.impulses), indices)
             response = tf.signal.rfft(tf.pad(impulses, [[0, 0], [0, size - self.impulses.shape[1]]]), [size])
-        # padded here because rfft doesn't pad an empty batch, and then refuses it: there may be no clip to make wet
+        # Padded here, as rfft neither pads nor accepts an empty batch, which occurs when all clips stay dry.
         chosen = tf.pad(chosen, [[0, 0], [0, size - count]])
         clip = tf.sequence_mask(tf.gather_nd(parameters["length"], rows), count, tf.float32)
         wet = tf.signal.irfft(tf.signal.rfft(chosen, [size]) * response, [size])[:, :count] * clip

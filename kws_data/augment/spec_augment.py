@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from kws_data.augment.feature_stage import FeatureStage, check_counts, clip_mean, intervals
-from kws_data.augment.stage import Shapes
+from kws_data.augment.feature_stage import FeatureStage, clip_mean, intervals
+from kws_data.augment.stage import Shapes, Tensor
+from kws_data.checks import check_whole
 from kws_data.draws import Draws
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 
 class SpecAugment(FeatureStage):
     """Replace `time_masks` stretches of up to `max_frames` and `frequency_masks` bands of up to `max_bins` by the mean.
 
-    SpecAugment (arXiv:1904.08779) without time warping. The mean is the clip's own over all its features, so that the
-    mask is neutral whatever the features' scale.
+    SpecAugment (arXiv:1904.08779) without time warping. The mean is taken over all features of the clip, so that a mask
+    is neutral whatever the features' scale.
     """
 
     def __init__(self, time_masks: int, max_frames: int, frequency_masks: int, max_bins: int) -> None:
-        check_counts(time_masks=time_masks, max_frames=max_frames, frequency_masks=frequency_masks, max_bins=max_bins)
-        self.time_masks, self.max_frames = time_masks, max_frames
-        self.frequency_masks, self.max_bins = frequency_masks, max_bins
+        self.time_masks = check_whole("time_masks", time_masks, 0)
+        self.max_frames = check_whole("max_frames", max_frames, 0)
+        self.frequency_masks = check_whole("frequency_masks", frequency_masks, 0)
+        self.max_bins = check_whole("max_bins", max_bins, 0)
 
     def prepare(self, draws: Draws) -> dict[str, np.ndarray]:
-        """`time` and `frequency`: [batch, masks, 2] float32 in [0, 1), width and place."""
+        """`time` and `frequency`: [batch, masks, 2] float32 in [0, 1), width and start."""
         return {
             "time": _pairs(draws, "time masks", self.time_masks),
             "frequency": _pairs(draws, "frequency masks", self.frequency_masks),
@@ -37,7 +34,7 @@ class SpecAugment(FeatureStage):
         """See `prepare`."""
         return {"time": ("float32", (self.time_masks, 2)), "frequency": ("float32", (self.frequency_masks, 2))}
 
-    def apply(self, features: tf.Tensor, num_frames: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
+    def apply(self, features: Tensor, num_frames: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         """[batch, frames, bins] → the same."""
         import tensorflow as tf
 

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from kws_data.augment.feature_stage import FeatureStage, check_counts, clip_mean, intervals
-from kws_data.augment.stage import Shapes
+from kws_data.augment.feature_stage import FeatureStage, clip_mean, intervals
+from kws_data.augment.stage import Shapes, Tensor
+from kws_data.checks import check_whole
 from kws_data.draws import Draws
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 
 class SpecCutout(FeatureStage):
     """Replace `masks` rectangles of up to `max_frames` by `max_bins` by the clip's mean (cutout, arXiv:1708.04552)."""
 
     def __init__(self, masks: int, max_frames: int, max_bins: int) -> None:
-        check_counts(masks=masks, max_frames=max_frames, max_bins=max_bins)
-        self.masks, self.max_frames, self.max_bins = masks, max_frames, max_bins
+        self.masks = check_whole("masks", masks, 0)
+        self.max_frames = check_whole("max_frames", max_frames, 0)
+        self.max_bins = check_whole("max_bins", max_bins, 0)
 
     def prepare(self, draws: Draws) -> dict[str, np.ndarray]:
-        """`rectangles`: [batch, masks, 4] float32 in [0, 1): width and place in time, then in frequency."""
+        """`rectangles`: [batch, masks, 4] float32 in [0, 1): width and start in time, then in frequency."""
         drawn = draws.uniform("cutout", 4 * self.masks).reshape(len(draws.ids), self.masks, 4)
         return {"rectangles": drawn.astype(np.float32)}
 
@@ -30,7 +27,7 @@ class SpecCutout(FeatureStage):
         """See `prepare`."""
         return {"rectangles": ("float32", (self.masks, 4))}
 
-    def apply(self, features: tf.Tensor, num_frames: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
+    def apply(self, features: Tensor, num_frames: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         """[batch, frames, bins] → the same."""
         import tensorflow as tf
 

@@ -12,7 +12,7 @@ from kws_data.augment.stage import ClipBatch, StageContext, WaveformStage
 from kws_data.checks import check_probability, check_range
 from kws_data.draws import Draws
 
-STEPS = 400  # factors are multiples of 1/400: of a few factors the filters can be kept, 0.1 MB for each
+STEPS = 400  # factors are multiples of 1/400, so that the filters (0.1 MB for each factor) can be kept
 _BLOCK = 16  # output samples of one window: less arithmetic than with long blocks, less copying than with short ones
 _ZERO_CROSSINGS = 16  # of the sinc on each side, and
 _KAISER_BETA = 5.65  # its window: 60 dB, in a transition of 0.23 of the band (Kaiser's formulas), which
@@ -24,17 +24,17 @@ _MOST_PERIODS = 100
 class Speed(WaveformStage):
     """Resample by a factor uniform in `factor` = [low, high]: above 1 is faster and higher, as a tape would be.
 
-    Where all clips have one length, a clip of that length is stretched about its middle, and zero-filled or cut at both
-    ends; a shorter one keeps its start, and grows up to that length. Where clips keep their lengths, these change with
-    the factor. Silence rows stay as they are, and so do the bits of a clip whose factor is 1.
+    Where all clips have one length, a clip of that length is stretched about its middle, then zero-filled or cut at
+    both ends; a shorter clip keeps its start and grows up to that length. Where clips keep their lengths, these change
+    with the factor. Silence rows stay as they are, and a clip with the factor 1 keeps its bits.
 
-    - By windowed-sinc filters, which let through what lies below 0.77 of the Nyquist frequency, of the slower rate if
-      the clip becomes faster, and lower what would alias by about 60 dB.
+    - Windowed-sinc filters pass frequencies below 0.77 of the Nyquist frequency (that of the slower rate, if the clip
+      becomes faster), and lower aliases by about 60 dB.
     - The factor is rounded to a multiple of 1/400, a few cents of a semitone.
-    - It runs on the host, as `time_shift` does, before the stages of the graph: noise that they add isn't resampled,
-      and a partner of `mixup` keeps its speed.
-    - A clip near full scale may swing beyond it when resampled. It is clipped there whatever `augment.clipping` says,
-      since the batch is int16.
+    - Like `time_shift`, it runs on the host before the stages of the graph: the noise that they add isn't resampled,
+      and the clip that `mixup` adds keeps its speed.
+    - A clip near full scale may pass it when resampled. It is clipped whatever `augment.clipping` says, since the batch
+      is int16.
     """
 
     def __init__(self, factor: tuple[float, float], probability: float = 1.0) -> None:
@@ -43,12 +43,12 @@ class Speed(WaveformStage):
 
     def factors(self, batch: ClipBatch, draws: Draws) -> np.ndarray:
         """[batch] float64, multiples of 1/`STEPS`; 1 for clips that stay as they are."""
-        chance, place = draws.uniform("speed", 2).T
+        chance, fraction = draws.uniform("speed", 2).T
         chosen = (chance < self.probability) & ~batch.silence
-        return np.where(chosen, np.rint((self.low + place * (self.high - self.low)) * STEPS) / STEPS, 1.0)
+        return np.where(chosen, np.rint((self.low + fraction * (self.high - self.low)) * STEPS) / STEPS, 1.0)
 
     def prepare(self, batch: ClipBatch, draws: Draws, context: StageContext) -> dict[str, np.ndarray]:
-        """Resample the clips; changes lengths, and widens the batch where a clip outgrows it."""
+        """Resample the clips; changes lengths, and widens the batch where a clip becomes longer than it."""
         factors = self.factors(batch, draws)
         lengths, room = batch.lengths, context.room(batch)
         full = np.zeros(len(lengths), bool) if context.clip_samples is None else lengths == room
@@ -60,11 +60,11 @@ class Speed(WaveformStage):
         if missing > 0:
             batch.pcm = np.pad(batch.pcm, [(0, 0), (0, missing)])
         new_room = context.room(batch)
-        for place in np.flatnonzero(factors != 1.0):
-            row, old, new = batch.pcm[place], int(lengths[place]), int(batch.lengths[place])
-            if row[old : room[place]].any():  # a shift has moved a short clip into its padding
-                old, new = int(room[place]), int(new_room[place])
-            start, samples = _resampled(row[:old], factors[place], new, about_middle=bool(full[place]))
+        for index in np.flatnonzero(factors != 1.0):
+            row, old, new = batch.pcm[index], int(lengths[index]), int(batch.lengths[index])
+            if row[old : room[index]].any():  # a shift has moved a short clip into its padding
+                old, new = int(room[index]), int(new_room[index])
+            start, samples = _resampled(row[:old], factors[index], new, about_middle=bool(full[index]))
             row[:start] = 0
             row[start : start + len(samples)] = samples  # rounded already
             row[start + len(samples) :] = 0
@@ -77,11 +77,11 @@ def _resampled(clip: np.ndarray, factor: float, count: int, *, about_middle: boo
     Args:
         clip: [samples] int16.
         factor: a multiple of 1/`STEPS`.
-        count: the most samples that it may have.
-        about_middle: whether the middle stays in place; otherwise it is the start that does.
+        count: the largest number of samples.
+        about_middle: whether the middle keeps its time; otherwise the start does.
 
     Returns:
-        its first sample's place, in [0, `count`); and [samples] float32, whole numbers within int16.
+        index of the first sample, in [0, `count`); and [samples] float32, whole numbers within int16.
     """
     pivot = (len(clip) - 1) / 2 if about_middle else 0.0
     start = max(0, math.floor(pivot - (pivot + 1) / factor) + 1)
@@ -95,9 +95,9 @@ def _resampled(clip: np.ndarray, factor: float, count: int, *, about_middle: boo
 
     source = np.zeros((periods - 1) * advance + (blocks - 1) * step + taps, np.float32)
     first_input = int(pivot) - before * advance + first_tap
-    heard = slice(max(0, first_input), max(0, min(len(clip), first_input + len(source))))
-    source[heard.start - first_input :][: heard.stop - heard.start] = clip[heard]
-    # Windows that overlap within a period, but not from one period to the next: BLAS takes them without a copy.
+    used = slice(max(0, first_input), max(0, min(len(clip), first_input + len(source))))
+    source[used.start - first_input :][: used.stop - used.start] = clip[used]
+    # Windows overlap within a period, but not from one period to the next, so that BLAS takes them without a copy.
     strides = (step * source.itemsize, advance * source.itemsize, source.itemsize)
     windows: np.ndarray = np.ndarray((blocks, periods, taps), np.float32, source, 0, strides)
     resampled = np.empty((periods, blocks, _BLOCK), np.float32)
@@ -110,7 +110,7 @@ def _resampled(clip: np.ndarray, factor: float, count: int, *, about_middle: boo
 
 
 class _Filters(NamedTuple):
-    """What makes one period of `STEPS` output samples.
+    """The filters for one period of `STEPS` output samples.
 
     Attributes:
         advance: samples from the source of one period to that of the next.
@@ -127,9 +127,9 @@ class _Filters(NamedTuple):
 
 @functools.cache
 def _filters(advance: int, between_samples: bool) -> _Filters:
-    """For the factor advance / `STEPS`, about a pivot that is a sample or lies halfway between two."""
+    """Filters for the factor advance / `STEPS`, about a pivot on a sample or halfway between two."""
     factor = advance / STEPS
-    stretch = max(1.0, factor)  # the band is that of the source, or the narrower one of the output
+    stretch = max(1.0, factor)  # the band of the source, or of the output if that is narrower
     step = round(_BLOCK * factor)
     blocks = STEPS // _BLOCK
     pivot = 0.5 if between_samples else 0.0

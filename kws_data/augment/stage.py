@@ -1,11 +1,11 @@
-"""What every waveform augmentation stage is, and the batch that it works on."""
+"""The interface of every waveform augmentation, and the batch that it works on."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,8 +13,9 @@ from kws_data.draws import Draws
 from kws_data.noise import NoiseBank
 
 if TYPE_CHECKING:
-    import tensorflow as tf
-
+    from tensorflow import Tensor
+else:
+    Tensor = Any  # stages import TensorFlow only where they use it: workers must not
 
 SAMPLES = None  # in a parameter's shape: as wide as the batch
 Shapes = dict[str, tuple[str, tuple[int | None, ...]]]
@@ -25,13 +26,13 @@ class ClipBatch:
     """A batch of clips as gathered from the store, before the graph.
 
     Attributes:
-        pcm: [batch, samples] int16, zeros after each clip's length.
+        pcm: [batch, samples] int16, zeros after each clip's end.
         lengths: [batch] int32, the true lengths in samples.
         labels: [batch] int32.
         ids: [batch] int64, the examples' ids.
-        silence: [batch] bool: rows made of noise alone, which no stage adds more noise to.
-        second_labels: [batch] int32, and
-        label_weights: [batch] float32, where clips are mixed: the label counts so much, the second one the rest.
+        silence: [batch] bool, rows made of noise alone, to which no stage adds noise.
+        second_labels: [batch] int32, the labels of the clips mixed in; None where clips are not mixed.
+        label_weights: [batch] float32, the weight of `labels`; `second_labels` have the rest.
     """
 
     pcm: np.ndarray
@@ -45,15 +46,15 @@ class ClipBatch:
 
 @dataclass(frozen=True)
 class StageContext:
-    """What a stage may draw on beside the batch.
+    """What a stage may use besides the batch.
 
     Attributes:
-        noise: the background noise, of which the stage hears the part of `split`.
-        split: whose examples these are.
+        noise: the background noise; stages use the part for `split`.
+        split: the split of the batch's examples.
         sample_rate: Hz.
-        clip_samples: what every clip is padded or cut to; None where clips keep their lengths.
-        words: ids of the split's examples that are no silence rows.
-        gather: from ids to their clips, unaugmented.
+        clip_samples: the length that every clip is padded or cut to; None where clips keep their lengths.
+        words: ids of the split's examples except silence rows.
+        gather: from ids to their clips, not augmented.
     """
 
     noise: NoiseBank
@@ -64,15 +65,15 @@ class StageContext:
     gather: Callable[[np.ndarray], ClipBatch]
 
     def room(self, batch: ClipBatch) -> np.ndarray:
-        """[batch] samples of each row that a stage may fill: what lies beyond only pads a clip to its batch."""
+        """[batch] samples of each row that a stage may fill; the rest pads a clip to its batch."""
         return batch.lengths if self.clip_samples is None else np.full(len(batch.pcm), self.clip_samples)
 
 
 class WaveformStage(ABC):
     """One augmentation: `prepare` draws its parameters (NumPy), `apply` uses them (in the graph, on the batch).
 
-    Drawing is apart from applying so that what is random depends on `Draws` alone, wherever and however often the graph
-    runs. What only moves samples about is cheapest on the int16 batch: such a stage does it in `prepare`.
+    The two are separate so that random values depend on `Draws` alone, wherever and however often the graph runs. A
+    stage that only moves samples does so in `prepare`, where it is cheapest: on the int16 batch.
     """
 
     @abstractmethod
@@ -87,10 +88,10 @@ class WaveformStage(ABC):
         """Name → (dtype, shape after the batch axis) of what `prepare` returns; SAMPLES is the batch's width."""
         return {}
 
-    def apply(self, waveform: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
+    def apply(self, waveform: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         """[batch, samples] float32 → the same shape."""
         del parameters
         return waveform
 
-    def close(self) -> None:  # noqa: B027 - most stages have nothing to let go of
-        """Let go of what outlives a batch, such as worker processes; nothing for most stages."""
+    def close(self) -> None:  # noqa: B027 - most stages have nothing to release
+        """Release what outlives a batch, such as worker processes; most stages have nothing."""

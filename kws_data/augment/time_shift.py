@@ -5,23 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from kws_data.augment.stage import ClipBatch, StageContext, WaveformStage
+from kws_data.checks import check_number
 from kws_data.draws import Draws
 
 
 class TimeShift(WaveformStage):
-    """Shift by a time uniform in ±`time_shift_ms`, zero-filled, as the original example does.
+    """Shift by a time uniform in ±`time_shift_ms`, with zeros at the free end, as the original example does.
 
     A large shift pushes part of the word out of the clip; 100 ms suits one-second clips of single words. Rows of the
-    silence class stay: their noise has no place in time, and a zero-filled edge would give them away.
+    silence class stay as they are: a zero-filled edge would give them away.
     """
 
     def __init__(self, time_shift_ms: float) -> None:
-        if not 0 <= time_shift_ms < float("inf"):
-            raise ValueError(f"time_shift_ms must be at least 0, got {time_shift_ms}")
-        self.time_shift_ms = time_shift_ms
+        self.time_shift_ms = check_number("time_shift_ms", time_shift_ms, 0)
 
     def prepare(self, batch: ClipBatch, draws: Draws, context: StageContext) -> dict[str, np.ndarray]:
-        """Move the samples, within the padding where all clips have one length, else within the clip's own."""
+        """Move the samples: within the padded clip where all clips have one length, else within the clip itself."""
         limit = int(self.time_shift_ms * context.sample_rate / 1000)
         shifts = np.where(batch.silence, 0, draws.integers("time shift", 2 * limit + 1) - limit)
         for row, length, shift in zip(batch.pcm, context.room(batch), shifts, strict=True):

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kws_data.augment.stage import SAMPLES, ClipBatch, Shapes, StageContext, WaveformStage
+from kws_data.augment.stage import SAMPLES, ClipBatch, Shapes, StageContext, Tensor, WaveformStage
 from kws_data.checks import check_probability, check_range
 from kws_data.draws import Draws
 
-if TYPE_CHECKING:
-    import tensorflow as tf
-
-_SECONDS = 20  # of noise to cut windows from: a window of it is as good as fresh noise, and 100 times as fast
+_SECONDS = 20  # of noise to cut windows from: as good as fresh noise, and 100 times as fast
 _PEAK = 8.0  # Gaussian samples beyond ±8 standard deviations don't occur in 20 seconds
 
 
 class WhiteNoise(WaveformStage):
     """Add Gaussian noise at a level uniform in `level_db` = [low, high] dB of full scale (RMS).
 
-    A fraction `probability` of the clips gets some; rows of the silence class are noise already and get none.
+    It is added to a fraction `probability` of the clips; rows of the silence class are noise already and stay.
     """
 
     def __init__(self, level_db: tuple[float, float], probability: float = 1.0) -> None:
@@ -33,8 +29,8 @@ class WhiteNoise(WaveformStage):
         room = context.room(batch)
         noise = _long_noise(_SECONDS * context.sample_rate)
         starts = draws.integers("white noise start", np.maximum(len(noise) - room, 0) + 1)
-        chance, place = draws.uniform("white noise", 2).T
-        level = 10 ** ((self.low_db + place * (self.high_db - self.low_db)) / 20)
+        chance, fraction = draws.uniform("white noise", 2).T
+        level = 10 ** ((self.low_db + fraction * (self.high_db - self.low_db)) / 20)
         scale = np.where((chance < self.probability) & ~batch.silence, level * _PEAK / 32767, 0.0)
         windows = np.zeros_like(batch.pcm)
         for window, start, length in zip(windows, starts, room, strict=True):
@@ -46,7 +42,7 @@ class WhiteNoise(WaveformStage):
         """See `prepare`."""
         return {"noise": ("int16", (SAMPLES,)), "scale": ("float32", ())}
 
-    def apply(self, waveform: tf.Tensor, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
+    def apply(self, waveform: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         """[batch, samples] float32 → the same."""
         import tensorflow as tf
 

@@ -6,15 +6,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kws_data.features.base import FeatureLayer, fft_size_for, require, samples_of_ms
-from kws_data.features.spectrum import periodic_hann, power_spectrum
+from kws_data.checks import check_whole
+from kws_data.features.base import frame_samples
+from kws_data.features.spectrum import SpectrumLayer
 
 
 @keras.saving.register_keras_serializable(package="kws")
-class AveragePooledSpectrogram(FeatureLayer):
+class AveragePooledSpectrogram(SpectrumLayer):
     """The spectrogram, average-pooled along frequency with 'SAME' padding: [batch, frames, ceil(bins / pool_bins)].
 
-    The original derives the width from the number of features asked for (40 of 257 bins: 6).
+    The original derives the pool width from the number of features (6 for 40 features of 257 bins).
 
     Args:
         sample_rate: Hz.
@@ -37,40 +38,27 @@ class AveragePooledSpectrogram(FeatureLayer):
         normalise: bool = False,
         **kwargs: Any,
     ) -> None:
-        frame_length = samples_of_ms("window_ms", window_ms, sample_rate)
-        frame_step = samples_of_ms("hop_ms", hop_ms, sample_rate)
-        fft_size = fft_size_for(fft_size, frame_length)
-        spectrum_bins = fft_size // 2 + 1
-        wanted = f"from 1 to the spectrum's {spectrum_bins} bins"
-        require(1 <= pool_bins <= spectrum_bins, "pool_bins", wanted, pool_bins)
-        super().__init__(sample_rate, frame_length, frame_step, fft_size, normalise, **kwargs)
+        frames = frame_samples(window_ms, hop_ms, sample_rate)
+        super().__init__(sample_rate, *frames, fft_size, power, normalise, **kwargs)
         self.window_ms = window_ms
         self.hop_ms = hop_ms
-        self.pool_bins = pool_bins
-        self.power = bool(power)
-        self._window = periodic_hann(frame_length)
-        self._pooling = pooling_matrix(spectrum_bins, pool_bins).astype(np.float32)
+        self.pool_bins = check_whole("pool_bins", pool_bins, 1, self.spectrum_bins)
+        self._pooling = pooling_matrix(self.spectrum_bins, pool_bins).astype(np.float32)
 
     @property
     def num_bins(self) -> int:
         """Pooled frequency bins."""
         return self._pooling.shape[1]
 
-    @property
-    def frames_are_independent(self) -> bool:
-        """True."""
-        return True
-
     def extract(self, waveform: tf.Tensor) -> tf.Tensor:
         """Pooled spectra of ``[clips, samples]``."""
-        spectrum = power_spectrum(waveform, self._window, self.frame_step, self.fft_size)
-        return tf.matmul(spectrum if self.power else tf.sqrt(spectrum), self._pooling)
+        return tf.matmul(self.spectrum(waveform), self._pooling)
 
 
 def pooling_matrix(num_bins: int, width: int) -> np.ndarray:
     """[num_bins, ceil(num_bins / width)] weights that average as ``tf.nn.avg_pool`` does with 'SAME' padding.
 
-    The padding (the smaller half before the first bin) is not counted in the averages.
+    The padding (the smaller half before the first bin) doesn't count in the averages.
     """
     num_pools = -(-num_bins // width)
     before = (num_pools * width - num_bins) // 2

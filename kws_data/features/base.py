@@ -1,4 +1,4 @@
-"""The base of all feature layers: framing arithmetic, checks, chunked computation and normalisation."""
+"""The base of all feature layers: framing, computation in chunks, and normalisation."""
 
 import inspect
 from abc import ABC, abstractmethod
@@ -9,36 +9,38 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# Frames are computed for this many float32 values (1.6 MB) at a time. A whole batch of 100 clips would make
-# 20 MB intermediates that miss the caches and are fresh pages to the allocator each time, which halves the speed.
+from kws_data.checks import check_number, check_whole, require
+
+# Frames are computed for this many float32 values (1.6 MB) at a time. The intermediate results of a whole batch of 100
+# clips (20 MB) would miss the caches and be newly allocated each time, at half the speed.
 _CHUNK_VALUES = 400_000
 
-# A bin whose variance over the training split is below this is constant; it is centred but not blown up.
+# A bin with a smaller variance over the training split is constant: it is centred but not scaled up.
 _MIN_VARIANCE = 1e-12
 
 
 class FeatureLayer(keras.layers.Layer, ABC):
     """From waveforms to features: ``[batch, samples]`` float32 in [-1, 1] to ``[batch, frames, bins]`` float32.
 
-    Stateless and deterministic; every clip is computed by itself, whatever stands beside it in the batch. Frames lie
-    wholly inside the clip (no padding), except that a clip shorter than one window is zero-padded to one frame.
+    Stateless and deterministic; the features of a clip don't depend on the other clips of its batch. Frames lie wholly
+    inside the clip (no padding), except that a clip shorter than one window is zero-padded to one frame.
 
-    With ``normalise=True`` the features leave with zero mean and unit variance per bin, once ``adapt`` has seen the
-    training split; the statistics are weights and are saved with the model. Before that they are 0 and 1.
+    With ``normalise=True`` the features have zero mean and unit variance per bin, once ``adapt`` has seen the training
+    split; the statistics (0 and 1 before that) are weights and are saved with the model.
 
     A batch of a fixed, small size is computed in one piece; other batches go through a loop over chunks of clips.
-    Converters, which know no such loop, take ``in_one_piece``.
+    Converters, which don't support such a loop, use ``in_one_piece``.
 
-    Subclasses implement ``extract`` and ``num_bins``, and keep each constructor argument as an attribute of its name.
+    Subclasses implement ``extract`` and ``num_bins``, and keep each constructor argument in an attribute of that name.
     """
 
     op_module: str | None = None
-    """The module that registers the layer's ops, without which a SavedModel can't be read; None: TensorFlow's own."""
+    """The module that registers the layer's ops, needed to read a SavedModel; None if they are TensorFlow's own."""
 
     def __init__(
         self, sample_rate: int, frame_length: int, frame_step: int, fft_size: int, normalise: bool, **kwargs: Any
     ) -> None:
-        kwargs.setdefault("dtype", "float32")  # whatever the global policy: log and sums need it
+        kwargs.setdefault("dtype", "float32")  # whatever the global policy, as logarithms and sums need it
         super().__init__(**kwargs)
         self.supports_jit = False  # the loop over chunks has no static shapes, and XLA is slower on the CPU anyway
         self.sample_rate = sample_rate
@@ -54,10 +56,9 @@ class FeatureLayer(keras.layers.Layer, ABC):
 
     @property
     def frames_are_independent(self) -> bool:
-        """Whether a frame is a function of its own samples alone, not of the clip around it or the frames before.
+        """Whether a frame depends on its own samples alone, not on the rest of the clip or on earlier frames.
 
-        Then the frames of a long recording serve every window that slides over it. Layers that know it of themselves
-        say so; False is always safe.
+        Then the frames of a long recording can be used for every window that slides over it. False is always safe.
         """
         return False
 
@@ -77,12 +78,12 @@ class FeatureLayer(keras.layers.Layer, ABC):
         return self.num_frames(num_samples), self.num_bins
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Keras's question: (batch, samples) to (batch, frames, bins), None where unknown."""
+        """(batch, samples) to (batch, frames, bins), for Keras; None where unknown."""
         batch, num_samples = input_shape
         return batch, None if num_samples is None else self.num_frames(num_samples), self.num_bins
 
     def build(self, input_shape: Any = None) -> None:
-        """Make the statistics' weights; called by Keras or by ``adapt``."""
+        """Create the weights of the statistics; called by Keras or by ``adapt``."""
         del input_shape  # the bins are known from the constructor
         if self.normalise:
             self.mean = self.add_weight(name="mean", shape=(self.num_bins,), initializer="zeros", trainable=False)
@@ -96,7 +97,7 @@ class FeatureLayer(keras.layers.Layer, ABC):
         return self._normalised(self._extract_in_chunks(tf.cast(waveform, tf.float32)))
 
     def in_one_piece(self, waveform: tf.Tensor) -> tf.Tensor:
-        """What ``call`` gives, of clips of one known length, without a loop over chunks: for formats that have none."""
+        """As ``call``, for clips of one known length, without the loop over chunks: for formats that have no loops."""
         missing = max(self.frame_length - waveform.shape[1], 0)
         return self._normalised(self.extract(tf.pad(waveform, [[0, 0], [0, missing]]) if missing else waveform))
 
@@ -107,7 +108,7 @@ class FeatureLayer(keras.layers.Layer, ABC):
         return (features - tf.convert_to_tensor(self.mean)) * scale
 
     def _extract_in_chunks(self, waveform: tf.Tensor) -> tf.Tensor:
-        """``extract``, some clips at a time, of clips that are padded to one window at least."""
+        """``extract``, some clips at a time, of clips padded to at least one window."""
         batch, num_samples = waveform.shape
         if num_samples is None:
             missing = tf.maximum(self.frame_length - tf.shape(waveform)[1], 0)
@@ -125,11 +126,11 @@ class FeatureLayer(keras.layers.Layer, ABC):
         return tf.ensure_shape(features, self.compute_output_shape((batch, num_samples)))
 
     def adapt(self, batches: Iterable[Any]) -> None:
-        """Take mean and variance per bin from waveforms; streaming, in float64.
+        """Compute mean and variance per bin over waveforms, one batch at a time, in float64.
 
         Args:
-            batches: of ``[batch, samples]``, or of pairs of that and the clips' true lengths ``[batch]`` in samples,
-                so that the padding of shorter clips is not counted.
+            batches: ``[batch, samples]`` each, or pairs of that and the clips' true lengths ``[batch]`` in samples, so
+                that the padding of shorter clips is left out.
 
         Raises:
             ValueError: the layer does not normalise, or there is no clip.
@@ -169,7 +170,7 @@ class FeatureLayer(keras.layers.Layer, ABC):
 
 @keras.saving.register_keras_serializable(package="kws")
 class NumFrames(keras.layers.Layer):
-    """From lengths in samples to lengths in frames, [batch] int32 each, as a feature layer counts them."""
+    """From lengths in samples to lengths in frames, as a feature layer computes them."""
 
     def __init__(self, frame_length: int, frame_step: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -186,9 +187,9 @@ class NumFrames(keras.layers.Layer):
 
 
 def in_chunks(extract: Any, waveform: tf.Tensor, chunk: Any) -> tf.Tensor:
-    """Concatenate along the first axis what ``extract`` makes of ``chunk`` clips at a time, in order.
+    """Call ``extract`` on ``chunk`` clips at a time and concatenate the results along the first axis.
 
-    An empty batch still makes one (empty) step, which gives the result its other dimensions.
+    An empty batch still runs one (empty) step, which gives the result its other dimensions.
     """
     steps = tf.maximum((tf.shape(waveform)[0] + chunk - 1) // chunk, 1)
     results = tf.TensorArray(tf.float32, size=steps, infer_shape=False)
@@ -200,23 +201,19 @@ def in_chunks(extract: Any, waveform: tf.Tensor, chunk: Any) -> tf.Tensor:
     return results.concat()
 
 
-def samples_of_ms(name: str, milliseconds: float, sample_rate: int) -> int:
-    """Whole samples in ``milliseconds`` (rounded down, as the original example does); at least one or ValueError."""
-    require(sample_rate > 0, "sample_rate", "positive", sample_rate)
-    samples = int(sample_rate * milliseconds / 1000)
-    require(samples >= 1, name, f"at least one sample long ({1000 / sample_rate:g} ms)", milliseconds)
-    return samples
+def frame_samples(window_ms: float, hop_ms: float, sample_rate: int) -> tuple[int, int]:
+    """Samples in window and hop, rounded down as in the original example; ValueError if either is below one."""
+    check_whole("sample_rate", sample_rate, 1)
+    samples = []
+    for name, milliseconds in (("window_ms", window_ms), ("hop_ms", hop_ms)):
+        samples.append(int(sample_rate * check_number(name, milliseconds) / 1000))
+        require(samples[-1] >= 1, name, f"at least one sample long ({1000 / sample_rate:g} ms)", milliseconds)
+    return samples[0], samples[1]
 
 
 def fft_size_for(fft_size: int | None, frame_length: int) -> int:
-    """``fft_size``, checked, or the next power of two from ``frame_length`` where it is None."""
+    """``fft_size``, checked; for None, the next power of two from ``frame_length``."""
     if fft_size is None:
         return 1 << (frame_length - 1).bit_length()
     require(fft_size >= frame_length, "fft_size", f"null or at least the window ({frame_length} samples)", fft_size)
     return fft_size
-
-
-def require(fulfilled: bool, name: str, wanted: str, got: Any) -> None:
-    """Raise ValueError, naming the parameter, what is wanted and what was given, unless ``fulfilled``."""
-    if not fulfilled:
-        raise ValueError(f"{name} must be {wanted}, got {got}")

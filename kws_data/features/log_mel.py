@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kws_data.features.base import require
+from kws_data.checks import check_number
 from kws_data.features.mel import MelLayer
 
 
@@ -40,16 +40,10 @@ class LogMel(MelLayer):
         normalise: bool = False,
         **kwargs: Any,
     ) -> None:
-        require(log_offset > 0, "log_offset", "positive", log_offset)
         super().__init__(
             sample_rate, window_ms, hop_ms, fft_size, num_mel_bins, lower_hz, upper_hz, power, normalise, **kwargs
         )
-        self.log_offset = log_offset
-
-    @property
-    def num_bins(self) -> int:
-        """Mel bands."""
-        return self.num_mel_bins
+        self.log_offset = check_number("log_offset", log_offset, above=0)
 
     def extract(self, waveform: tf.Tensor) -> tf.Tensor:
         """Log-mel features of ``[clips, samples]``."""

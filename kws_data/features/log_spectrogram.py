@@ -5,12 +5,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kws_data.features.base import FeatureLayer, fft_size_for, require, samples_of_ms
-from kws_data.features.spectrum import periodic_hann, power_spectrum
+from kws_data.checks import check_number
+from kws_data.features.base import frame_samples
+from kws_data.features.spectrum import SpectrumLayer
 
 
 @keras.saving.register_keras_serializable(package="kws")
-class LogSpectrogram(FeatureLayer):
+class LogSpectrogram(SpectrumLayer):
     """log(magnitude² + ``log_offset``): [batch, frames, fft_size // 2 + 1].
 
     Args:
@@ -34,28 +35,12 @@ class LogSpectrogram(FeatureLayer):
         normalise: bool = False,
         **kwargs: Any,
     ) -> None:
-        frame_length = samples_of_ms("window_ms", window_ms, sample_rate)
-        frame_step = samples_of_ms("hop_ms", hop_ms, sample_rate)
-        fft_size = fft_size_for(fft_size, frame_length)
-        require(log_offset > 0, "log_offset", "positive", log_offset)
-        super().__init__(sample_rate, frame_length, frame_step, fft_size, normalise, **kwargs)
+        frames = frame_samples(window_ms, hop_ms, sample_rate)
+        super().__init__(sample_rate, *frames, fft_size, power, normalise, **kwargs)
         self.window_ms = window_ms
         self.hop_ms = hop_ms
-        self.power = bool(power)
-        self.log_offset = log_offset
-        self._window = periodic_hann(frame_length)
-
-    @property
-    def num_bins(self) -> int:
-        """Frequency bins from 0 Hz to half of the sample rate."""
-        return self.fft_size // 2 + 1
-
-    @property
-    def frames_are_independent(self) -> bool:
-        """True."""
-        return True
+        self.log_offset = check_number("log_offset", log_offset, above=0)
 
     def extract(self, waveform: tf.Tensor) -> tf.Tensor:
         """Log spectrograms of ``[clips, samples]``."""
-        spectrum = power_spectrum(waveform, self._window, self.frame_step, self.fft_size)
-        return tf.math.log((spectrum if self.power else tf.sqrt(spectrum)) + self.log_offset)
+        return tf.math.log(self.spectrum(waveform) + self.log_offset)

@@ -1,18 +1,18 @@
 """Mel bands of waveforms, and the cosine transform that turns their logarithms into MFCC."""
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from kws_data.features.base import FeatureLayer, fft_size_for, require, samples_of_ms
-from kws_data.features.spectrum import periodic_hann, power_spectrum
+from kws_data.checks import check_number, check_whole, require
+from kws_data.features.base import frame_samples
+from kws_data.features.spectrum import SpectrumLayer
 
 
-class MelLayer(FeatureLayer):
-    """What the layers over mel bands share: the bands' parameters and ``mel_bands``.
+class MelLayer(SpectrumLayer):
+    """The base of layers made of mel bands: the parameters of the bands, and ``mel_bands``.
 
     Args:
         sample_rate: Hz.
@@ -24,8 +24,8 @@ class MelLayer(FeatureLayer):
         upper_hz: the highest band's upper edge.
         power: True sums squared magnitudes, False magnitudes.
         normalise: per bin, by the training split's mean and variance.
-        hann: the window's definition.
         as_mfcc_op: see ``mel_weights``.
+        kwargs: further arguments of ``SpectrumLayer``.
     """
 
     def __init__(
@@ -40,34 +40,28 @@ class MelLayer(FeatureLayer):
         power: bool,
         normalise: bool,
         *,
-        hann: Callable[[int], np.ndarray] = periodic_hann,
         as_mfcc_op: bool = False,
         **kwargs: Any,
     ) -> None:
-        frame_length = samples_of_ms("window_ms", window_ms, sample_rate)
-        frame_step = samples_of_ms("hop_ms", hop_ms, sample_rate)
-        fft_size = fft_size_for(fft_size, frame_length)
+        frames = frame_samples(window_ms, hop_ms, sample_rate)
         check_bands(sample_rate, num_mel_bins, lower_hz, upper_hz)
-        super().__init__(sample_rate, frame_length, frame_step, fft_size, normalise, **kwargs)
+        super().__init__(sample_rate, *frames, fft_size, power, normalise, **kwargs)
         self.window_ms = window_ms
         self.hop_ms = hop_ms
         self.num_mel_bins = num_mel_bins
         self.lower_hz = lower_hz
         self.upper_hz = upper_hz
-        self.power = bool(power)
-        self._window = hann(frame_length)
-        weights = mel_weights(fft_size, sample_rate, num_mel_bins, lower_hz, upper_hz, as_mfcc_op=as_mfcc_op)
-        self._spectrum_bins, self._mel = weights[0], weights[1].astype(np.float32)
+        weights = mel_weights(self.fft_size, sample_rate, num_mel_bins, lower_hz, upper_hz, as_mfcc_op=as_mfcc_op)
+        self._used_bins, self._mel = weights[0], weights[1].astype(np.float32)
 
     @property
-    def frames_are_independent(self) -> bool:
-        """True."""
-        return True
+    def num_bins(self) -> int:
+        """Mel bands."""
+        return self.num_mel_bins
 
     def mel_bands(self, waveform: tf.Tensor) -> tf.Tensor:
         """[clips, samples] to [clips, frames, num_mel_bins], before the logarithm."""
-        spectrum = power_spectrum(waveform, self._window, self.frame_step, self.fft_size, self._spectrum_bins)
-        return tf.matmul(spectrum if self.power else tf.sqrt(spectrum), self._mel)
+        return tf.matmul(self.spectrum(waveform, self._used_bins), self._mel)
 
 
 def hz_to_mel(frequency_hz: np.ndarray) -> np.ndarray:
@@ -76,10 +70,11 @@ def hz_to_mel(frequency_hz: np.ndarray) -> np.ndarray:
 
 
 def check_bands(sample_rate: int, num_mel_bins: int, lower_hz: float, upper_hz: float) -> None:
-    """Raise ValueError for a filter bank that cannot be."""
-    require(num_mel_bins >= 1, "num_mel_bins", "at least 1", num_mel_bins)
-    require(lower_hz >= 0, "lower_hz", "at least 0 Hz", lower_hz)
+    """Raise ValueError for an impossible filter bank."""
+    check_whole("num_mel_bins", num_mel_bins, 1)
+    check_number("lower_hz", lower_hz, 0)
     half = sample_rate / 2
+    check_number("upper_hz", upper_hz)
     require(upper_hz <= half, "upper_hz", f"at most half of sample_rate ({half:g} Hz)", upper_hz)
     require(lower_hz < upper_hz, "lower_hz", f"below upper_hz ({upper_hz:g} Hz)", lower_hz)
 
@@ -119,7 +114,7 @@ def mel_weights(
 
 
 def dct_weights(num_mel_bins: int, num_coefficients: int) -> np.ndarray:
-    """[num_mel_bins, num_coefficients] of the DCT-II with the factor √(2/N) on every row, the first included.
+    """[num_mel_bins, num_coefficients] of the DCT-II with the factor √(2/N) on every row, including the first.
 
     Both ``tf.raw_ops.Mfcc`` and ``tf.signal.mfccs_from_log_mel_spectrograms`` scale it so.
     """

@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kws_data.features.base import require
+from kws_data.checks import check_number
 from kws_data.features.mel import MelLayer, dct_weights
 from kws_data.features.spectrum import tf_signal_hann
 
-# The quietest clip that MLPerf Tiny's scaling blows up to full scale: one step of 16-bit PCM.
+# The quietest clip that is scaled up to full scale, as MLPerf Tiny does: one step of 16-bit PCM.
 _MIN_PEAK = 1 / 32768
 
 
@@ -50,22 +50,10 @@ class Mfcc(MelLayer):
         normalise: bool = False,
         **kwargs: Any,
     ) -> None:
-        require(log_floor > 0, "log_floor", "positive", log_floor)
-        super().__init__(
-            sample_rate,
-            window_ms,
-            hop_ms,
-            fft_size,
-            num_mel_bins,
-            lower_hz,
-            upper_hz,
-            power,
-            normalise,
-            as_mfcc_op=True,
-            **kwargs,
-        )
+        mel = num_mel_bins, lower_hz, upper_hz
+        super().__init__(sample_rate, window_ms, hop_ms, fft_size, *mel, power, normalise, as_mfcc_op=True, **kwargs)
         self.num_coefficients = num_coefficients
-        self.log_floor = log_floor
+        self.log_floor = check_number("log_floor", log_floor, above=0)
         self._dct = dct_weights(num_mel_bins, num_coefficients).astype(np.float32)
 
     @property
@@ -83,8 +71,8 @@ class MlperfTinyMfcc(MelLayer):
     """MLPerf Tiny's keyword-spotting features, by tf.signal's definitions: [batch, frames, num_coefficients].
 
     Each clip is divided by its maximum (its largest value, not its largest magnitude), so that the features do not
-    depend on its level; a clip whose maximum is next to nothing, such as digital silence, is not blown up (there the
-    reference divides 0 by 0). Source: mlcommons/tiny, benchmark/training/keyword_spotting/get_dataset.py.
+    depend on its level; a clip whose maximum is almost 0, such as digital silence, is not scaled (there the reference
+    divides 0 by 0). Source: mlcommons/tiny, benchmark/training/keyword_spotting/get_dataset.py.
 
     Args:
         sample_rate: Hz.
@@ -117,22 +105,12 @@ class MlperfTinyMfcc(MelLayer):
         normalise: bool = False,
         **kwargs: Any,
     ) -> None:
-        require(log_offset > 0, "log_offset", "positive", log_offset)
+        mel = num_mel_bins, lower_hz, upper_hz
         super().__init__(
-            sample_rate,
-            window_ms,
-            hop_ms,
-            fft_size,
-            num_mel_bins,
-            lower_hz,
-            upper_hz,
-            power,
-            normalise,
-            hann=tf_signal_hann,
-            **kwargs,
+            sample_rate, window_ms, hop_ms, fft_size, *mel, power, normalise, hann=tf_signal_hann, **kwargs
         )
         self.num_coefficients = num_coefficients
-        self.log_offset = log_offset
+        self.log_offset = check_number("log_offset", log_offset, above=0)
         self.divide_by_maximum = bool(divide_by_maximum)
         self._dct = dct_weights(num_mel_bins, num_coefficients).astype(np.float32)
 
@@ -143,13 +121,13 @@ class MlperfTinyMfcc(MelLayer):
 
     @property
     def frames_are_independent(self) -> bool:
-        """Unless the clip's maximum is in every frame."""
+        """True unless every frame is divided by the clip's maximum."""
         return not self.divide_by_maximum
 
     def extract(self, waveform: tf.Tensor) -> tf.Tensor:
         """MFCC of ``[clips, samples]``."""
         if self.divide_by_maximum:
-            # A negative maximum turns the sign in the reference, which magnitudes don't show.
+            # In the reference a negative maximum changes the sign, which makes no difference to magnitudes.
             peak = tf.abs(tf.reduce_max(waveform, axis=1, keepdims=True))
             waveform = waveform / tf.maximum(peak, _MIN_PEAK)
         return tf.matmul(tf.math.log(self.mel_bands(waveform) + self.log_offset), self._dct)

@@ -6,7 +6,8 @@ import keras
 import tensorflow as tf
 from tensorflow.lite.experimental.microfrontend.python.ops.audio_microfrontend_op import audio_microfrontend
 
-from kws_data.features.base import FeatureLayer, fft_size_for, in_chunks, require, samples_of_ms
+from kws_data.checks import check_probability, require
+from kws_data.features.base import FeatureLayer, fft_size_for, frame_samples, in_chunks
 from kws_data.features.mel import check_bands
 
 # micro_speech's scaling of the uint16 output to floats from 0 to about 26.
@@ -18,11 +19,11 @@ class MicroFrontend(FeatureLayer):
     """TensorFlow's ``audio_microfrontend`` op on int16 PCM, × 10/256: [batch, frames, num_mel_bins].
 
     Filter bank, noise reduction, automatic gain control (PCAN) and logarithm in integers. Noise reduction and gain
-    carry state from frame to frame and begin anew with every clip, so features of a stream and of its windows differ.
+    carry state from frame to frame and start afresh with every clip, so features of a stream and of its windows differ.
     The defaults are those of TFLite Micro's micro_speech (micro_features_generator.cc), which microWakeWord shares.
 
-    The op computes clip by clip, on the CPU only, has no gradient, and does not convert to TFLite; a SavedModel that
-    holds it can be read only by a process that has imported this module.
+    The op runs clip by clip, on the CPU only, has no gradient, and does not convert to TFLite. Only a process that has
+    imported this module can read a SavedModel with this op.
 
     Args:
         sample_rate: Hz.
@@ -69,16 +70,9 @@ class MicroFrontend(FeatureLayer):
     ) -> None:
         require(window_ms == int(window_ms), "window_ms", "whole milliseconds", window_ms)
         require(hop_ms == int(hop_ms), "hop_ms", "whole milliseconds", hop_ms)
-        frame_length = samples_of_ms("window_ms", window_ms, sample_rate)
-        frame_step = samples_of_ms("hop_ms", hop_ms, sample_rate)
+        frame_length, frame_step = frame_samples(window_ms, hop_ms, sample_rate)
         require(frame_step <= frame_length, "hop_ms", f"at most window_ms ({window_ms})", hop_ms)
         check_bands(sample_rate, num_mel_bins, lower_hz, upper_hz)
-        for name, value in (
-            ("even_smoothing", even_smoothing),
-            ("odd_smoothing", odd_smoothing),
-            ("min_signal_remaining", min_signal_remaining),
-        ):
-            require(0 <= value <= 1, name, "from 0 to 1", value)
         super().__init__(sample_rate, frame_length, frame_step, fft_size_for(None, frame_length), normalise, **kwargs)
         self.window_ms = int(window_ms)
         self.hop_ms = int(hop_ms)
@@ -86,9 +80,9 @@ class MicroFrontend(FeatureLayer):
         self.lower_hz = lower_hz
         self.upper_hz = upper_hz
         self.smoothing_bits = smoothing_bits
-        self.even_smoothing = even_smoothing
-        self.odd_smoothing = odd_smoothing
-        self.min_signal_remaining = min_signal_remaining
+        self.even_smoothing = check_probability("even_smoothing", even_smoothing)
+        self.odd_smoothing = check_probability("odd_smoothing", odd_smoothing)
+        self.min_signal_remaining = check_probability("min_signal_remaining", min_signal_remaining)
         self.enable_pcan = bool(enable_pcan)
         self.pcan_strength = pcan_strength
         self.pcan_offset = pcan_offset
@@ -104,8 +98,8 @@ class MicroFrontend(FeatureLayer):
     def extract(self, waveform: tf.Tensor) -> tf.Tensor:
         """Front-end output of ``[clips, samples]``, each clip from a fresh state."""
         pcm = tf.saturate_cast(tf.round(waveform * 32768.0), tf.int16)
-        # The op's shape function says 0 frames where the length is unknown: shapes must come from elsewhere, and
-        # tf.map_fn would believe it.
+        # The op's shape function claims 0 frames where the length is unknown, and tf.map_fn would believe it, so
+        # the shape is set here.
         rows = in_chunks(lambda clip: self._frontend(tf.reshape(clip, [-1])), pcm, 1)
         return tf.reshape(rows, [-1, self.num_frames(tf.shape(pcm)[1]), self.num_bins]) * _OUTPUT_SCALE
 

@@ -1,12 +1,17 @@
-"""Short-time spectra of waveforms: the part that all float features share.
+"""Short-time spectra of waveforms, and the base of the layers that are made of them.
 
-The rFFT is taken of every frame in full, also where the features need only its lower half: computed a few clips at a
-time (see ``FeatureLayer``) it measured as fast as a matrix product with the needed bins' sines and cosines folded about
-the window's centre, and it is exact, small in a saved model, and a TFLite built-in.
+Every frame gets a full rFFT, also where the features need only its lower half: computed a few clips at a time (see
+``FeatureLayer``) it measured as fast as a matrix product with the sines and cosines of the needed bins, folded about
+the centre of the window. And it is exact, small in a saved model, and built into TFLite.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from kws_data.features.base import FeatureLayer, fft_size_for
 
 
 def periodic_hann(length: int) -> np.ndarray:
@@ -43,3 +48,55 @@ def power_spectrum(
     # tf.abs of a complex tensor calls hypot for every value: several times slower. Slicing the complex tensor instead
     # of its parts would be 7 % faster for half of the bins, but does not convert to TFLite.
     return tf.square(tf.math.real(spectrum)[..., bins]) + tf.square(tf.math.imag(spectrum)[..., bins])
+
+
+class SpectrumLayer(FeatureLayer):
+    """A layer whose features are computed from the spectra of single frames.
+
+    Args:
+        sample_rate: Hz.
+        frame_length: samples of the window.
+        frame_step: hop in samples.
+        fft_size: None for the next power of two.
+        power: True for squared magnitudes, False for magnitudes.
+        normalise: per bin, by the training split's mean and variance.
+        hann: the definition of the window.
+    """
+
+    def __init__(
+        self,
+        sample_rate: int,
+        frame_length: int,
+        frame_step: int,
+        fft_size: int | None,
+        power: bool,
+        normalise: bool,
+        *,
+        hann: Callable[[int], np.ndarray] = periodic_hann,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            sample_rate, frame_length, frame_step, fft_size_for(fft_size, frame_length), normalise, **kwargs
+        )
+        self.power = bool(power)
+        self._window = hann(frame_length)
+
+    @property
+    def spectrum_bins(self) -> int:
+        """Frequency bins from 0 Hz to half of the sample rate."""
+        return self.fft_size // 2 + 1
+
+    @property
+    def num_bins(self) -> int:
+        """All of `spectrum_bins`, unless a subclass combines them."""
+        return self.spectrum_bins
+
+    @property
+    def frames_are_independent(self) -> bool:
+        """True."""
+        return True
+
+    def spectrum(self, waveform: tf.Tensor, bins: slice = slice(None)) -> tf.Tensor:
+        """[clips, frames, bins] of ``[clips, samples]``: magnitudes, squared if `power`."""
+        power = power_spectrum(waveform, self._window, self.frame_step, self.fft_size, bins)
+        return power if self.power else tf.sqrt(power)

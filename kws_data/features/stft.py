@@ -5,18 +5,18 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kws_data.features.base import FeatureLayer, fft_size_for, require
-from kws_data.features.spectrum import power_spectrum, tf_signal_hann
+from kws_data.checks import check_whole
+from kws_data.features.spectrum import SpectrumLayer, tf_signal_hann
 
 
 @keras.saving.register_keras_serializable(package="kws")
-class Stft(FeatureLayer):
+class Stft(SpectrumLayer):
     """``tf.abs(tf.signal.stft(waveform))``, or its square: [batch, frames, fft_size // 2 + 1].
 
     The tutorial (tensorflow.org/tutorials/audio/simple_audio) uses frames of 255 samples with a step of 128.
 
     Args:
-        sample_rate: Hz; only kept for the record.
+        sample_rate: Hz; the features don't depend on it.
         frame_length: samples of the window (tf.signal's Hann).
         frame_step: hop in samples.
         fft_size: None for the next power of two.
@@ -34,25 +34,13 @@ class Stft(FeatureLayer):
         normalise: bool = False,
         **kwargs: Any,
     ) -> None:
-        require(sample_rate > 0, "sample_rate", "positive", sample_rate)
-        require(frame_length >= 1, "frame_length", "at least 1 sample", frame_length)
-        require(frame_step >= 1, "frame_step", "at least 1 sample", frame_step)
-        fft_size = fft_size_for(fft_size, frame_length)
-        super().__init__(sample_rate, frame_length, frame_step, fft_size, normalise, **kwargs)
-        self.power = bool(power)
-        self._window = tf_signal_hann(frame_length)
-
-    @property
-    def num_bins(self) -> int:
-        """Frequency bins from 0 Hz to half of the sample rate."""
-        return self.fft_size // 2 + 1
-
-    @property
-    def frames_are_independent(self) -> bool:
-        """True."""
-        return True
+        check_whole("sample_rate", sample_rate, 1)
+        check_whole("frame_length", frame_length, 1)
+        check_whole("frame_step", frame_step, 1)
+        super().__init__(
+            sample_rate, frame_length, frame_step, fft_size, power, normalise, hann=tf_signal_hann, **kwargs
+        )
 
     def extract(self, waveform: tf.Tensor) -> tf.Tensor:
         """Magnitudes or powers of ``[clips, samples]``."""
-        power = power_spectrum(waveform, self._window, self.frame_step, self.fft_size)
-        return power if self.power else tf.sqrt(power)
+        return self.spectrum(waveform)

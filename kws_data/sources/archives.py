@@ -1,10 +1,10 @@
-"""The published Speech Commands archives, and what is known of each."""
+"""The published Speech Commands archives, with their checksums, sizes and licences."""
 
 from dataclasses import dataclass
 
 from kws_data.errors import KwsError
 
-BASE_URL = "https://storage.googleapis.com/download.tensorflow.org/data"  # of the folder that holds the files
+BASE_URL = "https://storage.googleapis.com/download.tensorflow.org/data"  # the folder of the files
 
 _LICENCE = "Creative Commons BY 4.0 (https://creativecommons.org/licenses/by/4.0/)"
 _CITATION = (
@@ -15,11 +15,11 @@ _CITATION = (
 
 @dataclass(frozen=True)
 class Archive:
-    """A published archive, and what is known of it."""
+    """A published archive and its facts; None where they are not published."""
 
     name: str
     file_name: str
-    md5: str | None = None  # None: not published; size and full extraction are what is checked
+    md5: str | None = None  # if None, size and full extraction are checked instead
     bytes: int | None = None
     clips: int | None = None
     root: str = ""  # the folder inside the archive that holds the words' folders
@@ -28,34 +28,19 @@ class Archive:
     citation: str = _CITATION
 
 
-ARCHIVES = {
-    archive.name: archive
-    for archive in (
-        Archive(
-            "v0.01",
-            "speech_commands_v0.01.tar.gz",
-            md5="3cd23799cb2bbdec517f1cc028f8d43c",
-            bytes=1_489_096_277,
-            clips=64_727,
-            test_set="test_set_v0.01",
-        ),
-        Archive(
-            "v0.02",
-            "speech_commands_v0.02.tar.gz",
-            md5="6b74f3901214cb2c2934e98196829835",
-            bytes=2_428_923_189,
-            clips=105_829,
-            test_set="test_set_v0.02",
-        ),
-        Archive("mini", "mini_speech_commands.zip", bytes=182_082_353, clips=8_000, root="mini_speech_commands"),
-        Archive("test_set_v0.01", "speech_commands_test_set_v0.01.tar.gz"),
-        Archive("test_set_v0.02", "speech_commands_test_set_v0.02.tar.gz", clips=4_890),
-    )
-}
+_V001, _V002 = "speech_commands_v0.01.tar.gz", "speech_commands_v0.02.tar.gz"
+_PUBLISHED = (
+    Archive("v0.01", _V001, "3cd23799cb2bbdec517f1cc028f8d43c", 1_489_096_277, 64_727, test_set="test_set_v0.01"),
+    Archive("v0.02", _V002, "6b74f3901214cb2c2934e98196829835", 2_428_923_189, 105_829, test_set="test_set_v0.02"),
+    Archive("mini", "mini_speech_commands.zip", bytes=182_082_353, clips=8_000, root="mini_speech_commands"),
+    Archive("test_set_v0.01", "speech_commands_test_set_v0.01.tar.gz"),
+    Archive("test_set_v0.02", "speech_commands_test_set_v0.02.tar.gz", clips=4_890),
+)
+ARCHIVES = {archive.name: archive for archive in _PUBLISHED}
 
 
 def named(name: str) -> Archive:
-    """The archive of that name; KwsError names the known ones."""
+    """The archive of that name; otherwise a KwsError lists the known names."""
     if name not in ARCHIVES:
         raise KwsError(f"download: no data set {name!r}; there are {', '.join(ARCHIVES)}")
     return ARCHIVES[name]

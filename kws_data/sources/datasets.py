@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from kws_data.sources.words import V001_WORDS
 from kws_data.storage.atomic import lock_for
 from kws_data.storage.cache import datasets_dir
 
+log = logging.getLogger(__name__)
+
 
 class Dataset(Protocol):
     """What `conf/dataset/` instantiates."""
@@ -24,15 +27,15 @@ class Dataset(Protocol):
     citation: str | None
 
     def locate(self) -> Path:
-        """The folder, downloaded or made first if need be.
+        """The folder; downloaded or made first if it does not exist.
 
         Raises:
-            KwsError: it is not there and cannot be got.
+            KwsError: it does not exist and cannot be made.
         """
 
 
 class Folder:
-    """A folder of the user's: `path/<word>/<clip>`."""
+    """A folder on the user's disk: `path/<word>/<clip>`."""
 
     def __init__(
         self, path: str, speaker_pattern: str | None = None, licence: str | None = None, citation: str | None = None
@@ -46,7 +49,7 @@ class Folder:
         self.speaker_pattern, self.licence, self.citation = speaker_pattern, licence, citation
 
     def locate(self) -> Path:
-        """The folder as it is; the scan says so if there is none."""
+        """The folder as given; the scan raises if it does not exist."""
         return self.path
 
 
@@ -81,7 +84,7 @@ class Synthetic:
         self.seed = check_whole("seed", seed, 0)
 
     def locate(self) -> Path:
-        """The folder in the cache, named by what it was made from."""
+        """The folder in the cache, named by a hash of the arguments."""
         from kws_data.sources import synthesis
 
         made_from = [synthesis.VERSION, self.words, self.clips_per_word, self.voices, self.seed]
@@ -90,6 +93,7 @@ class Synthetic:
         if not folder.is_dir():
             with lock_for(folder):
                 if not folder.is_dir():
+                    log.info("making the synthetic data set, once: %d words in %d voices", len(self.words), self.voices)
                     synthesis.synthesize(
                         folder, words=self.words, clips_per_word=self.clips_per_word, voices=self.voices, seed=self.seed
                     )

@@ -1,7 +1,7 @@
 """A published archive from its server into the cache folder: downloaded once, verified and extracted.
 
-A download goes to `archives/FILE.partial` and is resumed from there after an interruption; what is extracted goes to
-`datasets/NAME` in one step. An archive that a user puts at `archives/FILE` is used instead, and kept.
+A download goes to `archives/FILE.partial` and is resumed from there after an interruption. The extracted folder appears
+as `datasets/NAME` in one step. An archive that a user puts at `archives/FILE` is used instead, and kept.
 """
 
 import errno
@@ -22,7 +22,7 @@ from kws_data.storage import atomic
 from kws_data.storage.cache import PARTIAL_SUFFIX, archives_dir, datasets_dir
 
 _TIMEOUTS_S = 10, 30  # to connect, to read
-_TRIES = 5  # requests in one call, each going on where the connection before was lost
+_TRIES = 5  # requests in one call; each continues where the last connection was lost
 _PAUSE_S = 1.0  # between a lost connection and the next try
 
 log = logging.getLogger(__name__)
@@ -35,18 +35,20 @@ def fetch(
     url: str | None = None,
     progress: bool = True,
 ) -> Path:
-    """The folder `<cache>/datasets/<name>` with the extracted data set; downloaded first if it is not there.
+    """The folder `<cache>/datasets/<name>` with the extracted data set; downloaded first if it does not exist.
 
-    `url` (else KWS_DATA_URL, else BASE_URL) is the address of the folder that holds the archive files. A downloaded
-    archive is removed after its extraction; one put there by hand is kept. Calls in several
-    processes share one download. Raises KwsError: no connection, wrong checksum, damaged or unsafe archive, disk full.
+    `url` (else KWS_DATA_URL, else BASE_URL) is the address of the folder of the archive files. A downloaded archive is
+    removed after extraction; one put there by hand is kept. Calls in several processes share one download.
+
+    Raises:
+        KwsError: no connection, wrong checksum, damaged or unsafe archive, disk full.
     """
     folder = datasets_dir(cache) / archive.name
-    if any(folder.glob("*")):  # folders come by renaming, so this one is whole
+    if any(folder.glob("*")):  # folders appear by renaming, so this one is whole
         return folder
     base = url or os.environ.get("KWS_DATA_URL") or BASE_URL
     if not base.startswith(("http://", "https://")):
-        raise KwsError(f"url or KWS_DATA_URL: {base!r} is no http address; {BASE_URL} is one")
+        raise KwsError(f"url or KWS_DATA_URL: {base!r} is not an http address such as {BASE_URL}")
     by_hand = archives_dir(cache) / archive.file_name
     job = _Job(archive, f"{base.rstrip('/')}/{archive.file_name}", by_hand, progress)
     try:
@@ -56,7 +58,7 @@ def fetch(
                 job.fill(folder)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        advice = "make room and run this again (it goes on from there), or" if full else "make it writable, or"
+        advice = "make room and run this again (it continues from there), or" if full else "make it writable, or"
         raise KwsError(
             f"data set {archive.name}: {error.filename or folder.parent.parent}: {error.strerror or error}; "
             f"{advice} set KWS_DATA to another folder"
@@ -75,7 +77,7 @@ def _acquired(path: Path) -> AcquireReturnProxy:
 
 @dataclass(frozen=True)
 class _Job:
-    """One archive on its way from a URL into a folder."""
+    """The download and extraction of one archive."""
 
     archive: Archive
     url: str
@@ -119,7 +121,7 @@ class _Job:
         except Damaged:
             if not resumed:
                 raise
-            # Two halves may be of different files (another mirror, a log-in page): once more from the start.
+            # The parts may be of different files (another mirror, a log-in page), so start again.
             self.partial.unlink()
             self.obtain()
 
@@ -136,7 +138,7 @@ class _Job:
                 reason = f"the connection was lost ({_reason(error)})"
             except requests.RequestException as error:
                 reason = _reason(error)
-                if not attempt:  # offline from the start: nothing to wait for
+                if not attempt:  # offline from the start: waiting doesn't help
                     break
         raise KwsError(f"can't download {self.url}: {reason}; run this again with a connection, or {self.hint}")
 
@@ -145,7 +147,7 @@ class _Job:
         import requests
 
         have = self.partial.stat().st_size if self.partial.is_file() else 0
-        # As the bytes lie on the server: some label a .tar.gz as a gzipped .tar, which would then come unzipped.
+        # The bytes as stored: some servers label a .tar.gz as a gzipped .tar, and it would arrive unzipped.
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
         with requests.get(self.url, headers=headers, stream=True, timeout=_TIMEOUTS_S) as response:
             part = response.headers.get("Content-Range", "")
@@ -161,7 +163,7 @@ class _Job:
                     f"check KWS_DATA_URL if you set it, or {self.hint}"
                 )
             mode, start = ("ab", have) if resumes else ("wb", 0)
-            length = response.headers.get("Content-Length")  # which urllib3 compares with what comes
+            length = response.headers.get("Content-Length")  # which urllib3 checks
             total = start + int(length) if length else None
             with self.partial.open(mode) as file, self.bar("download", total, start) as bar:
                 for chunk in response.raw.stream(decode_content=False):
@@ -192,6 +194,6 @@ class _Job:
 
 
 def _reason(error: Exception) -> str:
-    """The last, telling part of requests' nested message ('…: Failed to …: [Errno 111] Connection refused')."""
+    """The last, most specific part of requests' nested message ('…: Failed to …: [Errno 111] Connection refused')."""
     inner = error.args[0] if error.args else error
     return " ".join(str(getattr(inner, "reason", inner)).split()).rsplit(": ", 1)[-1]

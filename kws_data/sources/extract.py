@@ -1,4 +1,4 @@
-"""Safe extraction of .tar.gz and .zip archives that came from elsewhere."""
+"""Safe extraction of .tar.gz and .zip archives from untrusted sources."""
 
 import gzip
 import shutil
@@ -12,14 +12,14 @@ from typing import IO
 
 from tqdm.utils import CallbackIOWrapper
 
-_Member = tuple[str, IO[bytes] | None]  # name and content (None: a folder), to be read before the next one is asked for
+_Member = tuple[str, IO[bytes] | None]  # name and content (None: a folder), to be read before the next member
 
 
 class Damaged(Exception):
     """An archive whose bytes are not the published ones, or that isn't safe to extract."""
 
 
-# gzip.BadGzipFile and the contradictions are OSErrors, which otherwise mean the disk.
+# gzip.BadGzipFile and the contradictions are OSErrors; all other OSErrors are about the disk.
 _NOT_WHOLE = (
     EOFError,
     zlib.error,
@@ -33,13 +33,19 @@ _CONTRADICTORY = (FileExistsError, IsADirectoryError, NotADirectoryError)
 
 
 def extract(path: Path, folder: Path, *, root: str, advance: Callable[[int], object]) -> None:
-    """Write what a .tar.gz or .zip holds below its folder `root` ('': all of it) into `folder`.
+    """Extract the part of a .tar.gz or .zip below its folder `root` ('': all of it) into `folder`.
 
-    `advance` is called with the number of the archive's bytes that were dealt with since the call before.
+    Stricter than tarfile's 'data' filter, which has had holes around links: only plain files and folders, whose names
+    stay inside; owners and modes are ignored. Files that macOS adds are left out. The format's checksums are checked.
 
-    Stricter than tarfile's 'data' filter, which has had holes around links: nothing but plain files and folders, whose
-    names stay inside; owners and modes are not taken over. What macOS adds for itself is left out. The format's own
-    checksums are compared. Raises Damaged with the reason; `folder` is then half filled, for the caller to remove.
+    Args:
+        path: the archive.
+        folder: an existing folder.
+        root: a folder inside the archive.
+        advance: called with the number of the archive's bytes read since the last call.
+
+    Raises:
+        Damaged: with the reason; `folder` is then partly filled, for the caller to remove.
     """
     below = PurePosixPath(root).parts
     members = _zip_members(path, advance) if zipfile.is_zipfile(path) else _tar_members(path, advance)
@@ -69,7 +75,7 @@ def _tar_members(path: Path, advance: Callable[[int], object]) -> Iterator[_Memb
     """The members in the archive's order."""
     with (
         path.open("rb") as packed,
-        # Not tarfile's own mode 'r|gz', which doesn't compare gzip's checksum.
+        # Not tarfile's own mode 'r|gz', which doesn't check gzip's checksum.
         gzip.GzipFile(fileobj=CallbackIOWrapper(advance, packed, "read")) as unpacked,
         tarfile.open(fileobj=unpacked, mode="r|") as tar,
     ):
@@ -78,11 +84,11 @@ def _tar_members(path: Path, advance: Callable[[int], object]) -> Iterator[_Memb
                 raise Damaged(f"its member {member.name!r} is a link or a device, which a data set has no use for")
             yield member.name, tar.extractfile(member)
         while unpacked.read(1 << 16):
-            pass  # behind the last member; gzip compares its checksum at the very end
+            pass  # read to the very end, where gzip checks its checksum
 
 
 def _zip_members(path: Path, advance: Callable[[int], object]) -> Iterator[_Member]:
-    """As `_tar_members`; zipfile compares each member's checksum when it has been read."""
+    """As `_tar_members`; zipfile checks the checksum of each member once it is read."""
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):

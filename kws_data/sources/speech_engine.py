@@ -1,7 +1,7 @@
 """Text-to-speech by espeak-ng, through ctypes.
 
 The library and its voices come in the wheel of `espeakng-loader`. espeak-ng is GPL-3.0, so it is an optional extra
-and nothing of it is part of this project. The functions called here are those of its public header, speak_lib.h.
+and this project contains no part of it. The functions called here are those of its public header, speak_lib.h.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ MIN_RATE_WPM, MAX_RATE_WPM = 80, 450  # espeakRATE_MINIMUM, espeakRATE_MAXIMUM
 _SYNCHRONOUS, _DONT_EXIT, _BUFFER_MS = 2, 0x8000, 2_000
 _RATE, _VOLUME, _PITCH, _PITCH_RANGE, _WORD_GAP = 1, 2, 3, 4, 7  # espeak_PARAMETER
 _UTF8, _BY_CHARACTER = 1, 1
-# The engine keeps its data path in a buffer of about 160 bytes and falls back silently to the build machine's path.
+# The engine stores its data path in a buffer of about 160 bytes; a longer one is silently replaced by a default path.
 _LONGEST_DATA_PATH = 140
 
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
 Result = TypeVar("Result")
 
-_one_at_a_time = threading.Lock()  # the library's state and the C library's rand() belong to the process
+_one_at_a_time = threading.Lock()  # the state of the library and C's rand() belong to the process
 
 
 class SpeechEngine:
-    """espeak-ng without a memory: what it says depends on the arguments of `speak` alone.
+    """espeak-ng without state: the samples depend on the arguments of `speak` alone.
 
     The library keeps state between utterances that no call of its interface resets (pitch flutter, gain control,
-    echo, noise), and an utterance's samples, even their number, depend on it. So every utterance opens the library
-    anew and closes it again, which costs 0.2 ms of about 3 (Linux). This holds as long as nobody else in the process
-    keeps the library open.
+    echo, noise), and the samples of an utterance, even their number, depend on it. So the library is opened and closed
+    for every utterance, which takes 0.2 of about 3 ms (Linux). This works as long as nothing else in the process keeps
+    the library open.
 
-    Safe to use from several threads; they take turns.
+    Safe to use from several threads, one at a time.
 
     Raises:
         KwsError: the extra that brings the engine is not installed, or the engine does not start.
@@ -74,12 +74,12 @@ class SpeechEngine:
         """Say `text`: [samples] int16 at ENGINE_RATE, with the engine's own short silences around it.
 
         Args:
-            text: plain text; it may be of several words.
+            text: plain text, one word or several.
             voice: `<language>+<variant>`, such as `en-US+f3`. An unknown variant is ignored by the engine.
             rate_wpm: words per minute, from MIN_RATE_WPM to MAX_RATE_WPM.
             pitch: 0 to 99; 50 is the voice's own.
             pitch_range: 0 to 99; 0 is monotonous, 50 is the voice's own.
-            noise_seed: of the breath in the voice.
+            noise_seed: seed of the breath in the voice.
 
         Raises:
             KwsError: there is no such language.

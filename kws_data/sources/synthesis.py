@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from kws_data.checks import check_whole, require
 from kws_data.errors import KwsError
 from kws_data.sources.speech_engine import SpeechEngine
 from kws_data.sources.synthetic_noise import background_noises
@@ -24,12 +25,12 @@ from kws_data.sources.words import V001_WORDS
 from kws_data.splits import TESTING, VALIDATION, hash_split
 from kws_data.storage.atomic import replace_dir
 
-# Part of the key of kept data sets: raise it whenever the same arguments come to give other bytes.
+# Part of the name of cached data sets: increase it when the same arguments give other bytes.
 VERSION = 1
 
 BACKGROUND_NOISE_DIR = "_background_noise_"
 
-# The engine speaks on one thread at a time; the second resamples and writes meanwhile.
+# The engine speaks on one thread at a time; the other resamples and writes meanwhile.
 _THREADS = 2
 _UNSAFE = set('/\\:*?"<>|')
 _LONGEST_NAME = 100  # bytes; file systems take 255
@@ -65,7 +66,6 @@ def synthesize(
     seed: int = 0,
     sample_rate: int = 16_000,
     noise_seconds: float = 60.0,
-    background_noise: bool = True,
     progress: bool = True,
 ) -> None:
     """Write a data set of spoken `words` to `directory`, whole or not at all.
@@ -74,25 +74,27 @@ def synthesize(
 
     Args:
         directory: absent or empty; its parents are made.
-        words: what is said; a phrase's folder has `_` for its spaces.
-        clips_per_word: the voices take turns to say each word, starting with another voice for each word.
-        voices: speakers; a tenth of them each, at least one of three, is for validation and for testing.
+        words: the words to say; the folder of a phrase has `_` for its spaces.
+        clips_per_word: the voices take turns to say each word; each word starts with another voice.
+        voices: speakers; a tenth of them each, and at least one of three, are for validation and for testing.
         seed: from 0.
         sample_rate: of the files, Hz.
-        noise_seconds: the length of each background noise.
-        background_noise: whether to make them at all.
+        noise_seconds: length of each background noise; 0 makes none.
         progress: show a bar on stderr, if that is a terminal.
 
     Raises:
-        KwsError: wrong arguments, `directory` in use, no speech engine, or a word that it cannot say in a second.
+        KwsError: a number out of range, `directory` in use, no speech engine, or a word that can't be a folder or said
+            in a second.
     """
-    for name, number, lowest in (("clips_per_word", clips_per_word, 1), ("voices", voices, 1), ("seed", seed, 0)):
-        if number < lowest:
-            raise KwsError(f"{name} must be at least {lowest}, got {number}")
-    if not 4_000 <= sample_rate <= 48_000:
-        raise KwsError(f"sample_rate must be from 4000 to 48000 Hz, got {sample_rate}")
-    if background_noise and not 1 <= noise_seconds <= 3600:
-        raise KwsError(f"noise_seconds must be from 1 to 3600, got {noise_seconds}")
+    try:
+        check_whole("clips_per_word", clips_per_word, 1)
+        check_whole("voices", voices, 1)
+        check_whole("seed", seed, 0)
+        check_whole("sample_rate", sample_rate, 4_000, 48_000)
+        good_noise = noise_seconds == 0 or 1 <= noise_seconds <= 3600
+        require(good_noise, "noise_seconds", "0, or from 1 to 3600", noise_seconds)
+    except ValueError as error:
+        raise KwsError(str(error)) from error
     folders = folder_names(words)
     directory = Path(directory).resolve()
     _check_unused(directory)
@@ -101,10 +103,10 @@ def synthesize(
     clips = [clip for folder in folders for clip in _plan(folder, clips_per_word, speakers, seed)]
     try:
         with replace_dir(directory) as root:
-            for folder in [*folders, *([BACKGROUND_NOISE_DIR] if background_noise else [])]:
+            for folder in [*folders, *([BACKGROUND_NOISE_DIR] if noise_seconds else [])]:
                 (root / folder).mkdir()
             jobs = [_clip_job(root, clip, folders[clip[0]], engine, seed, sample_rate) for clip in clips]
-            if background_noise:
+            if noise_seconds:
                 for name, make in background_noises(noise_seconds, sample_rate, seed, engine).items():
                     jobs.insert(0, _noise_job(root / BACKGROUND_NOISE_DIR / f"{name}.wav", make, sample_rate))
             _run(jobs, progress)
@@ -116,10 +118,10 @@ def synthesize(
 
 
 def folder_names(words: Sequence[str]) -> dict[str, str]:
-    """The folder of each word → what is said for it, in the order given.
+    """From the folder of each word to the text to say, in the order given.
 
     Raises:
-        KwsError: there is no word, or one that cannot be a folder of a data set, or two would share a folder.
+        KwsError: there is no word, a word can't be a folder of a data set, or two words would share a folder.
     """
     if isinstance(words, str):
         raise KwsError(f"words must be a list, got the single text '{words}'")
@@ -137,18 +139,18 @@ def folder_names(words: Sequence[str]) -> dict[str, str]:
                 f"words: {str(word)!r} cannot be the name of a folder; leave out {' '.join(sorted(_UNSAFE))} and"
                 f" control characters, '_' and '.' at the start, '.' at the end, and stay within {_LONGEST_NAME} bytes"
             )
-        # Some file systems don't tell upper case from lower.
+        # Some file systems ignore case.
         if (earlier := seen.setdefault(name.casefold(), str(word))) != str(word) or name in folders:
             raise KwsError(f"words: {earlier!r} and {str(word)!r} would share a folder; give each word once")
         folders[name] = name.replace("_", " ")
     return folders
 
 
-_Clip = tuple[str, Voice, int]  # folder, who speaks, how often this speaker has said it before
+_Clip = tuple[str, Voice, int]  # folder, speaker, how often this speaker has said the word before
 
 
 def _plan(folder: str, count: int, speakers: Sequence[Voice], seed: int) -> list[_Clip]:
-    """Who says a word. Each word begins with another voice, so that few clips of many words still hear all voices."""
+    """Who says a word. Each word starts with another voice, so that few clips of many words still use all voices."""
     first = int(random_stream(seed, "first voice", folder).integers(len(speakers)))
     return [(folder, speakers[(first + turn) % len(speakers)], turn // len(speakers)) for turn in range(count)]
 
@@ -175,8 +177,10 @@ def _noise_job(path: Path, make: Callable[[], np.ndarray], sample_rate: int) -> 
 
 
 def _run(jobs: Sequence[Callable[[], None]], progress: bool) -> None:
-    """Run `jobs` on threads of their own, so that Ctrl-C, which Python handles on the main one, can't get lost in the
-    engine's callback."""
+    """Run `jobs` on threads.
+
+    Python handles Ctrl-C on the main thread, so it can't get lost in the engine's callback.
+    """
     pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="synthesis")
     try:
         futures = [pool.submit(job) for job in jobs]

@@ -11,10 +11,10 @@ from kws_data.sources.speech_engine import SpeechEngine
 from kws_data.sources.synthetic_voices import draw_voices, random_stream, say
 from kws_data.sources.words import CORE_WORDS, V002_WORDS
 
-RMS = 0.05  # −26 dB of full scale: with the usual `background_volume` of at most 0.1, faint to clearly heard
+RMS = 0.05  # −26 dB of full scale: with the usual `background_volume` of at most 0.1, faint to clearly audible
 PEAK = 0.9
 
-_LOWEST_HZ = 20.0  # below it nothing is heard, and brown noise would put most of its power there
+_LOWEST_HZ = 20.0  # lower frequencies are inaudible, and brown noise would have most of its power there
 _TALKERS, _WORDS_PER_TALKER = 12, 16
 
 
@@ -37,13 +37,13 @@ def brown_noise(num_samples: int, sample_rate: int, rng: np.random.Generator) ->
 def mains_hum(num_samples: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
     """A transformer at 50 Hz with overtones that wax and wane, over a little pink noise. [num_samples] float64."""
     seconds = np.arange(num_samples) / sample_rate
-    # The grid strays by some hundredths of a hertz.
+    # The frequency of the grid varies by some hundredths of a hertz.
     phase = 2 * np.pi * (50.0 * seconds + 0.05 * np.sin(2 * np.pi * 0.05 * seconds + rng.uniform(0, 2 * np.pi)))
     hum = np.zeros(num_samples)
     for harmonic in range(1, 21):
         if 50.0 * harmonic >= 0.45 * sample_rate:
             break
-        # The even ones are strong: the core is magnetised twice a cycle.
+        # The even ones are strong, as the core is magnetised twice a cycle.
         level = rng.uniform(0.3, 1.0) / harmonic * (2.0 if harmonic % 2 == 0 else 1.0)
         swell = 1 + 0.4 * np.sin(2 * np.pi * rng.uniform(0.05, 0.5) * seconds + rng.uniform(0, 2 * np.pi))
         hum += level * swell * np.sin(harmonic * phase + rng.uniform(0, 2 * np.pi))
@@ -72,7 +72,7 @@ COMPUTED_NOISES = (white_noise, pink_noise, brown_noise, mains_hum, tapping)
 
 
 def babble(num_samples: int, sample_rate: int, seed: int, engine: SpeechEngine) -> np.ndarray:
-    """A dozen people talking at once, none of them a speaker of the clips and none saying a core word.
+    """A dozen people talking at once; they are not speakers of the clips and say no core word.
 
     [num_samples] float64.
     """
@@ -83,7 +83,7 @@ def babble(num_samples: int, sample_rate: int, seed: int, engine: SpeechEngine) 
         chosen = rng.choice(len(vocabulary), _WORDS_PER_TALKER, replace=False)
         spoken = [say(engine, vocabulary[index], voice, rng, sample_rate) for index in chosen]
         loudness = rng.uniform(0.4, 1.0)
-        start = -round(rng.uniform(0.0, 0.5) * sample_rate)  # someone is always in mid-word at the beginning
+        start = -round(rng.uniform(0.0, 0.5) * sample_rate)  # some are in the middle of a word at the start
         while start < num_samples:
             word = spoken[rng.integers(len(spoken))]
             first, end = max(0, start), min(num_samples, start + len(word))
@@ -96,7 +96,7 @@ def babble(num_samples: int, sample_rate: int, seed: int, engine: SpeechEngine) 
 def background_noises(
     seconds: float, sample_rate: int, seed: int, engine: SpeechEngine
 ) -> dict[str, Callable[[], np.ndarray]]:
-    """The noises by name; calling one makes it: [seconds × sample_rate] int16."""
+    """By name, a function that makes the noise: [seconds × sample_rate] int16."""
     num_samples = round(seconds * sample_rate)
 
     def computed(make: Callable[[int, int, np.random.Generator], np.ndarray]) -> np.ndarray:
@@ -116,7 +116,7 @@ def _power_law_noise(num_samples: int, sample_rate: int, exponent: float, rng: n
 
 
 def _levelled(noise: np.ndarray) -> np.ndarray:
-    """At RMS, or lower where its peak would pass PEAK. [samples] int16."""
+    """Scaled to RMS, or less if its peak would exceed PEAK. [samples] int16."""
     noise = noise - noise.mean()
     gain = min(RMS / noise.std(), PEAK / np.abs(noise).max())
     return np.round(noise * gain * 32767).astype(np.int16)

@@ -1,8 +1,8 @@
 """The speakers of the synthetic data set, and how they say a word.
 
 A voice is an accent and a timbre of espeak-ng with its own pitch, tempo, vocal tract length, recording level and
-microphone. Everything random is drawn from (seed, stage, what it is for), so that a word sounds the same whatever
-else is synthesised, in whatever order and on however many threads.
+microphone. All random values are drawn from (seed, stage, purpose), so that a word sounds the same whatever else is
+synthesised, in any order and on any number of threads.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ACCENTS = (
 )
 
 # The engine's voice variants without the whispering, robotic and dragging ones, and without near copies of another.
-# Each was checked: a linear classifier of 30 words, trained on the other variants, understands it (≥ 90 % right).
+# Each was checked: a linear classifier of 30 words, trained on the other variants, gets at least 90 % of it right.
 VARIANTS = (
     *("Alex", "Andrea", "Andy", "Annie", "AnxiousAndy", "Denis", "Diogo", "Gene", "Hugo", "Jacky", "Lee", "Mario"),
     *("Michael", "Mike", "Nguyen", "Reed", "Storm", "Tweaky", "adam", "antonio", "aunty", "belinda", "benjamin"),
@@ -36,10 +36,10 @@ VARIANTS = (
 
 SPLIT_PERCENTAGE = 10.0  # of the voices in validation, and as many in testing
 
-SHORTEST_S, LONGEST_S = 0.24, 0.90  # what a word may take of its second
+SHORTEST_S, LONGEST_S = 0.24, 0.90  # length of a word in its one-second clip
 ACTIVE_DB = -40.0  # below the loudest frame: silence
 _FRAME_S = 0.010
-_QUIETEST_PEAK = 100  # of 32768; the engine answers what it cannot say with less
+_QUIETEST_PEAK = 100  # of 32768; the engine returns less for text that it can't say
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Voice:
 
 
 def random_stream(seed: int, stage: str, *what: int | str) -> np.random.Generator:
-    """A generator of its own for each `stage` and `what` (a clip's word, voice and number, say)."""
+    """An independent generator for each `stage` and `what` (for example a clip's word, voice and number)."""
     keys = [int(text_key(part)) if isinstance(part, str) else part for part in (stage, *what)]
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *keys])))
 
@@ -78,8 +78,8 @@ def random_stream(seed: int, stage: str, *what: int | str) -> np.random.Generato
 def draw_voices(count: int, seed: int, stage: str = "voice") -> list[Voice]:
     """`count` speakers, of whom the file-name hash puts a tenth into validation and a tenth into testing.
 
-    Of three voices, each split has one at least. The splits are spread evenly over the list, so that any run of it is
-    balanced as far as its length allows. How the voice at an index sounds depends on the seed and the index only.
+    With three or more, each split has at least one. The splits are spread evenly over the list, so that any part of it
+    is as balanced as its length allows. The voice at an index depends on the seed and the index only.
     """
     taken: set[str] = set()
     voices = []
@@ -96,7 +96,7 @@ def draw_voices(count: int, seed: int, stage: str = "voice") -> list[Voice]:
 def say(engine: SpeechEngine, text: str, voice: Voice, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
     """One utterance without silence around it: [samples] float64 of peak 1, at most LONGEST_S and some margin long.
 
-    It is said faster if it takes too long, and slower if it is too short to hear.
+    It is said faster if it takes too long, and slower if it is too short to be understood.
 
     Raises:
         KwsError: the engine says nothing for `text`, or cannot say it within LONGEST_S.
@@ -122,7 +122,7 @@ def say(engine: SpeechEngine, text: str, voice: Voice, rng: np.random.Generator,
         seconds = (stop - start) / (ENGINE_RATE * voice.formant_scale)
         if SHORTEST_S <= seconds <= LONGEST_S or rate != np.clip(rate, MIN_RATE_WPM, MAX_RATE_WPM):
             break
-        # The tempo of a single word follows the rate less than in proportion: overshoot.
+        # The tempo of a single word follows the rate less than in proportion, so overshoot.
         rate *= (seconds / np.clip(seconds, SHORTEST_S * 1.1, LONGEST_S * 0.9)) ** 1.3
     if seconds > LONGEST_S:
         raise KwsError(f"words: '{text}' does not fit into the clips' one second, spoken as fast as can be; shorten it")
@@ -137,14 +137,14 @@ def say(engine: SpeechEngine, text: str, voice: Voice, rng: np.random.Generator,
 
 
 def place(word: np.ndarray, voice: Voice, rng: np.random.Generator, num_samples: int) -> np.ndarray:
-    """A clip: `word` (from `say`) at some place and level in low noise. [num_samples] int16; the word is never cut."""
+    """A clip: `word` (from `say`) at a random time and level in low noise. [num_samples] int16; words are never cut."""
     peak = 10 ** (min(voice.peak_db + rng.uniform(-4, 4), -1.0) / 20)
     snr_db = voice.snr_db + rng.uniform(-3, 3)
     # Around the middle rather than anywhere, as in recordings cut to their loudest second.
     offset = round((num_samples - len(word)) * rng.beta(2, 2))
     noise = np.convolve(rng.standard_normal(num_samples + 1), [1.0, voice.noise_colour], mode="valid")
     loudness = np.sqrt(np.mean(np.square(word))) * peak
-    # Never digital silence: at least two quantisation steps.
+    # Never digital silence, but at least two quantisation steps.
     noise *= max(loudness * 10 ** (-snr_db / 20), 2 / 32768) / np.sqrt(np.mean(np.square(noise)))
     clip = noise
     clip[offset : offset + len(word)] += word * peak
@@ -152,7 +152,7 @@ def place(word: np.ndarray, voice: Voice, rng: np.random.Generator, num_samples:
 
 
 def active_span(samples: np.ndarray, sample_rate: int) -> tuple[int, int]:
-    """First sample and end of what is within ACTIVE_DB of the loudest 10 ms. `samples`: [samples], not all zero."""
+    """(first sample, end) of the part within ACTIVE_DB of the loudest 10 ms. `samples`: [samples], not all zero."""
     frame = round(_FRAME_S * sample_rate)
     padded = np.pad(samples.astype(np.float64), (0, -len(samples) % frame))
     power = np.mean(np.square(padded.reshape(-1, frame)), axis=1)
@@ -189,6 +189,6 @@ def _draw_voice(speaker: str, index: int, seed: int, stage: str) -> Voice:
 
 
 def _deal(cards: tuple[str, ...], index: int, seed: int, stage: str) -> str:
-    """Deal `cards` in random order, all of them before any comes again."""
+    """Deal `cards` in random order, all of them before any is dealt again."""
     order = random_stream(seed, stage, index // len(cards)).permutation(len(cards))
     return cards[order[index % len(cards)]]

@@ -41,9 +41,9 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 
 def replace_files(contents: Mapping[Path, bytes]) -> None:
-    """Write several files: all are written beside their places before one takes its own; the first, last.
+    """Write several files: all are written to temporary files before any is renamed; the first of `contents` is last.
 
-    Raises OSError; then none has changed, unless it is the renaming that failed.
+    Raises OSError; then no file has changed, unless the renaming failed.
     """
     with ExitStack() as stack:
         for path, content in contents.items():
@@ -70,7 +70,7 @@ def replace_dir(path: Path) -> Iterator[Path]:
 
 
 def lock_for(path: Path, timeout_s: float = -1) -> FileLock:
-    """The lock between processes that whoever writes `path` holds: the hidden file `.NAME.lock` beside it.
+    """The lock between processes for writers of `path`: the hidden file `.NAME.lock` beside it.
 
     `timeout_s`: -1 waits for ever, 0 tries once; `filelock.Timeout` is raised when it runs out. The operating
     system releases the lock of a process that dies.
@@ -80,7 +80,7 @@ def lock_for(path: Path, timeout_s: float = -1) -> FileLock:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what killed writers of `path` left beside it. Only for the holder of `path`'s lock."""
+    """Remove the leftovers of killed writers of `path`. Only for the holder of the lock of `path`."""
     if not path.parent.is_dir():
         return
     for sibling in list(path.parent.iterdir()):
@@ -89,25 +89,25 @@ def remove_leftovers(path: Path) -> None:
 
 
 def remove_leftovers_below(folder: Path) -> None:
-    """Remove what killed writers of anything in `folder` left. Only for the holder of the lock that they all held."""
+    """Remove the leftovers of killed writers in `folder`. Only for the holder of the lock that all of them held."""
     for path in list(folder.rglob(".*.tmp*")):
         if _LEFTOVER.fullmatch(path.name):
             remove(path)
 
 
 def written_for(name: str) -> str:
-    """The name that a temporary's name was made for (`.store.0123456789abcdef.tmp` → `store`); others unchanged."""
+    """The target's name of a temporary name (`.store.0123456789abcdef.tmp` → `store`); other names unchanged."""
     match = _LEFTOVER.fullmatch(name)
     return match["name"] if match else name
 
 
 def is_lock(name: str) -> bool:
-    """Whether a file name is one that `lock_for` makes."""
+    """Whether a file name is that of a lock."""
     return _LOCK.fullmatch(name) is not None
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a folder with what is in it, or a link (never what the link points to). Absent is fine."""
+    """Remove a file, a folder with its contents, or a link (but not its target). A missing path is no error."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -120,7 +120,7 @@ def _temporary_sibling(path: Path, suffix: str = "") -> Path:
 
 
 def _move_over(source: Path, target: Path) -> None:
-    """Rename the folder `source` to `target`; an older `target` is set aside first, and put back if that fails."""
+    """Rename the folder `source` to `target`; an older `target` is moved aside first, and back if that fails."""
     old = _temporary_sibling(target)
     while True:
         try:
@@ -131,14 +131,14 @@ def _move_over(source: Path, target: Path) -> None:
                 if os.path.lexists(old) and not os.path.lexists(target):
                     old.replace(target)
                 raise
-        remove(old)  # of the round before: another writer's folder took the freed place
+        remove(old)  # of the last round: another writer's folder has taken the free name
         with suppress(FileNotFoundError):
             target.replace(old)
     remove(old)
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    """Wait until the bytes of a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

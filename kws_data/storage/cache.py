@@ -1,6 +1,6 @@
 """The cache folder: data sets, their archives, catalogs, packed stores and features; listing and clearing them.
 
-Whoever fills an entry follows `kws_data.storage.atomic`: it holds `lock_for(path)`, and writes with `replace_file` or
+Code that fills an entry follows `kws_data.storage.atomic`: it holds `lock_for(path)`, and writes with `replace_file` or
 `replace_dir`.
 """
 
@@ -25,7 +25,7 @@ _NOISE_FOLDER = "_background_noise_"
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """One thing in the cache, with what interrupted work on it left behind (so `path` itself may be missing)."""
+    """One entry of the cache, with the leftovers of interrupted writers (so `path` itself may be missing)."""
 
     kind: str
     name: str
@@ -36,38 +36,38 @@ class CacheEntry:
 
 
 def cache_dir() -> Path:
-    """The cache folder: KWS_DATA, else the user's own for this program. It need not exist yet."""
+    """The cache folder: KWS_DATA, else the user's cache folder for this program. It need not exist."""
     chosen = os.environ.get("KWS_DATA")
     return Path(chosen).expanduser().absolute() if chosen else Path(platformdirs.user_cache_dir("kws"))
 
 
 def datasets_dir(cache: Path | None = None) -> Path:
-    """Where extracted data sets stand, one folder each."""
+    """The folder of extracted data sets, one folder each."""
     return (cache or cache_dir()) / "datasets"
 
 
 def archives_dir(cache: Path | None = None) -> Path:
-    """Where archives are downloaded to, and where a user puts one by hand."""
+    """The folder of archives, downloaded or put there by hand."""
     return (cache or cache_dir()) / "archives"
 
 
 def catalogs_dir(cache: Path | None = None) -> Path:
-    """Where scanned catalogs are kept."""
+    """The folder of scanned catalogs."""
     return (cache or cache_dir()) / "catalogs"
 
 
 def stores_dir(cache: Path | None = None) -> Path:
-    """Where packed PCM stores are kept."""
+    """The folder of packed PCM stores."""
     return (cache or cache_dir()) / "stores"
 
 
 def features_dir(cache: Path | None = None) -> Path:
-    """Where features to evaluate on are kept."""
+    """The folder of features to evaluate on."""
     return (cache or cache_dir()) / "features"
 
 
 def entries(cache: Path | None = None) -> list[CacheEntry]:
-    """What the cache holds, by kind and name. A link counts as itself: what it points to is not the cache's."""
+    """The entries by kind and name. A link counts as a link; its target is not part of the cache."""
     root = cache or cache_dir()
     return [_entry(kind, name, root, paths) for kind in KINDS for name, paths in sorted(_grouped(root / kind).items())]
 
@@ -75,8 +75,10 @@ def entries(cache: Path | None = None) -> list[CacheEntry]:
 def clear(kind: str | None = None, name: str | None = None, *, cache: Path | None = None) -> int:
     """Remove the entries of a kind (None: of every kind) and a name (None: all), and return the bytes freed.
 
-    Nothing outside the cache folder is touched: names are only compared with what is there, links are removed as links.
-    Raises KwsError for an unknown kind or name, and for an entry that another process is filling.
+    Nothing outside the cache folder is touched: names are only compared with existing ones, links are removed as links.
+
+    Raises:
+        KwsError: an unknown kind or name, or an entry that another process is filling.
     """
     root = cache or cache_dir()
     if kind is not None and kind not in KINDS:
@@ -90,7 +92,7 @@ def clear(kind: str | None = None, name: str | None = None, *, cache: Path | Non
             raise KwsError(f"cache: no entry {name!r} under {', '.join(kinds)} in {root}; there is {known}")
     for linked in {entry.path.parent for entry in found if entry.path.parent.is_symlink()}:
         raise KwsError(
-            f"cache: {linked} is a link to {linked.resolve()}, outside the cache; remove what is there by hand"
+            f"cache: {linked} is a link to {linked.resolve()}, outside the cache; remove its contents by hand"
         )
     for entry in found:
         _remove(entry)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-SMALL_JOB = 4_000  # files; below this, starting workers takes longer than reading one-second clips
+SMALL_JOB = 4_000  # files; for fewer, starting workers takes longer than reading one-second clips
 
 
 def available_cpus() -> int:
@@ -25,7 +25,7 @@ def map_chunks(
 ) -> Iterator[Result]:
     """Yield `function(items[i : i + chunk])` in order.
 
-    Workers are joblib's: they don't inherit TensorFlow's threads, and they end with this process.
+    The workers are joblib's, which don't inherit TensorFlow's threads and end with this process.
     """
     from joblib import Parallel, delayed
 
@@ -39,5 +39,5 @@ def map_chunks(
 
 
 def show_progress(num_items: int) -> bool:
-    """A bar is drawn for a person, and only where there is something to wait for."""
+    """Whether to draw a bar: on a terminal, and only if there is something to wait for."""
     return sys.stderr.isatty() and num_items >= 200

@@ -1,4 +1,4 @@
-"""What stands where in a stream that is made of test clips: every draw a function of the seed and a word's number."""
+"""Which words a stream holds, and when. Each draw is a function of the seed and of the word's number."""
 
 from __future__ import annotations
 
@@ -12,27 +12,26 @@ import pandas as pd
 
 from kws_data.audio import INT16_SCALE
 from kws_data.checks import check_number, check_range, check_whole
-from kws_data.corpus import Corpus
 from kws_data.draws import Draws, text_order
 from kws_data.errors import KwsError
+from kws_data.streams.source import StreamSource
 from kws_data.streams.speech_extent import speech_extent
-from kws_experiments.streaming.stream_source import StreamSource
 
 SPEECH_DB = -26.0  # RMS of the loudest words, of full scale: the usual level of speech (ITU-T P.56), far from clipping
 _LONGEST_MINUTES = 24 * 60.0  # a WAV file holds no more than 4 GB
-_SHORTEST_WORD_S = 0.1  # with its gap, to bound the draws
+_SHORTEST_WORD_S = 0.1  # with its gap; limits the number of draws
 
 
 @dataclass(frozen=True)
 class StreamSettings:
-    """What `kws make-stream` makes.
+    """How a stream is made.
 
     Attributes:
-        minutes: length.
-        snr_db: (low, high), each word's speech above the noise, uniform.
-        gap_ms: (low, high), from one clip's end to the next one's beginning, uniform.
-        unknown_percentage: of the words, those that are none of the task's.
-        seed: of all draws.
+        minutes: its length.
+        snr_db: (low, high), the level of each word's speech above the noise, uniform.
+        gap_ms: (low, high), from the end of a clip to the start of the next, uniform.
+        unknown_percentage: percentage of words outside the task.
+        seed: the seed of all draws.
 
     Raises:
         ValueError: naming the attribute.
@@ -53,14 +52,14 @@ class StreamSettings:
 
 
 def plan_words(data: StreamSource, settings: StreamSettings) -> pd.DataFrame:
-    """Which clip stands where.
+    """Draw words, gaps and levels until the stream is full.
 
     Returns:
-        a row per word: `row` (of the corpus' clips), `clip`, `word`, `keyword`, `start` and `length` (samples), `gain`,
-        `snr_db`, `time_ms` and `end_ms` (of the speech in the clip).
+        a row per word: `row` (of the corpus's clips), `clip`, `word`, `keyword`, `start` and `length` (samples),
+        `gain`, `snr_db`, `time_ms` and `end_ms` (of the speech in the clip).
 
     Raises:
-        KwsError: no word fits in.
+        KwsError: not even one word fits in.
     """
     rate, total = data.corpus.sample_rate, round(settings.minutes * 60 * data.corpus.sample_rate)
     keywords, unknown = (_endless(data, rows, settings.seed) for rows in (data.keywords, data.unknown))
@@ -72,20 +71,20 @@ def plan_words(data: StreamSource, settings: StreamSettings) -> pd.DataFrame:
         for name, (low, high) in (("gap", settings.gap_ms), ("snr", settings.snr_db))
     )
     rows, position, clips = [], 0, data.corpus.clips
-    for place in range(most):
-        row = next(unknown if is_unknown[place] else keywords)
-        samples = clip_samples(data.corpus, row)
-        start = position + round(gaps[place] * rate / 1000)
+    for number in range(most):
+        row = next(unknown if is_unknown[number] else keywords)
+        samples = data.samples(row)
+        start = position + round(gaps[number] * rate / 1000)
         position = start + len(samples)
         if position > total:
             break
         begin, end = speech_extent(samples, rate)
-        snr_db = round(float(levels[place]), 2)
+        snr_db = round(float(levels[number]), 2)
         level_db = noise_db(settings) + snr_db
         rms = math.sqrt(np.mean(np.square(samples[begin:end], dtype=np.float64))) or 1.0
         rows.append(
             {
-                "row": row, "clip": clips["path"][row], "word": clips["word"][row], "keyword": not is_unknown[place],
+                "row": row, "clip": clips["path"][row], "word": clips["word"][row], "keyword": not is_unknown[number],
                 "start": start, "length": len(samples), "gain": 10 ** (level_db / 20) * INT16_SCALE / rms,
                 "snr_db": snr_db, "time_ms": round(1000 * (start + begin) / rate),
                 "end_ms": round(1000 * (start + end) / rate),
@@ -97,18 +96,12 @@ def plan_words(data: StreamSource, settings: StreamSettings) -> pd.DataFrame:
 
 
 def noise_db(settings: StreamSettings) -> float:
-    """The noise's RMS in dB of full scale, with which the loudest words stand at SPEECH_DB."""
+    """RMS of the noise in dB of full scale, so that the loudest words are at SPEECH_DB."""
     return SPEECH_DB - settings.snr_db[1]
 
 
-def clip_samples(corpus: Corpus, row: int) -> np.ndarray:
-    """[samples] int16 of a row of the corpus' clips."""
-    clip = corpus.clips.loc[row]
-    return corpus.pcm[clip["source"]][clip["offset"] : clip["offset"] + clip["length"]]
-
-
 def _endless(data: StreamSource, rows: np.ndarray, seed: int) -> Iterator[int]:
-    """The rows in a drawn order, again and again in other orders: none comes twice before all have come once."""
+    """The rows in a drawn order, then in another, and so on: no row repeats before all have been used."""
     clips = data.corpus.clips.loc[rows]
     names = (clips["path"] + "@" + clips["offset"].astype(str)).tolist()
     for turn in itertools.count():

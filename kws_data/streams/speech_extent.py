@@ -1,18 +1,19 @@
-"""Where in a clip the speech is, as far as its level tells."""
+"""Where the speech is in a clip, estimated from its level."""
 
 import numpy as np
 
 _FRAME_S = 0.01
-_BELOW_PEAK_DB = 30.0  # a word's quietest sounds are hardly further below its loudest
-_ABOVE_FLOOR_DB = 10.0  # ... and a noisy clip's noise stands less far below
+_BELOW_PEAK_DB = 30.0  # the quietest sounds of a word are hardly further below its loudest
+_ABOVE_FLOOR_DB = 10.0  # ... but the noise of a noisy clip may be closer
 _NEAREST_TO_PEAK_DB = 10.0
 
 
 def speech_extent(samples: np.ndarray, sample_rate: int) -> tuple[int, int]:
-    """The first sample and the one after the last of what is loud in a clip: an estimate of where the word is.
+    """(first sample, end) of the loud part of a clip: an estimate of where the word is.
 
-    Loud are frames of 10 ms less than 30 dB below the loudest and at least 10 dB above the level that a tenth of the
-    frames don't reach (at most 10 dB below the loudest). A clip without a sound, or of one frame, is all speech.
+    A frame of 10 ms is loud if it is less than 30 dB below the loudest frame and at least 10 dB above the level that a
+    tenth of the frames don't reach (that threshold is at most 10 dB below the loudest). A silent clip, or one shorter
+    than two frames, counts as speech from start to end.
     """
     frame = round(_FRAME_S * sample_rate)
     count = len(samples) // frame

@@ -65,7 +65,7 @@ def synthesize(
     chosen = list(V001_WORDS) if words is None else [word.strip() for word in words.split(",")]
     make(
         out, words=chosen, clips_per_word=clips_per_word, voices=voices, seed=seed, sample_rate=sample_rate,
-        background_noise=noise,
+        noise_seconds=60.0 if noise else 0.0,
     )  # fmt: skip
     print(out)
 
@@ -123,9 +123,10 @@ def describe(
         f" {len(usable(table[is_noise]))} noise recordings; {len(set_aside(table))} files set aside"
     )
     if figure is not None:
-        from kws_experiments.plots import figures
+        from kws_experiments.plots.clips import dataset
+        from kws_experiments.plots.style import save
 
-        figures.save(figures.dataset(good), figure)
+        save(dataset(good), figure)
         print(figure)
 
 

@@ -24,10 +24,13 @@ def export(
     check: Annotated[bool, typer.Option(help="try the export on the test split, beside the original")] = True,
 ) -> None:
     """Export a run to RUN/exports/<format>-<quantize>/: model, labels, thresholds, front end, and how it compares."""
-    from kws_experiments.export import table
     from kws_experiments.export.export_run import export_run
-    from kws_experiments.reports.run_report import renew_run_report
 
     artifact, folder = export_run(run, format=format, quantize=quantize, clip_ms=clip_ms, check=check)
+
+    # these take long to import, and a wrong folder is to be refused at once
+    from kws_experiments.export import table
+    from kws_experiments.reports.run_report import renew_run_report
+
     renew_run_report(run)
     table.show(artifact, folder)

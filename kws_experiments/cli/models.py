@@ -69,8 +69,8 @@ def _rows(names: list[str], overrides: list[str], config_dir: Path | None) -> li
     choices = [choose(name, overrides, config_dir) for name in names]  # all, before TensorFlow takes its seconds
     import tensorflow as tf
 
-    with contextlib.suppress(RuntimeError):  # that TensorFlow has started already
-        tf.config.set_visible_devices([], "GPU")  # where recurrent layers would hide in cuDNN's ops
+    with contextlib.suppress(RuntimeError):  # TensorFlow has started already
+        tf.config.set_visible_devices([], "GPU")  # building networks needs none, and would take all of its memory
     with tqdm(choices, unit="model", disable=None, leave=False) as bar:
         rows = []
         for choice in bar:
@@ -80,12 +80,13 @@ def _rows(names: list[str], overrides: list[str], config_dir: Path | None) -> li
 
 
 def _print(rows: list[Row]) -> None:
-    from kws_experiments.reports.console_table import Column, print_table
+    from kws_experiments.reports.console import print_table
     from kws_experiments.reports.model_table import HEADINGS, NUMERIC, cells
 
     columns = zip(*(cells(row) for row in rows), strict=True)
     print_table(
-        [Column(heading, texts, heading in NUMERIC) for heading, texts in zip(HEADINGS, columns, strict=True)],
+        list(zip(HEADINGS, columns, strict=True)),
+        numeric=NUMERIC,
         keep=("model", "parameters", "multiply-adds", "int8"),
         rest="a wider terminal or --csv shows them",
     )

@@ -1,14 +1,13 @@
-"""`kws reproduce`, as typed: its exit status tells what came of it, so that its errors have a status of their own."""
+"""`kws reproduce`: its exit status says how the repetition went, so its errors have a status of their own."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kws_data.errors import KwsError
+from kws_experiments.config.exit import one_line_errors
 
 
 def reproduce(
@@ -18,12 +17,7 @@ def reproduce(
     anyway: Annotated[bool, typer.Option("--anyway", help="train though data changed, to see what that does")] = False,
 ) -> None:
     """Train a run again from what its folder says, and compare: exit status 0 bit for bit, 1 different, 2 could not."""
-    from kws_experiments.reproduce import restart as first_half
+    from kws_experiments.reproduce import restart
 
-    try:
-        first_half.reproduce(run, out=out, data=data, anyway=anyway)
-    except KwsError as error:
-        print(f"error: {error}", file=sys.stderr)
-    except OSError as error:
-        print(f"error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
-    raise typer.Exit(first_half.COULD_NOT_RUN)
+    with one_line_errors(failed=restart.COULD_NOT_RUN):
+        restart.restart(run, out=out, data=data, anyway=anyway)

@@ -1,7 +1,8 @@
-"""`kws runs`: what has been trained below a folder."""
+"""`kws runs`, `kws evaluate` and `kws report`: what has been trained, how good it is, and on one page."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,78 @@ _FOR_CSV = ["path", "started", "seconds", "clips"]
 _ALWAYS = ("run", "status", "accuracy", "error")
 
 
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="the folder of a finished run")],
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="a folder of word folders (_silence_ and _unknown_ are such too), or test_set_v0.01 or test_set_v0.02"
+            " once downloaded; without it the run's own data"
+        ),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="of the run's own data: testing (the default), validation or training")
+    ] = None,
+    noise_snr: Annotated[
+        str | None, typer.Option(help="signal-to-noise ratios in dB to test at too, such as 20,10,5,0,-5")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="where to write; by default RUN/evaluations/…")] = None,
+) -> None:
+    """Evaluate a run: on its own test clips again, or on all of another folder, where other words count as unknown."""
+    from kws_experiments.runs.folder import RunFolder
+
+    RunFolder(run).read_finished_record()  # a wrong folder is refused before the slow imports
+    from kws_experiments.evaluation.evaluate_run import evaluate_run
+    from kws_experiments.reports import summary
+    from kws_experiments.reports.run_report import renew_run_report
+
+    result, folder = evaluate_run(run, dataset, split=split, snrs_db=ratios(noise_snr), out=out)
+    if out is None:
+        renew_run_report(run)
+    summary.show(result, folder)
+
+
+def ratios(text: str | None) -> list[float] | None:
+    """'20,10,-5' as numbers; None for None.
+
+    Raises:
+        KwsError: one is not a number, or out of range.
+    """
+    if text is None:
+        return None
+    numbers = []
+    for part in text.split(","):
+        try:
+            numbers.append(float(part))
+        except ValueError:
+            numbers.append(math.nan)
+        if not -60 <= numbers[-1] <= 100:
+            raise KwsError(f"--noise-snr: '{part.strip()}' is not a ratio from -60 to 100 dB; write 20,10,5,0,-5")
+    return numbers
+
+
+def report(
+    path: Annotated[Path, typer.Argument(metavar="RUN|SWEEP", help="the folder of a finished run, or of a sweep")],
+    out: Annotated[Path | None, typer.Option(help="of a run: a folder to write into; by default its own")] = None,
+) -> None:
+    """Write the report of a run or a sweep: report.html, which needs no other file, and report.md with its pictures."""
+    from kws_experiments.runs.folder import RunFolder
+    from kws_experiments.runs.sweep_record import find_sweep, find_sweeps
+
+    if not RunFolder(path).record.is_file() and path.is_dir() and find_sweeps(path):
+        if out is not None:
+            raise KwsError("--out: the report of a sweep stands in the sweep's folder, beside what it links to")
+        sweep = find_sweep(path)
+        from kws_experiments.reports.sweep_report import write_sweep_report
+
+        print(write_sweep_report(sweep))
+        return
+    RunFolder(path).read_finished_record()
+    from kws_experiments.reports.run_report import write_run_report
+
+    print(write_run_report(path, out))
+
+
 def runs(
     folder: Annotated[Path, typer.Argument(help="runs and sweeps at or below it are listed")] = Path("runs"),
     where: Annotated[
@@ -30,7 +103,7 @@ def runs(
     sweeps: Annotated[bool, typer.Option("--sweeps", help="list the sweeps alone")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="print CSV: the runs, or with --sweeps the sweeps")] = False,
 ) -> None:
-    """List runs and sweeps: how far they are, the config keys in which they differ, and what came of them.
+    """List runs and sweeps: how far they are, the config keys in which they differ, and their results.
 
     Damaged folders are listed with what is wrong. `kws_experiments.runs.find.find_runs` gives a pandas DataFrame.
     """
@@ -100,13 +173,13 @@ def _print(table: pd.DataFrame, csv: bool, title: str) -> None:
         return
     from rich.console import Console
 
-    from kws_experiments.reports.console_table import Column, print_table
+    from kws_experiments.reports.console import print_table
     from kws_experiments.reports.sweep_summary import short_names
 
     errors = table["error"].dropna() if "error" in table else []
     table = table.drop(columns="error", errors="ignore")
     columns = [
-        Column(heading, [_cell(name, value) for value in table[name]])
+        (heading, [_cell(name, value) for value in table[name]])
         for name, heading in zip(table.columns, short_names(list(table.columns)), strict=True)
     ]
     print_table(columns, title=title, keep=(*_ALWAYS, "model"), rest="a wider terminal, --columns or --csv shows them")

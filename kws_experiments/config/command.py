@@ -22,7 +22,7 @@ NOT_THERE, TO_BE_GIVEN = "not there", "to be given"
 
 @dataclass(frozen=True)
 class Command:
-    """What Hydra was asked for.
+    """What Hydra composed from.
 
     Attributes:
         overrides: as on train.py's command line.
@@ -125,7 +125,7 @@ def _yaml(value: Any) -> str:
 
 
 def read_command(record: dict[str, Any]) -> Command | None:
-    """The command of a run's record; None where there is none, as of a run that was started from Python.
+    """The command of a run's record; None for a run that was started from Python.
 
     Raises:
         KwsError: it is damaged.

@@ -61,11 +61,19 @@ def compose(overrides: list[str], config_dir: Path | None = None) -> dict[str, A
     return resolved(compose_unresolved(overrides, config_dir))
 
 
-def compose_unresolved(overrides: list[str], config_dir: Path | None = None, *, with_hydra: bool = False) -> DictConfig:
+def compose_unresolved(
+    overrides: list[str], config_dir: Path | None = None, *, start: str | None = "train", with_hydra: bool = False
+) -> DictConfig:
     """What `compose` resolves; with Hydra's own part where that is asked for.
 
+    Args:
+        overrides: as on train.py's command line.
+        config_dir: a folder of the user's own configs.
+        start: the config to start from; None: nothing but what the overrides add.
+        with_hydra: keep the key `hydra`.
+
     Raises:
-        KwsError: as of `compose`.
+        KwsError: see `compose`.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
@@ -76,15 +84,15 @@ def compose_unresolved(overrides: list[str], config_dir: Path | None = None, *, 
         overrides = [*overrides, f"hydra.searchpath=['file://{config_dir.expanduser().resolve()}']"]
     try:
         with _no_other_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
-            return hydra_compose("train", overrides, return_hydra_config=with_hydra)
+            return hydra_compose(start, overrides, return_hydra_config=with_hydra)
     except HydraException as error:
-        raise KwsError(told_by_hydra(error)) from error
+        raise KwsError(hydra_message(error)) from error
 
 
 _EXTRAS = {"hydra/sweeper/optuna": "optuna", "hydra/launcher/submitit": "slurm", "sampler": "optuna"}
 
 
-def told_by_hydra(error: Exception) -> str:
+def hydra_message(error: Exception) -> str:
     """Hydra's message in one line; for a plugin that is not installed, with the extra that brings it."""
     message = " ".join(str(error).split())
     missing = [extra for name, extra in _EXTRAS.items() if name in message and "Could not " in message]
@@ -120,8 +128,11 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
 
 
 def without_hydra(cfg: DictConfig) -> DictConfig:
-    """The project's own part of what Hydra composed."""
-    return OmegaConf.create({str(key): node for key, node in cfg._content.items() if key != "hydra"})  # type: ignore[union-attr]
+    """The project's own part of what Hydra composed, without what a model's source reports: it changes no training."""
+    own = OmegaConf.create({str(key): node for key, node in cfg._content.items() if key != "hydra"})  # type: ignore[union-attr]
+    if OmegaConf.is_dict(own.get("model")):
+        own.model.pop("published", None)
+    return own
 
 
 def fingerprint(config: dict[str, Any]) -> str:
@@ -151,9 +162,9 @@ def flattened(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def overrides_fingerprint(overrides: list[str]) -> str:
-    """12 hex digits that name a sweep: its overrides in any order, but for those that don't change what is trained."""
-    told = sorted(override for override in overrides if override.split("=")[0] not in ("name", "force"))
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
+    """12 hex digits that name a sweep: its overrides in any order, without those that don't change what is trained."""
+    kept = sorted(override for override in overrides if override.split("=")[0] not in ("name", "force"))
+    return hashlib.sha256("\n".join(kept).encode()).hexdigest()[:12]
 
 
 def _sweep_id(*, _root_: DictConfig) -> str:

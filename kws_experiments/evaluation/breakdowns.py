@@ -1,4 +1,4 @@
-"""Where a model fails: by speaker, by the level of the clip, and the clips of which it was surest, and wrong."""
+"""Where a model fails: accuracy by speaker and by level, and the wrong clips with the highest scores."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from kws_data.catalog import SILENCE
 from kws_experiments.evaluation.intervals import wilson_each
 
 LEVEL_STEP_DB = 5
-LEVEL_RANGE_DB = (-60, 0)  # what lies outside shares the first or last step
+LEVEL_RANGE_DB = (-60, 0)  # clips outside count in the first or last step
 MOST_WRONG = 100
 _COUNTS = {"clips": np.int64, "correct": np.int64, "accuracy": np.float64}
 
 
 def by_speaker(predictions: pd.DataFrame) -> pd.DataFrame:
-    """A row per speaker, the worst first (of equals the one with more clips): `speaker`, and as `_accuracies`.
+    """A row per speaker, the worst first (of equals the one with more clips): `speaker`, and as in `_accuracies`.
 
     Rows without a speaker (generated silence) are left out.
     """
@@ -25,9 +25,10 @@ def by_speaker(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_level(predictions: pd.DataFrame) -> pd.DataFrame:
-    """A row per step of 5 dB in which there are clips: `low_db`, `high_db` (not in it), and as `_accuracies`.
+    """A row per step of 5 dB that has clips: `low_db`, `high_db` (not in it), and as in `_accuracies`.
 
-    Clips of the silence class are left out: their level is part of what they are. So are clips of zeros, without any.
+    Clips of the silence class are left out, since their level is part of the class. So are clips of zeros, which have
+    no level.
     """
     spoken = predictions[(predictions["label"] != SILENCE) & predictions["level_db"].notna()]
     low, high = LEVEL_RANGE_DB
@@ -38,11 +39,11 @@ def by_level(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def confidently_wrong(predictions: pd.DataFrame, most: int = MOST_WRONG) -> pd.DataFrame:
-    """The wrong clips, those first whose wrong label's score is highest, at most `most`.
+    """At most `most` wrong clips, those with the highest score of the wrong label first.
 
     Returns:
-        what the predictions say of the clip and its place, with `confidence` (the predicted label's score) and
-        `label_score` (the right one's) in place of all scores.
+        the columns of the predictions, with `confidence` (the predicted label's score) and `label_score` (the right
+        label's) instead of all scores.
     """
     wrong = predictions[predictions["label"] != predictions["predicted"]]
     scores = wrong.filter(regex="^score_")

@@ -1,4 +1,4 @@
-"""Whether a model is as often right as it is sure: reliability, expected calibration error, proper scores."""
+"""Whether scores are calibrated: reliability diagram, expected calibration error, Brier score, log loss."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> 
         `low`, `high`, `clips`, `confidence` (mean; NaN in an empty bin) and `accuracy` (likewise).
     """
     edges = np.linspace(0, 1, bins + 1)
-    place = np.searchsorted(edges[1:-1], confidence)
-    clips = np.bincount(place, minlength=bins)
+    index = np.searchsorted(edges[1:-1], confidence)
+    clips = np.bincount(index, minlength=bins)
     with np.errstate(invalid="ignore"):  # 0/0 in an empty bin
         return pd.DataFrame(
             {
                 "low": edges[:-1],
                 "high": edges[1:],
                 "clips": clips,
-                "confidence": np.bincount(place, confidence, minlength=bins) / clips,
-                "accuracy": np.bincount(place, right, minlength=bins) / clips,
+                "confidence": np.bincount(index, confidence, minlength=bins) / clips,
+                "accuracy": np.bincount(index, right, minlength=bins) / clips,
             }
         )
 
 
 def calibration(scores: np.ndarray, truth: np.ndarray) -> tuple[dict[str, float | int], pd.DataFrame]:
-    """Figures, and the reliability diagram as a table.
+    """Metrics, and the reliability diagram as a table.
 
     Args:
         scores: [clips, labels], softmax.
@@ -45,7 +45,7 @@ def calibration(scores: np.ndarray, truth: np.ndarray) -> tuple[dict[str, float 
         `mean_confidence`; `expected_calibration_error`, the mean over clips of how far their bin's confidence and
         accuracy are apart, and `maximum_calibration_error`, the largest such distance (arXiv:1706.04599; few clips in
         a bin make the latter large by chance); `brier`, the mean over clips of the squared error summed over
-        labels (Brier 1950: 0 to 2); `log_loss`, in nats, scores below the type's epsilon counting as that.
+        labels (Brier 1950: 0 to 2); `log_loss`, in nats, where scores below the type's epsilon count as epsilon.
     """
     scores = scores.astype(np.float64) if scores.dtype != np.float32 else scores
     confidence = scores.max(axis=1).astype(np.float64)
@@ -54,7 +54,7 @@ def calibration(scores: np.ndarray, truth: np.ndarray) -> tuple[dict[str, float 
     gaps = (filled["confidence"] - filled["accuracy"]).abs()
     own = np.maximum(scores[np.arange(len(truth)), truth], np.finfo(scores.dtype).eps).astype(np.float64)
     wanted = np.arange(scores.shape[1]) == truth[:, None]
-    figures = {
+    metrics = {
         "bins": len(table),
         "mean_confidence": float(confidence.mean()),
         "expected_calibration_error": float((gaps * filled["clips"]).sum() / len(truth)),
@@ -62,4 +62,4 @@ def calibration(scores: np.ndarray, truth: np.ndarray) -> tuple[dict[str, float 
         "brier": float(np.square(scores.astype(np.float64) - wanted).sum(axis=1).mean()),
         "log_loss": float(-np.log(own).mean()),
     }
-    return figures, table
+    return metrics, table

@@ -50,17 +50,12 @@ def write_cost(folder: RunFolder, experiment: Experiment, network: keras.Model, 
 
 def counted(experiment: Experiment, network: keras.Model) -> dict[str, Any]:
     """Multiply-adds and weights at inference (see `kws_models.cost`); None, and a warning, where they can't be told."""
-    import tensorflow as tf
-
     from kws_models.cost import inference_cost
 
-    frames, bins = experiment.nominal_feature_shape()
-    inputs: Any = tf.TensorSpec((1, frames, bins))
-    if experiment.clip_samples is None:
-        inputs = {"features": inputs, "num_frames": tf.TensorSpec((1,), tf.int32)}
+    frames, _ = experiment.nominal_feature_shape()
     names = ("folded", "multiply_adds", "float32_bytes", "int8_bytes")
     try:
-        cost = inference_cost(network, inputs)
+        cost = inference_cost(network, frames)
     except ValueError as error:
         log.warning("the model's multiply-adds can't be counted: %s", " ".join(str(error).split()))
         return dict.fromkeys(names)

@@ -1,4 +1,4 @@
-"""Each keyword as a detector: it is heard where its score (softmax) reaches a threshold.
+"""Each keyword as a detector: it is detected where its score (softmax) reaches a threshold.
 
 A keyword's own clips are the positives, all other clips the negatives, silence and unknown words among them. Here a
 rate is a fraction of clips; false accepts per hour need a stream.
@@ -13,27 +13,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.special import ndtri
-from sklearn.metrics import auc
+from sklearn.metrics import auc, confusion_matrix_at_thresholds
 
 from kws_experiments.evaluation.thresholds import keyword_columns
 
 MOST_POINTS = 200  # of a curve in the table
 FALSE_ACCEPT_RATES = (0.001, 0.01, 0.05)
-COLUMNS = ["keyword", "threshold", "false_accept_rate", "false_reject_rate", "true_positive_rate"]
+_POINT = ["threshold", "false_accept_rate", "false_reject_rate", "true_positive_rate"]
+COLUMNS = ["keyword", *_POINT]
+_MEANS = ("auc", "equal_error_rate")
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What a keyword's threshold can be, from the highest down: [points] each, one per distinct score and one above.
+    """A keyword's ROC and DET curve: [points] each, one per distinct score from the highest down, after one above all.
 
     Attributes:
-        thresholds: a clip is accepted where its score is at least so high; the first lies just above the highest
+        threshold: a clip is accepted where its score is at least so high; the first lies just above the highest
             score, so that nothing is accepted.
-        false_accepts: how many other clips reach them.
+        false_accepts: how many other clips reach it.
         true_accepts: how many of the keyword's own.
     """
 
-    thresholds: np.ndarray
+    threshold: np.ndarray
     false_accepts: np.ndarray
     true_accepts: np.ndarray
 
@@ -54,7 +56,7 @@ class Curve:
 
 
 def curve(scores: np.ndarray, own: np.ndarray) -> Curve | None:
-    """The curve of one keyword; None where it has no clip, or no other clip is there.
+    """The curve of one keyword; None if it has no clip, or if there is no other clip.
 
     Args:
         scores: [clips], the keyword's.
@@ -62,16 +64,9 @@ def curve(scores: np.ndarray, own: np.ndarray) -> Curve | None:
     """
     if own.all() or not own.any():
         return None
-    order = np.argsort(-scores, kind="stable")
-    falling, mine = scores[order], own[order]
-    last = np.append(np.flatnonzero(np.diff(falling)), len(falling) - 1)  # of those with equal scores
-    true_accepts = np.cumsum(mine)[last]
-    nothing = np.nextafter(falling[:1], falling.dtype.type(np.inf))
-    return Curve(
-        np.concatenate([nothing, falling[last]]),
-        np.concatenate([[0], last + 1 - true_accepts]),
-        np.concatenate([[0], true_accepts]),
-    )
+    _, false_accepts, _, true_accepts, threshold = confusion_matrix_at_thresholds(own, scores)
+    above = np.nextafter(threshold[:1], threshold.dtype.type(np.inf))
+    return Curve(np.append(above, threshold), np.append(0, false_accepts), np.append(0, true_accepts))
 
 
 def equal_error_rate(points: Curve) -> tuple[float, float]:
@@ -87,7 +82,7 @@ def equal_error_rate(points: Curve) -> tuple[float, float]:
     part = ahead[after - 1] / (ahead[after - 1] - ahead[after])
     accepts = points.false_accept_rate
     rate = accepts[after - 1] + part * (accepts[after] - accepts[after - 1])
-    return float(rate), float(points.thresholds[after])
+    return float(rate), float(points.threshold[after])
 
 
 def false_reject_rate_at(points: Curve, false_accept_rate: float) -> float:
@@ -97,7 +92,7 @@ def false_reject_rate_at(points: Curve, false_accept_rate: float) -> float:
 
 
 def detection(scores: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Figures per keyword, and the curves as a table.
+    """Metrics per keyword, and the curves as a table.
 
     Args:
         scores: [clips, labels], softmax.
@@ -110,38 +105,34 @@ def detection(scores: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -> t
         there are no clips. The table has COLUMNS, at most MOST_POINTS rows per keyword.
     """
     keywords: dict[str, dict[str, Any]] = {}
-    tables = []
+    tables = [pd.DataFrame({name: np.array([], str if name == "keyword" else float) for name in COLUMNS})]
     for index, label in keyword_columns(labels):
         own = truth == index
         points = curve(scores[:, index], own)
-        keywords[label] = {"clips": int(own.sum()), "others": int((~own).sum())} | _figures(points)
+        keywords[label] = {"clips": int(own.sum()), "others": int((~own).sum())} | _metrics(points)
         if points is not None:
             tables.append(_thinned(points).assign(keyword=label)[COLUMNS])
-    means = {
-        f"mean_{name}": _mean([values[name] for values in keywords.values()]) for name in ("auc", "equal_error_rate")
-    }
-    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS).astype(_DTYPES)
-    return means | {"keywords": keywords}, table
+    known = {name: [value[name] for value in keywords.values() if value[name] is not None] for name in _MEANS}
+    means = {f"mean_{name}": float(np.mean(values)) if values else None for name, values in known.items()}
+    return means | {"keywords": keywords}, pd.concat(tables, ignore_index=True)
 
 
-_DTYPES = {column: str if column == "keyword" else np.float64 for column in COLUMNS}
-
-
-def _figures(points: Curve | None) -> dict[str, Any]:
+def _metrics(points: Curve | None) -> dict[str, Any]:
+    names = {f"{rate:g}": rate for rate in FALSE_ACCEPT_RATES}
     if points is None:
-        rates = dict.fromkeys((f"{rate:g}" for rate in FALSE_ACCEPT_RATES), None)
+        rates = dict.fromkeys(names)
         return {"auc": None, "equal_error_rate": None, "threshold": None, "false_reject_rate_at": rates}
     rate, threshold = equal_error_rate(points)
     return {
         "auc": float(auc(points.false_accept_rate, points.true_positive_rate)),
         "equal_error_rate": rate,
         "threshold": threshold,
-        "false_reject_rate_at": {f"{rate:g}": false_reject_rate_at(points, rate) for rate in FALSE_ACCEPT_RATES},
+        "false_reject_rate_at": {name: false_reject_rate_at(points, rate) for name, rate in names.items()},
     }
 
 
 def _thinned(points: Curve) -> pd.DataFrame:
-    """The corners of the curve; of more than MOST_POINTS those evenly spaced along a DET curve.
+    """The corners of the curve; if they are more than MOST_POINTS, those evenly spaced along a DET curve.
 
     Its axes are normal deviates, which spread out the low rates that matter.
     """
@@ -154,16 +145,4 @@ def _thinned(points: Curve) -> pd.DataFrame:
             along[1:] += np.cumsum(np.abs(np.diff(deviates)))
         nearest = np.searchsorted(along, np.linspace(0, along[-1], MOST_POINTS))
         kept = kept[np.unique(np.append(nearest[:-1], len(kept) - 1))]
-    return pd.DataFrame(
-        {
-            "threshold": points.thresholds[kept].astype(np.float64),
-            "false_accept_rate": points.false_accept_rate[kept],
-            "false_reject_rate": points.false_reject_rate[kept],
-            "true_positive_rate": points.true_positive_rate[kept],
-        }
-    )
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
+    return pd.DataFrame({name: getattr(points, name)[kept].astype(np.float64) for name in _POINT})

@@ -78,12 +78,13 @@ def find_thresholds(
 def draw_training_batch(folder: RunFolder, experiment: Experiment, source: ClipSource, labels: list[str]) -> None:
     """A picture of the first training batch as the model sees it; all others are the report's."""
     from kws_data.pipeline import batches, training_plan
-    from kws_experiments.plots import figures
+    from kws_experiments.plots.clips import clips
+    from kws_experiments.plots.style import save
 
     folder.figures.mkdir(exist_ok=True)
     plan = training_plan(source, batch_size=16)
     batch = next(iter(batches(source, TRAINING, plan, augmentation=experiment.augmentation, steps=1, threads=1)))
     waveforms = batch["inputs"]
     titles = [labels[label] for label in batch["labels"].numpy()]
-    picture = figures.clips(waveforms.numpy(), experiment.features(waveforms).numpy(), titles, experiment.sample_rate)
-    figures.save(picture, folder.figures / "training_batch.png")
+    picture = clips(waveforms.numpy(), experiment.features(waveforms).numpy(), titles, experiment.sample_rate)
+    save(picture, folder.figures / "training_batch.png")

@@ -57,10 +57,10 @@ def evaluate_run(
     experiment.start_tensorflow()
 
     from kws_data.features.base import FeatureLayer
-    from kws_data.pipeline import told_plainly
+    from kws_data.pipeline import unwrap_errors
     from kws_experiments.evaluation.evaluate_network import data_facts
     from kws_experiments.evaluation.predict import Predictor
-    from kws_experiments.plots import evaluations as evaluation_figures
+    from kws_experiments.plots import evaluations
     from kws_experiments.runs.saved_model import load_model, network_of
 
     model = load_model(run)
@@ -73,7 +73,7 @@ def evaluate_run(
     clips = own_clips(opened, split) if root is None else other_clips(opened, root, str(dataset), noise=bool(snrs_db))
     features = next(layer for layer in model.layers if isinstance(layer, FeatureLayer))
     predictor = Predictor(clips.source, features, network, opened.labels, experiment.pipeline_threads)
-    with told_plainly():
+    with unwrap_errors():
         metrics, tables = evaluate(predictor.predictions(clips.split), opened.labels, opened.thresholds)
         noise = predictor.in_noise(clips.noise_splits, snrs_db)
     if root is not None:
@@ -94,7 +94,7 @@ def evaluate_run(
         with replace_dir(folder) as temporary:
             EvaluationFiles(temporary).write(result, tables)
             worst_clips.keep(temporary, clips.source, features, clips.split, tables["confidently_wrong"])
-            evaluation_figures.draw(temporary / "figures", result, tables)
+            evaluations.draw(temporary / "figures", result, tables)
 
     if out is not None:
         write(out)

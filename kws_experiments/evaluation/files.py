@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow
 
-from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_file
+from kws_experiments.runs.files import read_json, read_table
 from kws_experiments.runs.folder import write_text
 
 TABLES = ("predictions", "confidently_wrong", "speakers", "levels", "calibration", "detection", "noise")
@@ -21,13 +20,13 @@ TABLES = ("predictions", "confidently_wrong", "speakers", "levels", "calibration
 
 @dataclass(frozen=True)
 class EvaluationFiles:
-    """`metrics.json` and a Parquet file per table in `path`; what they hold, `evaluation` tells."""
+    """`metrics.json` and a Parquet file per table in `path`; `evaluation.metrics` describes them."""
 
     path: Path
 
     @property
     def metrics(self) -> Path:
-        """Figures, as JSON; written last, so that the tables beside it are whole."""
+        """The metrics as JSON; written last, so that the tables beside it are whole."""
         return self.path / "metrics.json"
 
     def table(self, name: str) -> Path:
@@ -43,33 +42,24 @@ class EvaluationFiles:
         write_text(self.metrics, json.dumps(_plain(metrics), indent=2, allow_nan=False) + "\n")
 
     def read_metrics(self) -> dict[str, Any]:
-        """The figures.
+        """The metrics.
 
         Raises:
-            KwsError: there are none, or they are damaged.
+            KwsError: the file is missing or damaged.
         """
-        try:
-            metrics = json.loads(self.metrics.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise KwsError(f"'{self.metrics}' is missing or damaged; evaluate again") from error
-        if not isinstance(metrics, dict):
-            raise KwsError(f"'{self.metrics}' holds no figures; evaluate again")
-        return metrics
+        return read_json(self.metrics, "evaluate again")
 
     def read_table(self, name: str) -> pd.DataFrame:
         """One of TABLES.
 
         Raises:
-            KwsError: there is none, or it is damaged.
+            KwsError: the file is missing or damaged.
         """
-        try:
-            return pd.read_parquet(self.table(name))
-        except (OSError, ValueError, pyarrow.ArrowException) as error:
-            raise KwsError(f"'{self.table(name)}' is missing or damaged; evaluate again") from error
+        return read_table(self.table(name), "evaluate again")
 
 
 def _plain(value: Any) -> Any:
-    """For JSON: NumPy's numbers as Python's, and what is not finite as None."""
+    """For JSON: NumPy's numbers as Python's, and numbers that are not finite as None."""
     if isinstance(value, Mapping):
         return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

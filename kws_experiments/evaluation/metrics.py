@@ -1,6 +1,6 @@
-"""What a set of predictions says: all figures of `metrics.json`, and the tables beside it.
+"""The metrics of a set of predictions: all of `metrics.json`, and the tables beside it.
 
-`metrics.json`, of a training and of `kws evaluate` alike. Rates are fractions; what can't be told is null; `…_95` is a
+`metrics.json` of a training and of `kws evaluate` alike. Rates are fractions, and what is unknown is null. `…_95` is a
 95 % interval, [low, high].
 
 | key | what it is |
@@ -22,11 +22,11 @@
 | by_level | accuracy by level: `low_db`, `high_db`, `clips`, `correct`, `accuracy`, `accuracy_95` |
 | accuracy_at_snr | in noise: `split`, `snr_db`, `clips`, `correct`, `accuracy`, `accuracy_95`; without silence rows |
 | audio | `sample_rate` (Hz), and `roots`: `folder` of a clip ('' is the data set) → the path that `clip` is below |
-| set_aside | files that couldn't be used |
-| heard_in_training | of other data: clips that the run was trained on, by their samples |
+| set_aside | files that could not be used |
+| heard_in_training | of other data: clips that the run was trained on, compared by their samples |
 | parameters, data_licence, data_citation | of the network and of the data |
 
-The tables, as Parquet (`evaluation_files`): `predictions` (`predictions_table`), `confidently_wrong`, `speakers` and
+The tables, as Parquet (`evaluation.files`): `predictions` (`predictions_table`), `confidently_wrong`, `speakers` and
 `levels` (`breakdowns`), `calibration` (`calibration.reliability`), `detection` (`detection.COLUMNS`) and `noise` (as
 accuracy_at_snr, with `accuracy_low` and `accuracy_high`).
 """
@@ -48,7 +48,9 @@ from kws_experiments.evaluation.detection import detection
 from kws_experiments.evaluation.thresholds import rates_at_thresholds
 
 WORST_PAIRS = 10
-LEAST_CLIPS = 5  # of a speaker whose accuracy says something
+LEAST_CLIPS = 5  # of a speaker: fewer say little about the accuracy
+_PER_CLASS = {"precision": "precision", "recall": "recall", "f1": "f1-score"}
+_QUANTILES = {"lowest": 0.0, "lowest_tenth": 0.1, "median": 0.5}
 
 
 def predictions_table(
@@ -91,7 +93,7 @@ def predictions_table(
 def evaluate(
     predictions: pd.DataFrame, labels: Sequence[str], thresholds: Mapping[str, float]
 ) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
-    """All that predictions tell: figures by their key in `metrics.json`, and tables by name.
+    """Everything that follows from predictions: metrics by their key in `metrics.json`, and tables by name.
 
     Args:
         predictions: as of `predictions_table`, at least one row.
@@ -103,7 +105,7 @@ def evaluate(
     calibrated, reliability = calibration(scores, truth)
     detected, curves = detection(scores, truth, labels)
     speakers, levels = breakdowns.by_speaker(predictions), breakdowns.by_level(predictions)
-    figures = {
+    metrics = {
         **classified(predictions, labels),
         "calibration": calibrated,
         "detection": detected,
@@ -119,7 +121,7 @@ def evaluate(
         "calibration": reliability,
         "detection": curves,
     }
-    return figures, tables
+    return metrics, tables
 
 
 def classified(predictions: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
@@ -130,12 +132,8 @@ def classified(predictions: pd.DataFrame, labels: Sequence[str]) -> dict[str, An
     by_speaker = intervals.by_speaker(predictions, labels)
     report = classification_report(truth, predicted, labels=names, output_dict=True, zero_division=0.0)
     per_class = {
-        name: {
-            "precision": float(report[name]["precision"]),
-            "recall": float(report[name]["recall"]),
-            "f1": float(report[name]["f1-score"]),
-            "clips": int(report[name]["support"]),
-        }
+        name: {key: float(report[name][theirs]) for key, theirs in _PER_CLASS.items()}
+        | {"clips": int(report[name]["support"])}
         for name in names
     }
     return {
@@ -167,7 +165,7 @@ def worst_pairs(predictions: pd.DataFrame, most: int = WORST_PAIRS) -> list[dict
 
 
 def unknown_folders(predictions: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """For each unknown folder: its clips, and how often they were taken for a keyword, and for which most."""
+    """For each unknown folder: its clips, how many were taken for a keyword, and for which one most often."""
     result = {}
     for folder, rows in predictions[predictions["folder"] != ""].groupby("folder"):
         taken = rows.loc[~rows["predicted"].isin([SILENCE, UNKNOWN]), "predicted"]
@@ -188,14 +186,7 @@ def with_interval(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _speakers(table: pd.DataFrame) -> dict[str, Any]:
-    """`by_speaker` in `metrics.json`; None where no speaker has so many clips."""
+    """`by_speaker` in `metrics.json`; accuracies are None if no speaker has so many clips."""
     accuracy = table.loc[table["clips"] >= LEAST_CLIPS, "accuracy"]
-    if accuracy.empty:
-        return {"least_clips": LEAST_CLIPS, "speakers": 0, "lowest": None, "lowest_tenth": None, "median": None}
-    return {
-        "least_clips": LEAST_CLIPS,
-        "speakers": len(accuracy),
-        "lowest": float(accuracy.min()),
-        "lowest_tenth": float(accuracy.quantile(0.1)),
-        "median": float(accuracy.median()),
-    }
+    accuracies = {name: None if accuracy.empty else float(accuracy.quantile(q)) for name, q in _QUANTILES.items()}
+    return {"least_clips": LEAST_CLIPS, "speakers": len(accuracy), **accuracies}

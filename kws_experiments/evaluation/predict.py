@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +15,14 @@ from kws_experiments.evaluation.metrics import predictions_table
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
     from kws_data.features.base import FeatureLayer
     from kws_data.pipeline import ClipSource
 
 log = logging.getLogger(__name__)
+
+Infer = Callable[[Any], Any]  # inputs → logits
 
 
 class Predictor:
@@ -47,7 +50,6 @@ class Predictor:
         `arguments` are for `evaluation_batches`.
         """
         from kws_data.pipeline import evaluation_batches
-        from kws_experiments.training.loop import inference, predict
 
         stream = evaluation_batches(self.source, split, self.features, threads=self.threads, **arguments)
         if self._infer is None:
@@ -101,6 +103,20 @@ class Predictor:
         right = (logits.argmax(axis=1) == truth)[spoken]
         log.info("%s at %g dB SNR: %.1f %%", split, snr_db, 100 * right.mean())
         return len(right), int(right.sum())
+
+
+def inference(model: keras.Model, batches: tf.data.Dataset) -> Infer:
+    """The model as a graph for inputs as `batches` has them: inputs → logits, without dropout."""
+    import tensorflow as tf
+
+    return tf.function(lambda inputs: model(inputs, training=False), [batches.element_spec["inputs"]])
+
+
+def predict(infer: Infer, batches: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(logits [clips, labels] float32, labels [clips] int32, example ids [clips] int64), in the batches' order."""
+    parts = [(infer(batch["inputs"]).numpy(), batch["labels"].numpy(), batch["ids"].numpy()) for batch in batches]
+    logits, labels, ids = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return logits.astype(np.float32), labels, ids
 
 
 def levels_db(source: ClipSource, split: str, ids: np.ndarray) -> np.ndarray:

@@ -1,11 +1,10 @@
-"""The clips that a model got wrong most confidently, kept beside an evaluation, so that a report can play them.
+"""The most confidently wrong clips, kept beside an evaluation, so that a report can play them.
 
-What is kept is what the model heard, generated silence too; so a report needs neither the data set nor TensorFlow.
+The file holds the model's input, generated silence too, so that a report needs neither the data set nor TensorFlow.
 """
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ import pandas as pd
 
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_file
+from kws_experiments.runs.files import open_arrays
 
 if TYPE_CHECKING:
     from kws_data.features.base import FeatureLayer
@@ -26,8 +26,8 @@ MOST_BYTES = 1_000_000  # of all their samples: a page holds them in base64
 
 
 @dataclass(frozen=True)
-class HeardClip:
-    """One clip as the model heard it.
+class KeptClip:
+    """One clip as the model's input.
 
     Attributes:
         samples: [samples] int16.
@@ -41,13 +41,13 @@ class HeardClip:
 
 
 def keep(folder: Path, source: ClipSource, features: FeatureLayer, split: str, wrong: pd.DataFrame) -> None:
-    """Write `worst_clips.npz`: the first of `wrong`, as many as there is room for.
+    """Write `worst_clips.npz`: the first of `wrong`, as many as MOST_CLIPS and MOST_BYTES allow.
 
     Args:
         folder: of the evaluation.
         source: fills batches with samples.
         features: the model's own feature layer.
-        split: that was evaluated.
+        split: the one that was evaluated.
         wrong: rows with `clip`, `offset` and `folder`, the most confident first.
     """
     from kws_data.audio import INT16_SCALE
@@ -58,23 +58,25 @@ def keep(folder: Path, source: ClipSource, features: FeatureLayer, split: str, w
     worst = wrong.head(MOST_CLIPS)
     arrays: dict[str, np.ndarray] = {"sample_rate": np.array(source.corpus.sample_rate)}
     room = MOST_BYTES
-    for place, row in enumerate(worst.itertuples()):
+    kept = 0
+    for row in worst.itertuples():
         ids = np.array([id_of[row.folder, row.clip, row.offset]])
         batch = source.gather(split, ids, epoch=0)
-        # what the clip's fixed length cuts off is not heard; where it is padded, the padding need not be kept
+        # the part that the clip's fixed length cuts off is not input; padding need not be kept
         samples = batch.pcm[0, : batch.lengths[0]]
         room -= samples.nbytes
         if room < 0:
             break
-        heard = features(batch.pcm.astype(np.float32) / INT16_SCALE)
-        arrays |= {f"samples_{place}": samples, f"features_{place}": np.asarray(heard)[0]}
-    arrays["clips"] = worst["clip"].to_numpy(str)[: sum(name.startswith("samples_") for name in arrays)]
+        computed = features(batch.pcm.astype(np.float32) / INT16_SCALE)
+        arrays |= {f"samples_{kept}": samples, f"features_{kept}": np.asarray(computed)[0]}
+        kept += 1
+    arrays["clips"] = worst["clip"].to_numpy(str)[:kept]
     with replace_file(folder / FILE) as temporary:
         np.savez_compressed(temporary, **arrays)
 
 
-def read(folder: Path, wrong: pd.DataFrame) -> list[HeardClip]:
-    """The clips of the first rows of `wrong`; none where an evaluation of an older version kept none.
+def read(folder: Path, wrong: pd.DataFrame) -> list[KeptClip]:
+    """The clips of the first rows of `wrong`; [] if the evaluation is of an older version, which kept no clips.
 
     Raises:
         KwsError: the file is damaged, or of another evaluation.
@@ -82,15 +84,12 @@ def read(folder: Path, wrong: pd.DataFrame) -> list[HeardClip]:
     path = folder / FILE
     if not path.is_file():
         return []
-    try:
-        with np.load(path) as arrays:
-            names, sample_rate = arrays["clips"].tolist(), int(arrays["sample_rate"])
-            clips = [
-                HeardClip(arrays[f"samples_{place}"], arrays[f"features_{place}"], sample_rate)
-                for place in range(len(names))
-            ]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise KwsError(f"'{path}' is damaged; evaluate again") from error
+    with open_arrays(path, "evaluate again") as arrays:
+        names, sample_rate = arrays["clips"].tolist(), int(arrays["sample_rate"])
+        clips = [
+            KeptClip(arrays[f"samples_{index}"], arrays[f"features_{index}"], sample_rate)
+            for index in range(len(names))
+        ]
     if names != wrong["clip"].tolist()[: len(names)]:
         raise KwsError(f"'{path}' is not of the evaluation beside it; evaluate again")
     return clips

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from kws_data.augment.augmentation import Augmentation
-    from kws_data.corpus import Corpus, NoiseFolder
+    from kws_data.corpus import Corpus, NoiseFolders
     from kws_data.features.base import FeatureLayer
     from kws_data.pipeline import ClipSource
     from kws_data.splits import SplitPolicy
@@ -145,8 +145,8 @@ class Experiment:
         return instantiate(self.config, "split")
 
     @cached_property
-    def noise_folders(self) -> list[NoiseFolder]:
-        """The folders of `noise.dirs`."""
+    def noise_folders(self) -> NoiseFolders:
+        """The folders of `noise.dirs`, and their weights."""
         return _noise_folders(self.config["noise"])
 
     def corpus(self, root: Path | None = None) -> Corpus:
@@ -168,7 +168,6 @@ class Experiment:
             data_seed=self.data_seed,
             unknown_folders=self.task.unknown_folders,
             noise_folders=self.noise_folders,
-            background_noise_weight=self.config["noise"]["background_noise_weight"],
             speaker_pattern=self.dataset.speaker_pattern,
         )
 
@@ -433,13 +432,13 @@ def _augmentation(config: dict[str, Any]) -> Augmentation:
         raise KwsError(f"augment.{error}") from error
 
 
-def _noise_folders(noise: dict[str, Any]) -> list[NoiseFolder]:
-    """The folders of `noise.dirs`.
+def _noise_folders(noise: dict[str, Any]) -> NoiseFolders:
+    """The folders of `noise.dirs`, and their weights.
 
     Raises:
         KwsError: naming the key.
     """
-    from kws_data.corpus import NoiseFolder
+    from kws_data.corpus import NoiseFolder, NoiseFolders
 
     weights, folders = [noise["background_noise_weight"]], []
     for entry in noise["dirs"] if isinstance(noise["dirs"], list) else [noise["dirs"]]:
@@ -450,4 +449,4 @@ def _noise_folders(noise: dict[str, Any]) -> list[NoiseFolder]:
         folders.append(NoiseFolder(Path(fields["path"]), weights[-1]))
     if not all(isinstance(weight, int | float) and 0 <= weight < float("inf") for weight in weights):
         raise KwsError(f"noise: weights must be numbers from 0, got {weights}")
-    return folders
+    return NoiseFolders(folders, weights[0])

@@ -19,6 +19,7 @@ import numpy as np
 
 from kws_data.errors import KwsError
 from kws_experiments.export.scorer import Facts
+from kws_experiments.runs.files import read_json, read_lines, whole
 from kws_experiments.runs.folder import write_text
 
 SCHEMA_VERSION = 1
@@ -146,23 +147,18 @@ def read_artifact(folder: Path) -> Artifact:
     Raises:
         KwsError: the folder holds no export, a damaged one, one of another version, or labels of another one.
     """
-    try:
-        content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        schema = content.pop("schema_version")
-        if schema == SCHEMA_VERSION:
-            files = [
-                ModelFile(**fields | {"input": Port(**fields["input"]), "output": Port(**fields["output"])})
-                for fields in content.pop("files")
-            ]
-            artifact = Artifact(**content, files=files)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise KwsError(f"'{folder / RECORD}' is missing or damaged: export the run again") from error
+    advice = "export the run again"
+    content = read_json(folder / RECORD, advice, ["schema_version"])
+    schema = content.pop("schema_version")
     if schema != SCHEMA_VERSION:
-        raise KwsError(f"'{folder / RECORD}' has schema version {schema}, not {SCHEMA_VERSION}: export the run again")
-    try:
-        labels = (folder / LABELS).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise KwsError(f"'{folder / LABELS}' is missing or damaged: export the run again") from error
+        raise KwsError(f"'{folder / RECORD}' has schema version {schema}, not {SCHEMA_VERSION}: {advice}")
+    with whole(folder / RECORD, advice):
+        files = [
+            ModelFile(**fields | {"input": Port(**fields["input"]), "output": Port(**fields["output"])})
+            for fields in content.pop("files")
+        ]
+        artifact = Artifact(**content, files=files)
+    labels = read_lines(folder / LABELS, advice)
     if labels != artifact.labels:
         raise KwsError(
             f"'{folder / LABELS}' names other labels ({', '.join(labels[:4])}, …) than {RECORD} beside it"

@@ -78,12 +78,12 @@ class ClipLabeller:
         return Heard(named, self._picture(samples), self._strip_of(recording) if more else "")
 
     def _picture(self, samples: np.ndarray) -> Figure:
-        from kws_experiments.plots import figures
+        from kws_experiments.plots.clips import clips
 
         clip = np.zeros(self.scorer.clip_samples or max(len(samples), self._features.frame_length), np.float32)
         clip[: len(samples)] = samples
         features = self._features(clip[None]).numpy()
-        return figures.clips(clip[None], features, [""], self.scorer.sample_rate, columns=1)
+        return clips(clip[None], features, [""], self.scorer.sample_rate, columns=1)
 
     def _strip_of(self, recording: Path) -> str:
         listener, detections, count = open_listener(self._run), [], 0

@@ -91,11 +91,12 @@ def _one_clip(pcm: np.ndarray, num_samples: int) -> np.ndarray:
 
 
 def _draw(out: Path, batch: np.ndarray, array: np.ndarray, titles: list[str], sample_rate: int) -> None:
-    from kws_experiments.plots import figures
+    from kws_experiments.plots.clips import clips
+    from kws_experiments.plots.style import save
 
     if len(array) > MOST_DRAWN:
         log.warning("the first %d of %d clips are drawn", MOST_DRAWN, len(array))
     waveforms = batch[:MOST_DRAWN] / INT16_SCALE
     columns = min(4, len(waveforms))
-    figure = figures.clips(waveforms, array[:MOST_DRAWN], titles[:MOST_DRAWN], sample_rate, columns=columns)
-    figures.save(figure, out)
+    figure = clips(waveforms, array[:MOST_DRAWN], titles[:MOST_DRAWN], sample_rate, columns=columns)
+    save(figure, out)

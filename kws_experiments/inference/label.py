@@ -146,7 +146,7 @@ def show(labelled: Sequence[Labelled]) -> None:
 
 
 def _draw(out: Path, path: Path, samples: np.ndarray, scores: Sequence[tuple[str, float]], sample_rate: int) -> None:
-    from kws_experiments.plots.figures import save
-    from kws_experiments.plots.labelled_clip import labelled_clip
+    from kws_experiments.plots.clips import labelled_clip
+    from kws_experiments.plots.style import save
 
     save(labelled_clip(path.name, samples, scores, sample_rate), out)

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation, from its figures and tables (`evaluation`): each one narrow enough for a phone."""
+"""Pictures of an evaluation, from its metrics and tables: each one narrow enough for a phone."""
 
 from __future__ import annotations
 
@@ -6,50 +6,53 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from scipy.special import ndtri
+from sklearn.metrics import ConfusionMatrixDisplay
 
-from kws_experiments.plots import figures
+from kws_experiments.plots.style import STYLE, plt, save
 
 NAMES = (
     "confusion_matrix", "alluvial", "roc", "det", "calibration", "accuracy_against_noise", "accuracy_by_speaker",
     "accuracy_by_level",
 )  # fmt: skip
-NAMED_CURVES = 4  # of all keywords, those with the highest equal error rate; the others are grey
+NAMED_CURVES = 4  # the keywords with the highest equal error rates; the others are grey
 _DET_TICKS = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8)
 _DET_LIMITS = (0.0005, 0.9)
+_BLUES = LinearSegmentedColormap.from_list("blues", [(0.11, 0.37, 0.66, 0.0), (0.11, 0.37, 0.66, 1.0)])
 _COLOURS = ("tab:red", "tab:orange", "tab:blue", "tab:purple")
 
 
-def of_evaluation(result: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> dict[str, Callable[[], Figure]]:
-    """Those of NAMES that the evaluation's clips allow, each to be drawn when it is called."""
-    matrix, labels, keywords = np.array(result["confusion_matrix"]), result["labels"], result["detection"]["keywords"]
+def of_evaluation(metrics: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> dict[str, Callable[[], Figure]]:
+    """The functions that draw the pictures, by name: those of NAMES for which there are clips.
+
+    Args:
+        metrics: see `evaluation.metrics`.
+        tables: likewise, by name.
+    """
+    matrix, labels, keywords = (
+        np.array(metrics["confusion_matrix"]),
+        metrics["labels"],
+        metrics["detection"]["keywords"],
+    )
     found: dict[str, Callable[[], Figure]] = {
-        "confusion_matrix": lambda: figures.confusion(matrix, labels, "Confusion matrix"),
+        "confusion_matrix": lambda: confusion(matrix, labels, "Confusion matrix"),
         "alluvial": lambda: alluvial(matrix, labels, "From labels to predictions"),
     }
-    rates = {name: values["equal_error_rate"] for name, values in keywords.items()}
-    rates = {
-        name: rate
-        for name, rate in sorted(rates.items(), key=lambda item: (-(item[1] or 0), item[0]))
-        if rate is not None
-    }
-    if rates:
+    known = [(name, value["equal_error_rate"]) for name, value in keywords.items() if value["auc"] is not None]
+    if rates := dict(sorted(known, key=lambda item: (-item[1], item[0]))):
         found["roc"] = lambda: roc(tables["detection"], rates)
         found["det"] = lambda: det(tables["detection"], rates)
     found["calibration"] = lambda: reliability(tables["calibration"])
-    if result["accuracy_at_snr"]:
-        found["accuracy_against_noise"] = lambda: figures.accuracy_against_noise(dict(result))
+    if metrics["accuracy_at_snr"]:
+        found["accuracy_against_noise"] = lambda: accuracy_against_noise(metrics)
     if len(tables["speakers"]) > 1:
         found["accuracy_by_speaker"] = lambda: speakers(tables["speakers"])
     if len(tables["levels"]):
@@ -57,19 +60,37 @@ def of_evaluation(result: Mapping[str, Any], tables: Mapping[str, pd.DataFrame])
     return found
 
 
-def draw(folder: FilePath, result: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> None:
-    """Write all pictures of an evaluation that its clips allow, and remove an earlier evaluation's others."""
-    pictures = of_evaluation(result, tables)
+def draw(folder: FilePath, metrics: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> None:
+    """Write the pictures of an evaluation as PNG, and remove an earlier evaluation's other ones."""
+    pictures = of_evaluation(metrics, tables)
     for name in NAMES:
         if name in pictures:
-            with plt.rc_context(figures.STYLE):
-                figures.save(pictures[name](), folder / f"{name}.png")
+            with plt.rc_context(STYLE):
+                save(pictures[name](), folder / f"{name}.png")
         else:
             (folder / f"{name}.png").unlink(missing_ok=True)
 
 
+def confusion(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
+    """Clips by label (rows) and prediction (columns), coloured by the fraction of the row."""
+    size = max(5.0, 0.36 * len(labels) + 1.3)
+    figure, axis = plt.subplots(figsize=(size, size), layout="constrained")
+    fractions = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
+    display = ConfusionMatrixDisplay(fractions, display_labels=list(labels))
+    # No clips: no colour, whatever the page is like. The colours' limits are those of fractions.
+    look = {"interpolation": "none", "vmin": 0, "vmax": 1}
+    display.plot(ax=axis, include_values=False, cmap=_BLUES, colorbar=False, xticks_rotation="vertical", im_kw=look)
+    axis.spines[:].set_visible(True)
+    for (row, column), count in np.ndenumerate(matrix):
+        if count:
+            colour = "white" if fractions[row, column] > 0.65 else "black"
+            axis.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
+    axis.set(xlabel="predicted", ylabel="label", title=title)
+    return figure
+
+
 def alluvial(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
-    """Each label's clips (left) flow to what they were taken for (right); what flows astray is coloured.
+    """Each label's clips (left) flow to their predictions (right); errors are coloured.
 
     Args:
         matrix: [labels, labels], clips by label (rows) and prediction (columns).
@@ -91,11 +112,11 @@ def alluvial(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
     total = clips + gap * (len(labels) - 1)
     line = 12 / (72 * height) * total  # of text, 12 points high
     for tops, sums, x, anchor in ((left, matrix.sum(axis=1), 0.0, "right"), (right, matrix.sum(axis=0), 1.0, "left")):
-        places = _apart(tops + sums / 2, line)
-        for top, count, place, name in zip(tops, sums, places, labels, strict=True):
+        heights = _apart(tops + sums / 2, line)
+        for top, count, height_of_name, name in zip(tops, sums, heights, labels, strict=True):
             axis.plot([x, x], [top, top + count], color="black", linewidth=2, solid_capstyle="butt")
             axis.annotate(
-                name, (x, place), (-5 if anchor == "right" else 5, 0), textcoords="offset points",
+                name, (x, height_of_name), (-5 if anchor == "right" else 5, 0), textcoords="offset points",
                 ha=anchor, va="center", fontsize=9,
             )  # fmt: skip
     axis.set(xlim=(-0.02, 1.02), ylim=(total, -0.02 * total), title=title)
@@ -108,19 +129,19 @@ def _stacked(sizes: np.ndarray, gap: float) -> np.ndarray:
     return np.concatenate([[0.0], np.cumsum(sizes[:-1] + gap)])
 
 
-def _apart(places: np.ndarray, least: float) -> np.ndarray:
-    """Rising places, moved so that each is at least so far from the next: first downwards, then up from the lowest."""
-    moved = places.astype(float)
+def _apart(heights: np.ndarray, least: float) -> np.ndarray:
+    """Rising heights, moved until neighbours are at least so far apart: first downwards, then up from the lowest."""
+    moved = heights.astype(float)
     for this in range(1, len(moved)):
         moved[this] = max(moved[this], moved[this - 1] + least)
-    moved[-1] = min(moved[-1], max(places[-1], least * (len(moved) - 1)))
+    moved[-1] = min(moved[-1], max(heights[-1], least * (len(moved) - 1)))
     for this in range(len(moved) - 2, -1, -1):
         moved[this] = min(moved[this], moved[this + 1] - least)
     return moved
 
 
 def _ribbon(axis: Axes, start: float, end: float, width: float, *, wrong: bool) -> None:
-    """From (0, start) to (1, end), so wide all the way, level at both ends."""
+    """A band of this width from (0, start) to (1, end), level at both ends."""
     points = [(0, start), (0.5, start), (0.5, end), (1, end), (1, end + width), (0.5, end + width)]
     points += [(0.5, start + width), (0, start + width), (0, start)]
     codes = [Path.MOVETO, *[Path.CURVE4] * 3, Path.LINETO, *[Path.CURVE4] * 3, Path.CLOSEPOLY]
@@ -129,7 +150,7 @@ def _ribbon(axis: Axes, start: float, end: float, width: float, *, wrong: bool) 
 
 
 def roc(curves: pd.DataFrame, rates: Mapping[str, float]) -> Figure:
-    """True positives against false accepts, each keyword against all other clips; the corner that matters.
+    """True positives against false accepts, each keyword against all other clips: the corner of few errors.
 
     Args:
         curves: `keyword`, `false_accept_rate`, `true_positive_rate`; a row per point.
@@ -140,7 +161,7 @@ def roc(curves: pd.DataFrame, rates: Mapping[str, float]) -> Figure:
         axis.plot(100 * rows["false_accept_rate"], 100 * rows["true_positive_rate"], **look)
     span = min(100.0, max(5.0, 300 * max(rates.values())))
     axis.plot([0, 100], [0, 100], color="0.6", linestyle=":", linewidth=1)
-    axis.set(xlabel="false accepts (% of other clips)", ylabel="heard (% of the keyword's clips)", title="ROC")
+    axis.set(xlabel="false accepts (% of other clips)", ylabel="detected (% of the keyword's clips)", title="ROC")
     axis.set(xlim=(-0.01 * span, span), ylim=(100 - 1.01 * span, 100 + 0.02 * span))
     axis.grid(alpha=0.3)
     axis.legend(loc="lower right", title="equal error rate")
@@ -150,7 +171,7 @@ def roc(curves: pd.DataFrame, rates: Mapping[str, float]) -> Figure:
 def det(curves: pd.DataFrame, rates: Mapping[str, float]) -> Figure:
     """False rejects against false accepts, on axes of normal deviates, which spread out the low rates.
 
-    Args are as of `roc`, with `false_reject_rate`.
+    Args are as in `roc`, with `false_reject_rate`.
     """
     figure, axis = plt.subplots(figsize=(5.4, 4.6), layout="constrained")
     for rows, look in _curves(curves, rates):
@@ -169,18 +190,18 @@ def det(curves: pd.DataFrame, rates: Mapping[str, float]) -> Figure:
 
 
 def _curves(curves: pd.DataFrame, rates: Mapping[str, float]) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
-    """(rows, how to draw them) of each keyword, the worst last, on top of the others."""
-    for place, (keyword, rate) in reversed(list(enumerate(rates.items()))):
+    """(rows, line properties) of each keyword, the worst last, on top of the others."""
+    for index, (keyword, rate) in reversed(list(enumerate(rates.items()))):
         rows = curves[curves["keyword"] == keyword]
-        if place < NAMED_CURVES:
-            yield rows, {"color": _COLOURS[place], "linewidth": 1.4, "label": f"{keyword}: {100 * rate:.1f} %"}
+        if index < NAMED_CURVES:
+            yield rows, {"color": _COLOURS[index], "linewidth": 1.4, "label": f"{keyword}: {100 * rate:.1f} %"}
         else:
-            named = {"label": "other keywords"} if place == NAMED_CURVES else {}
+            named = {"label": "other keywords"} if index == NAMED_CURVES else {}
             yield rows, {"color": "0.6", "linewidth": 0.8, **named}
 
 
 def reliability(bins: pd.DataFrame) -> Figure:
-    """How often the model is right when it is so sure, above how many clips there are.
+    """Accuracy by confidence, above the number of clips.
 
     Args:
         bins: `low`, `high`, `clips`, `confidence`, `accuracy`; those without clips are NaN.
@@ -200,8 +221,21 @@ def reliability(bins: pd.DataFrame) -> Figure:
     return figure
 
 
+def accuracy_against_noise(metrics: Mapping[str, Any]) -> Figure:
+    """Accuracy at each signal-to-noise ratio of `metrics.json`, with the accuracy without noise."""
+    table = pd.DataFrame(metrics["accuracy_at_snr"]).sort_values("snr_db")
+    figure, axis = plt.subplots(figsize=(5.4, 3.6), layout="constrained")
+    for split, rows in table.groupby("split", sort=False):
+        axis.plot(rows["snr_db"], 100 * rows["accuracy"], "o-", label=f"{split}, with noise")
+    axis.axhline(100 * metrics["accuracy"], color="0.6", linestyle=":", label=f"{metrics['split']}, as recorded")
+    axis.set(xlabel="signal-to-noise ratio (dB)", ylabel="accuracy (%)", title="Accuracy against noise")
+    axis.legend()
+    axis.grid(alpha=0.3)
+    return figure
+
+
 def speakers(table: pd.DataFrame) -> Figure:
-    """Speakers from the worst to the best, each a dot as large as their number of clips.
+    """Speakers from the worst to the best: a dot each, its area by the number of clips.
 
     Args:
         table: `clips` and `accuracy`; a row per speaker.

@@ -1,4 +1,4 @@
-"""The picture of a model that listened to a long recording."""
+"""The picture of what a model detects in a long recording."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from kws_experiments.plots.figures import plt
+from kws_experiments.plots.style import plt
 
 
 def stream_figure(curve: pd.DataFrame, result: dict[str, Any], latency_ms: np.ndarray) -> Figure:
-    """Misses against false accepts an hour, both by threshold, and how late words are detected.
+    """Misses against false accepts an hour, both by threshold, and the latency of detections.
 
     Args:
-        curve: see `threshold_curve`.
+        curve: see `streaming.curve.threshold_curve`.
         result: the metrics at the chosen threshold.
         latency_ms: [correct detections], from the words' ends.
     """

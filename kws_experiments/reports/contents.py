@@ -1,22 +1,22 @@
-"""What a run's folder holds, read and checked for a report; nothing is computed or drawn here."""
+"""The contents of a run's folder, read and checked for a report; nothing is computed or drawn here."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow
 
 from kws_data.errors import KwsError
 from kws_data.splits import SPLITS
 from kws_experiments.config.command import Command, Difference, differences, read_command
 from kws_experiments.evaluation import worst_clips
 from kws_experiments.evaluation.files import EvaluationFiles
-from kws_experiments.evaluation.worst_clips import HeardClip
+from kws_experiments.evaluation.worst_clips import KeptClip
+from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.export.artifact import RECORD, Artifact, read_artifact
+from kws_experiments.runs.files import START_OVER, read_json, read_table
 from kws_experiments.runs.finished import FinishedRun
 
 
@@ -26,19 +26,19 @@ class Evaluation:
 
     Attributes:
         name: of its folder; '' for the run's own.
-        metrics: see `evaluation`.
+        metrics: see `evaluation.metrics`.
         tables: likewise, by name.
-        clips: the first of the table `confidently_wrong`, as heard.
+        clips: those kept of the table `confidently_wrong`, from its first row on.
     """
 
     name: str
     metrics: dict[str, Any]
     tables: dict[str, pd.DataFrame]
-    clips: list[HeardClip]
+    clips: list[KeptClip]
 
     @classmethod
     def read(cls, folder: Path, name: str, tables: tuple[str, ...]) -> Evaluation:
-        """Read it, with these of its tables.
+        """Read an evaluation, with the tables named.
 
         Raises:
             KwsError: a file is missing, damaged, or of an older version.
@@ -57,13 +57,13 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Listening:
-    """What `kws evaluate-stream` found on one recording.
+    """The results of `kws evaluate-stream` on one recording.
 
     Attributes:
         name: of its folder.
-        metrics: see `streaming.evaluate_stream.figures_of`.
+        metrics: see `streaming.evaluate_stream`.
         curve: see `streaming.curve.threshold_curve`.
-        words: what was said: `time_ms`, `end_ms`, `word` and `detected_ms`, which is missing for words not detected.
+        words: those spoken: `time_ms`, `end_ms`, `word`, and `detected_ms`, which is empty for words not detected.
     """
 
     name: str
@@ -73,17 +73,15 @@ class Listening:
 
     @classmethod
     def read(cls, folder: Path) -> Listening:
-        """Read it.
+        """Read the folder of one recording.
 
         Raises:
             KwsError: a file is missing or damaged.
         """
-        try:
-            metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-            metrics["operating_points"], metrics["latency_ms"]["median"], metrics["false_accepts_per_hour"]
-            curve = pd.read_parquet(folder / "curve.parquet")
-        except (OSError, ValueError, KeyError, TypeError, pyarrow.ArrowException) as error:
-            raise KwsError(f"'{folder}' is incomplete or damaged: kws evaluate-stream writes it again") from error
+        advice = "kws evaluate-stream writes it again"
+        keys = ["operating_points", "latency_ms.median", "false_accepts_per_hour"]
+        metrics = read_json(folder / "metrics.json", advice, keys)
+        curve = read_table(folder / "curve.parquet", advice)
         return cls(
             folder.name, metrics, curve, _csv(folder / "words.csv", ["time_ms", "end_ms", "word", "detected_ms"])
         )
@@ -95,17 +93,17 @@ class RunContents:
 
     Attributes:
         run: configuration, record, labels, thresholds.
-        command: what it was started with; None where that isn't recorded.
-        differences: from its experiment's defaults; None where those can't be composed any more.
+        command: that started it; None if that is not recorded.
+        differences: from its experiment's defaults; None if those can't be composed any more.
         label_counts: examples by label and split.
         catalog: clips, speakers and hours by word and split.
         set_aside: files that were not used, with the reason.
         history: a row per evaluation in training.
         own: the evaluation at the end of training.
-        others: those of `kws evaluate`.
-        cost: of `cost.json`; empty for a run of an older version.
-        exports: what `kws export` made of it.
-        streams: what `kws evaluate-stream` found.
+        others: the evaluations by `kws evaluate`.
+        cost: `cost.json`; empty for a run of an older version.
+        exports: by `kws export`.
+        streams: results of `kws evaluate-stream`.
     """
 
     run: FinishedRun
@@ -121,12 +119,17 @@ class RunContents:
     exports: list[Artifact]
     streams: list[Listening]
 
+    @property
+    def experiment(self) -> Experiment:
+        """What the run's configuration describes."""
+        return Experiment(self.run.config)
+
     @classmethod
     def read(cls, path: Path) -> RunContents:
         """Read the folder of a finished run.
 
         Raises:
-            KwsError: it is none, or one of its files is missing, damaged or of another version.
+            KwsError: it is not a finished run, or one of its files is missing, damaged or of another version.
         """
         run = FinishedRun.open(path)
         folder = run.folder
@@ -155,16 +158,11 @@ class RunContents:
 def _differences(config: dict[str, Any], command: Command | None) -> list[Difference] | None:
     try:
         return differences(config, command)
-    except KwsError:  # configs of the user's own that are gone, say: the report says that it couldn't compare
+    except KwsError:  # the user's own configs may be gone: the report says that there is no comparison
         return None
 
 
 def _csv(path: Path, columns: list[str]) -> pd.DataFrame:
-    try:
-        # words such as 'null' are words
-        table = pd.read_csv(path, keep_default_na=False, na_values={"loss": ["nan", ""], "val_loss": ["nan", ""]})
-    except (OSError, ValueError) as error:
-        raise KwsError(f"'{path}' is missing or damaged; start over with force=true") from error
-    if missing := [column for column in columns if column not in table.columns]:
-        raise KwsError(f"'{path}' has no column {missing[0]}; start over with force=true")
-    return table
+    # words such as 'null' are words
+    missing = {"loss": ["nan", ""], "val_loss": ["nan", ""]}
+    return read_table(path, START_OVER, columns, keep_default_na=False, na_values=missing)

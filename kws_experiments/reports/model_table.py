@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from omegaconf import OmegaConf
 
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_file
-from kws_experiments.config.compose import CONF, compose, instantiate
-from kws_experiments.reports.published import PUBLISHED, Published
+from kws_experiments.config.compose import CONF, compose, compose_unresolved
+from kws_experiments.experiment.experiment import Experiment
 
 if TYPE_CHECKING:
     import keras
@@ -25,23 +27,38 @@ DASH = "–"
 
 
 @dataclass(frozen=True)
+class Published:
+    """What a model's source reports, and for which features and task: the key `published` of its config.
+
+    Attributes:
+        features: one of conf/features/.
+        settings: overrides of its keys.
+        task: one of conf/task/.
+        parameters: as the source prints them; empty where it doesn't.
+        counted: which of our counts that is: `parameters`, `trained` or `folded` (see `Row`).
+        accuracy: on the test split unless said, and on which release.
+    """
+
+    features: str = "log_mel"
+    settings: Sequence[str] = ()
+    task: str = "keywords12"
+    parameters: str = ""
+    counted: str = ""
+    accuracy: str = ""
+
+
+@dataclass(frozen=True)
 class Choice:
     """A model with features and a task: those of its source, unless others are chosen."""
 
     model: str
     features: str
-    config: dict[str, Any]
-
-    @property
-    def published(self) -> Published:
-        """The source's figures; a model that isn't listed has none."""
-        return PUBLISHED.get(self.model, Published())
+    experiment: Experiment
+    published: Published
 
     def shape(self) -> tuple[int, int]:
         """(frames, bins) of one clip: of `clip_ms`, or of a second where clips keep their lengths."""
-        clip_ms = 1000 if self.config["clip_ms"] is None else self.config["clip_ms"]
-        features = instantiate(self.config, "features")
-        return features.output_shape_for(round(clip_ms * self.config["sample_rate"] / 1000))
+        return self.experiment.nominal_feature_shape()
 
     def num_labels(self) -> int:
         """How many logits the task needs.
@@ -49,7 +66,7 @@ class Choice:
         Raises:
             KwsError: the data set would have to say.
         """
-        task = instantiate(self.config, "task")
+        task = self.experiment.task
         if task.words is None:
             raise KwsError("task.words: null takes the words of the data set, and there is none here; list them")
         return task.silence + task.unknown + len(task.words)
@@ -60,9 +77,7 @@ class Choice:
         Raises:
             KwsError: it can't take such features.
         """
-        frames, bins = self.shape()
-        input_shape = (None if self.config["clip_ms"] is None else frames, bins)
-        return instantiate(self.config, "model", input_shape=input_shape, num_labels=self.num_labels())
+        return self.experiment.build_network(self.num_labels())
 
 
 @dataclass(frozen=True)
@@ -107,13 +122,28 @@ def choose(model: str, overrides: Sequence[str] = (), config_dir: Path | None = 
     Raises:
         KwsError: an override names something that isn't there.
     """
-    published = PUBLISHED.get(model, Published())
+    published = published_of(model, config_dir)
     chosen = {key: value for key, _, value in (override.partition("=") for override in overrides)}
     sources = [] if "features" in chosen else [f"features={published.features}", *published.settings]
     if "task" not in chosen:
         sources.append(f"task={published.task}")
     config = compose([f"model={model}", *sources, *overrides], config_dir)
-    return Choice(model, chosen.get("features", published.features), config)
+    return Choice(model, chosen.get("features", published.features), Experiment(config), published)
+
+
+def published_of(model: str, config_dir: Path | None = None) -> Published:
+    """What the source of a model of `names` reports; nothing where its config doesn't say.
+
+    Raises:
+        KwsError: the key `published` holds something else.
+    """
+    cfg = compose_unresolved([f"+model={model}"], config_dir, start=None)
+    reported = OmegaConf.select(cfg, "model.published") or {}
+    known = [field.name for field in fields(Published)]
+    if not isinstance(reported, Mapping) or not set(reported) <= set(known):
+        raise KwsError(f"model/{model}.yaml: published: must hold {', '.join(known)} or some of these, got {reported}")
+    texts = {str(key): str(value) for key, value in reported.items() if key != "settings"}
+    return Published(settings=list(reported.get("settings", ())), **texts)
 
 
 def count(choice: Choice) -> Row:
@@ -122,22 +152,17 @@ def count(choice: Choice) -> Row:
     Raises:
         KwsError: the features or the task are not right.
     """
-    import tensorflow as tf
-
     from kws_models.cost import inference_cost
 
     frames, bins = choice.shape()
     row = Row(choice.model, choice.features, (frames, bins), choice.num_labels(), choice.published)
-    features: Any = tf.TensorSpec((1, frames, bins))
-    if choice.config["clip_ms"] is None:
-        features = {"features": features, "num_frames": tf.TensorSpec((1,), tf.int32)}
     try:
         model = choice.build()
-        cost = inference_cost(model, features)
+        trained = sum(int(math.prod(variable.shape)) for variable in model.trainable_variables)
+        row = replace(row, parameters=model.count_params(), trained=trained)
+        return replace(row, cost=inference_cost(model, frames))
     except (KwsError, ValueError) as error:
         return replace(row, error=str(error))
-    trained = sum(int(math.prod(variable.shape)) for variable in model.trainable_variables)
-    return replace(row, parameters=model.count_params(), trained=trained, cost=cost)
 
 
 HEADINGS = (
@@ -149,10 +174,12 @@ NUMERIC = HEADINGS[2:-1]
 
 def cells(row: Row) -> list[str]:
     """The row under `HEADINGS`, for people."""
-    counts = [DASH] * 6
-    if row.cost is not None:
-        counts = [
-            *(f"{number:,}" for number in (row.parameters, row.trained, row.cost.weights)),
+    counts = [DASH if number is None else f"{number:,}" for number in (row.parameters, row.trained)]
+    if row.cost is None:
+        counts += [DASH] * 4
+    else:
+        counts += [
+            f"{row.cost.weights:,}",
             f"{row.cost.multiply_adds / 1e6:,.2f} M",
             *(f"{size / 1000:,.1f} kB" for size in (row.cost.float32_bytes, row.cost.int8_bytes)),
         ]

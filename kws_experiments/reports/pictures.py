@@ -1,4 +1,4 @@
-"""Matplotlib's figures as a page takes them: SVG whose colours follow the page's theme, and PNG for Markdown."""
+"""Matplotlib's figures for reports: SVG whose colours follow the page's theme, and PNG for Markdown."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from kws_experiments.plots.figures import STYLE
+from kws_experiments.plots.style import STYLE, plt
+from kws_experiments.reports.players import data_address
 
 # Matplotlib's colours → the variables of report.css
 _THEME = {
@@ -32,41 +29,44 @@ _THEME = {
 }
 _PNG_DPI = 120
 _HALF_SCREEN_INCHES = 8
-# In pixels per point of the figure's own size: small enough for a phone, and not blown up on a wide screen
+# pixels per point of the figure's own size: small enough for a phone, and not too large on a wide screen
 _LEAST_SCALE, _MOST_SCALE = 0.8, 1.5
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure, drawn.
+    """A drawn figure.
 
     Attributes:
         name: of its file, without a suffix.
-        title: what it shows, for those who can't see it, too.
-        caption: what to know when reading it; may be empty.
-        svg: to stand in a page.
-        png: to stand beside a text.
+        title: what it shows, also for people who cannot see it.
+        caption: how to read it; may be empty.
+        html: an element for a page.
+        png: the file.
         wide: whether half a screen is too narrow for it.
     """
 
     name: str
     title: str
     caption: str
-    svg: Markup
+    html: Markup
     png: bytes
     wide: bool
 
 
 def draw(name: str, title: str, figure: Callable[[], Figure], caption: str = "", *, svg: bool = True) -> Picture:
-    """Call `figure` under the reports' style, and keep what it drew in both formats, or as PNG alone."""
+    """Call `figure` under the reports' style, and keep the drawing as SVG (without `svg`: as PNG) and as a PNG file."""
     with plt.rc_context(STYLE), warnings.catch_warnings():
-        # words in scripts that Matplotlib's font lacks: a browser has others
+        # Matplotlib's font lacks some scripts, and a browser has fonts for them
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         drawn = figure()
         png = io.BytesIO()
         drawn.savefig(png, format="png", dpi=_PNG_DPI)
         drawn.set_layout_engine("none")  # laid out already, which takes most of the time
-        element = as_svg(drawn, name, title) if svg else Markup()
+        if svg:
+            element = as_svg(drawn, name, title)
+        else:
+            element = Markup('<img src="{}" alt="{}">').format(data_address(png.getvalue(), "image/png"), title)
         width = drawn.get_figwidth()
     plt.close(drawn)
     return Picture(name, title, caption, element, png.getvalue(), wide=width > _HALF_SCREEN_INCHES)
@@ -81,10 +81,8 @@ def as_svg(figure: Figure, name: str, title: str) -> Markup:
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"#[0-9a-f]{6}\b", lambda match: _themed(match[0]), svg)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r'href="#', f'href="#{name}-', svg)
-    svg = re.sub(r"url\(#", f"url(#{name}-", svg)
+    svg = re.sub(rf"({'|'.join(_THEME)})\b", lambda match: f"var({_THEME[match[0]]})", svg)
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     svg = re.sub(r"font: ([^;\"]*?)'[^;\"]*", r"font: \1sans-serif", svg)
     width, height = (72 * inches for inches in figure.get_size_inches())
     opening = (
@@ -93,7 +91,3 @@ def as_svg(figure: Figure, name: str, title: str) -> Markup:
         ' xmlns:xlink="http://www.w3.org/1999/xlink">'
     )
     return Markup(re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1))
-
-
-def _themed(colour: str) -> str:
-    return f"var({_THEME[colour]})" if colour in _THEME else colour

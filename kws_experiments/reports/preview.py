@@ -1,8 +1,7 @@
-"""What augmentation does to clips, to look at and to listen to (`kws data preview`)."""
+"""Clips before and after augmentation, as a picture and as sound (`kws data preview`)."""
 
 from __future__ import annotations
 
-import html
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,12 @@ from kws_data.audio import to_int16
 from kws_data.errors import KwsError
 from kws_data.splits import TRAINING
 from kws_data.storage.atomic import replace_dir
+from kws_experiments.evaluation.worst_clips import KeptClip
 from kws_experiments.experiment.experiment import Experiment
+from kws_experiments.reports.html import as_html
+from kws_experiments.reports.page import Clips, Page, Section, Text
+from kws_experiments.reports.pictures import Picture, draw
+from kws_experiments.reports.players import Player, player
 
 if TYPE_CHECKING:
     from kws_data.pipeline import ClipSource
@@ -22,43 +26,50 @@ PICTURE, PAGE = "preview.png", "index.html"
 
 
 def write(config: dict[str, Any], out: Path, *, clips: int, epoch: int) -> None:
-    """Write `preview.png`, a WAV of each clip before and after, and `index.html`, which plays them, into `out`.
+    """Write into `out`: `preview.png`, a WAV of each clip before and after, and `index.html`, which plays them.
 
     Args:
-        config: resolved, as for a training; its first `clips` training examples of `epoch` are shown.
-        out: a folder that does not exist yet, or an older preview.
-        clips: how many.
+        config: resolved, as for a training.
+        out: a folder that does not exist yet, or an earlier preview.
+        clips: how many, from the first training example of the epoch on.
         epoch: counted from 0.
 
     Raises:
-        KwsError: the configuration or the data are not right, or `out` holds something else.
+        KwsError: the configuration or the data are wrong, or `out` is not a preview.
     """
     if out.exists() and not (out / PAGE).is_file():
-        raise KwsError(f"--out: '{out}' exists and is no older preview; give a new folder")
+        raise KwsError(f"--out: '{out}' exists and is not a preview; give a new folder")
     experiment = Experiment(config)
     experiment.start_tensorflow()
-    from kws_data.pipeline import told_plainly
+    from kws_data.pipeline import unwrap_errors
     from kws_experiments.experiment.data import prepare_data
-    from kws_experiments.plots import figures
+    from kws_experiments.plots.clips import clips as draw_clips
 
     data = prepare_data(experiment.check())
     labels, source = data.labels, experiment.clip_source(data.corpus, data.examples)
     try:
-        with told_plainly():
+        with unwrap_errors():
             before, after = _batches(experiment, source, clips, epoch)
     finally:
         experiment.augmentation.close()
-    titles = [_title(after, place, labels) for place in range(len(after["labels"]))]
     with replace_dir(out.absolute()) as folder:
-        names = [f"{place:02d}_{labels[label]}" for place, label in enumerate(after["labels"])]
-        for name, old, new, length in zip(names, before["inputs"], after["inputs"], after["lengths"], strict=True):
-            soundfile.write(folder / f"{name}_before.wav", to_int16(old[:length]), experiment.sample_rate)
-            soundfile.write(folder / f"{name}_after.wav", to_int16(new[:length]), experiment.sample_rate)
+        titles, players = [], []
+        for index, label in enumerate(after["labels"]):
+            for kind, batch, title in (
+                ("before", before, labels[label]), ("after", after, f"→ {_title(after, index, labels)}")
+            ):  # fmt: skip
+                name, clip = f"{index:02d}_{labels[label]}_{kind}.wav", _clip(batch, index, experiment.sample_rate)
+                soundfile.write(folder / name, clip.samples, clip.sample_rate)
+                titles.append(title)
+                players.append(player(clip, title, name))
         pairs = [np.stack([before[key], after[key]], axis=1) for key in ("inputs", "features")]
         waveforms, features = (pair.reshape(-1, *pair.shape[2:]) for pair in pairs)
-        both = [text for title in titles for text in (title.split(" ")[0], f"→ {title}")]
-        figures.save(figures.clips(waveforms, features, both, experiment.sample_rate), folder / PICTURE)
-        (folder / PAGE).write_text(_page(experiment, names, titles), encoding="utf-8")
+        picture = draw(
+            "preview", "Waveforms and features of each clip, before and after",
+            lambda: draw_clips(waveforms, features, titles, experiment.sample_rate), svg=False,
+        )  # fmt: skip
+        (folder / PICTURE).write_bytes(picture.png)
+        (folder / PAGE).write_text(as_html(_page(experiment, players, picture)), encoding="utf-8")
 
 
 def _batches(
@@ -79,44 +90,25 @@ def _batches(
             source, TRAINING, plan, augmentation=augmentation, start_step=step, steps=step + 1, threads=1
         )
         drawn = next(iter(stream))
-        heard = FrontEnd(None, augmentation)(drawn)
-        seen = FrontEnd(experiment.features, augmentation)(drawn)
-        return tf.nest.map_structure(lambda tensor: tensor.numpy(), {**heard, "features": seen["inputs"]})
+        waveforms = FrontEnd(None, augmentation)(drawn)
+        features = FrontEnd(experiment.features, augmentation)(drawn)["inputs"]
+        return tf.nest.map_structure(lambda tensor: tensor.numpy(), {**waveforms, "features": features})
 
     return batch(NO_AUGMENTATION), batch(experiment.augmentation)
 
 
-def _title(batch: dict[str, Any], place: int, labels: list[str]) -> str:
-    label, second, weight = (batch[key][place] for key in ("labels", "second_labels", "label_weights"))
+def _clip(batch: dict[str, Any], index: int, sample_rate: int) -> KeptClip:
+    samples = to_int16(batch["inputs"][index][: batch["lengths"][index]])
+    return KeptClip(samples, batch["features"][index], sample_rate)
+
+
+def _title(batch: dict[str, Any], index: int, labels: list[str]) -> str:
+    label, second, weight = (batch[key][index] for key in ("labels", "second_labels", "label_weights"))
     return labels[label] if weight == 1 else f"{labels[label]} {weight:.2f} + {labels[second]} {1 - weight:.2f}"
 
 
-def _page(experiment: Experiment, names: list[str], titles: list[str]) -> str:
-    def player(name: str) -> str:
-        return f'<audio controls preload="none" src="{html.escape(name)}.wav"></audio>'
-
-    rows = "\n".join(
-        f"<tr><td>{html.escape(title)}</td><td>{player(f'{name}_before')}</td><td>{player(f'{name}_after')}</td></tr>"
-        for name, title in zip(names, titles, strict=True)
-    )
+def _page(experiment: Experiment, players: list[Player], picture: Picture) -> Page:
     stages = [*experiment.augmentation.waveform, *experiment.augmentation.features]
-    return f"""<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Augmentation preview</title>
-<style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }}
-td, th {{ padding: 0.2rem 1rem 0.2rem 0; text-align: left; }}
-img {{ max-width: 100%; background: white; }}
-</style>
-<h1>Augmentation preview</h1>
-<p>Stages: {html.escape(", ".join(stages) or "none")}. Before, and as training hears it.</p>
-<table>
-<tr><th>label</th><th>before</th><th>after</th></tr>
-{rows}
-</table>
-<img src="{PICTURE}" alt="Waveforms and features of each clip, before and after">
-</html>
-"""
+    title, about = "Augmentation preview", "Training clips before and after augmentation, which is the model's input."
+    sections = [Section("clips", "Clips", [Clips(players)]), Section("picture", "Waveforms and features", [picture])]
+    return Page(title, title, [Text(f"Stages: {', '.join(stages) or 'none'}. {about}")], sections)

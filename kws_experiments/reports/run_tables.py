@@ -11,18 +11,22 @@ from kws_experiments.config.command import Difference
 from kws_experiments.export import table as export_tables
 from kws_experiments.reports.contents import Evaluation, Listening, RunContents
 from kws_experiments.reports.tables import (
+    DASH,
     Column,
+    Columns,
+    Format,
     Table,
     cell,
     decibels,
     fixed,
     number,
-    of_frame,
     percent,
     table,
 )
 
 MOST_ASIDE, MOST_SPEAKERS, MOST_WRONG = 50, 20, 30
+_BY_SPLIT: Columns = {split: (split, number) for split in SPLITS}
+_ACCURACY: Columns = {"accuracy": ("accuracy", percent), "interval": ("95 % interval", str)}
 
 
 def interval(low_high: list[float] | None) -> str:
@@ -33,23 +37,25 @@ def interval(low_high: list[float] | None) -> str:
     return f"{100 * low:.1f} to {percent(high)}"
 
 
+def known(value: float | None, form: Format) -> str:
+    """The formatted value, or a dash."""
+    return DASH if value is None else form(value)
+
+
 def tiles(contents: RunContents) -> list[tuple[str, str, str]]:
-    """(name, value, what to know) of the figures that come first."""
+    """(name, value, remark) of the main results."""
     metrics, cost = contents.own.metrics, contents.cost
-    detection, calibration = metrics["detection"], metrics["calibration"]
-    error_rate = detection["mean_equal_error_rate"]
+    error_rate = metrics["detection"]["mean_equal_error_rate"]
     found = [
         (f"Accuracy, {metrics['split']}", percent(metrics["accuracy"]), interval(metrics["accuracy_95"])),
         ("Macro-F1", percent(metrics["macro_f1"]), interval(metrics["macro_f1_95_by_speaker"])),
-        ("Equal error rate", "–" if error_rate is None else percent(error_rate), "mean of the keywords"),
-        ("Calibration error", percent(calibration["expected_calibration_error"]), "expected"),
+        ("Equal error rate", known(error_rate, percent), "mean of the keywords"),
+        ("Calibration error", percent(metrics["calibration"]["expected_calibration_error"]), "expected"),
     ]
     if cost:
-        multiply_adds = cost["multiply_adds"]
-        operations = "–" if multiply_adds is None else f"{multiply_adds / 1e6:.2f} M"
         found += [
             ("Parameters", number(cost["parameters"]), f"{number(cost['trained'])} trained"),
-            ("Multiply-adds", operations, "per clip"),
+            ("Multiply-adds", known(cost["multiply_adds"], lambda count: f"{count / 1e6:.2f} M"), "per clip"),
             ("Latency", f"{cost['latency_ms']['median']:.2f} ms", "per clip, this machine"),
         ]
     return found
@@ -58,28 +64,23 @@ def tiles(contents: RunContents) -> list[tuple[str, str, str]]:
 def difference_table(found: list[Difference], experiment: str | None) -> Table:
     """What was changed, group or key by key."""
     default = "default" if experiment is None else f"default of {experiment}"
-    return table(
-        "Differences from the defaults",
-        [vars(difference) for difference in found],
-        {"key": ("group or key", None), "default": (default, None), "value": ("this run", None)},
-    )
+    columns = {"key": "group or key", "default": default, "value": "this run"}
+    return table("Differences from the defaults", map(vars, found), columns, sortable=False)
 
 
 def label_table(contents: RunContents) -> Table:
     """Examples by label and split."""
-    columns = {split: (split, number) for split in SPLITS}
     sums = ", ".join(f"{number(int(contents.label_counts[split].sum()))} {split}" for split in SPLITS)
-    return of_frame(f"Examples by label: {sums}", contents.label_counts, {"label": ("label", None), **columns})
+    return table(f"Examples by label: {sums}", contents.label_counts, {"label": "label", **_BY_SPLIT})
 
 
 def catalog_table(contents: RunContents) -> Table:
-    """The data set's clips by word and split, before the task draws on them."""
+    """The data set's clips by word and split, before the task draws from them."""
     catalog = contents.catalog
     counts = catalog.pivot(index="word", columns="split", values="clips").reindex(columns=list(SPLITS)).fillna(0)
     counts = counts.astype(int).assign(hours=catalog.groupby("word")["hours"].sum()).reset_index()
     title = f"Clips by word: {number(int(catalog['clips'].sum()))}, {catalog['hours'].sum():.2f} hours"
-    columns = {split: (split, number) for split in SPLITS}
-    return of_frame(title, counts, {"word": ("word", None), **columns, "hours": ("hours", fixed(3))})
+    return table(title, counts, {"word": "word", **_BY_SPLIT, "hours": ("hours", fixed(3))})
 
 
 def aside_table(contents: RunContents) -> Table:
@@ -88,116 +89,104 @@ def aside_table(contents: RunContents) -> Table:
     title = f"Files set aside: {number(len(rows))}"
     if len(rows) > MOST_ASIDE:
         title += f", the first {MOST_ASIDE} of them here and all in data/set_aside.csv"
-    columns = {"path": ("file", None), "split": ("split", None), "error": ("reason", None)}
-    return of_frame(title, rows.head(MOST_ASIDE), columns)
+    return table(title, rows.head(MOST_ASIDE), {"path": "file", "split": "split", "error": "reason"})
 
 
 def class_table(evaluation: Evaluation) -> Table:
     """Classification and detection by class."""
     metrics = evaluation.metrics
+    keywords, rates = metrics["detection"]["keywords"], metrics["at_thresholds"]
     rows = [
-        {
-            "label": label,
-            **values,
-            **metrics["detection"]["keywords"].get(label, {}),
-            **metrics["at_thresholds"].get(label, {}),
-            "clips": values["clips"],
-        }
+        {"label": label, **keywords.get(label, {}), **rates.get(label, {}), **values}
         for label, values in metrics["per_class"].items()
     ]
-    return table(
-        "By class",
-        rows,
-        {
-            "label": ("class", None),
-            "clips": ("clips", number),
-            "precision": ("precision", percent),
-            "recall": ("recall", percent),
-            "f1": ("F1", percent),
-            "auc": ("area under ROC", fixed(4)),
-            "equal_error_rate": ("equal error rate", percent),
-            "threshold": ("threshold", fixed(3)),
-            "false_accept_rate": ("false accepts at it", percent),
-            "false_reject_rate": ("false rejects at it", percent),
-        },
-    )
+    columns: Columns = {
+        "label": "class",
+        "clips": ("clips", number),
+        "precision": ("precision", percent),
+        "recall": ("recall", percent),
+        "f1": ("F1", percent),
+        "auc": ("area under ROC", fixed(4)),
+        "equal_error_rate": ("equal error rate", percent),
+        "threshold": ("threshold", fixed(3)),
+        "false_accept_rate": ("false accepts at it", percent),
+        "false_reject_rate": ("false rejects at it", percent),
+    }
+    return table("By class", rows, columns)
 
 
 def pair_table(evaluation: Evaluation) -> Table:
     """The most frequent confusions."""
     rows = [{**pair, "rate": pair["clips"] / pair["of"]} for pair in evaluation.metrics["worst_pairs"]]
-    columns: Any = {
-        "label": ("label", None),
-        "predicted": ("taken for", None),
-        "clips": ("clips", number),
-        "of": ("of", number),
-        "rate": ("rate", percent),
-    }
-    return table("Most frequent confusions", rows, columns)
+    columns: Columns = {"label": "label", "predicted": "taken for", "clips": ("clips", number), "of": ("of", number)}
+    return table("Most frequent confusions", rows, {**columns, "rate": ("rate", percent)})
 
 
 def folder_table(evaluation: Evaluation) -> Table:
     """Unknown folders, and how often their clips were taken for keywords."""
     rows = [{"folder": folder, **values} for folder, values in evaluation.metrics["unknown_folders"].items()]
-    columns: Any = {
-        "folder": ("unknown folder", None),
+    columns: Columns = {
+        "folder": "unknown folder",
         "clips": ("clips", number),
         "taken_for_keyword": ("taken for a keyword", number),
         "rate": ("rate", percent),
-        "most_often": ("most often for", None),
+        "most_often": "most often for",
     }
     return table("Unknown folders", rows, columns)
 
 
 def speaker_table(evaluation: Evaluation) -> Table:
-    """The speakers with the lowest accuracy, of those with enough clips to tell."""
+    """The speakers with the lowest accuracy, of those with enough clips."""
     least = evaluation.metrics["by_speaker"]["least_clips"]
     rows = evaluation.tables["speakers"]
-    rows = rows[rows["clips"] >= least].head(MOST_SPEAKERS)
-    columns: Any = {"speaker": ("speaker", None), "clips": ("clips", number), **_ACCURACY}
-    return of_frame(f"Lowest accuracies by speaker ({least} clips or more)", _with_interval(rows), columns)
+    rows = _with_interval(rows[rows["clips"] >= least].head(MOST_SPEAKERS))
+    title = f"Lowest accuracies by speaker ({least} clips or more)"
+    return table(title, rows, {"speaker": "speaker", "clips": ("clips", number), **_ACCURACY})
 
 
 def noise_table(evaluation: Evaluation) -> Table:
     """Accuracy in noise."""
-    rows = _with_interval(evaluation.tables["noise"])
-    columns: Any = {"split": ("split", None), "snr_db": ("signal-to-noise", decibels), "clips": ("clips", number)}
-    return of_frame("Accuracy in noise", rows, {**columns, **_ACCURACY})
+    columns: Columns = {"split": "split", "snr_db": ("signal-to-noise", decibels), "clips": ("clips", number)}
+    return table("Accuracy in noise", _with_interval(evaluation.tables["noise"]), {**columns, **_ACCURACY})
 
 
 def wrong_table(evaluation: Evaluation) -> Table:
-    """The clips most confidently wrong."""
-    rows = evaluation.tables["confidently_wrong"].head(MOST_WRONG)
-    columns: Any = {
-        "clip": ("clip", None),
-        "label": ("label", None),
-        "predicted": ("taken for", None),
+    """The most confidently wrong clips."""
+    columns: Columns = {
+        "clip": "clip",
+        "label": "label",
+        "predicted": "taken for",
         "confidence": ("score of that", fixed(3)),
         "label_score": ("score of the label", fixed(3)),
         "level_db": ("level", decibels),
     }
-    return of_frame("Most confidently wrong", rows, columns)
+    return table("Most confidently wrong", evaluation.tables["confidently_wrong"].head(MOST_WRONG), columns)
+
+
+def _with_interval(rows: pd.DataFrame) -> pd.DataFrame:
+    pairs = rows[["accuracy_low", "accuracy_high"]].to_numpy().tolist()
+    return rows.assign(interval=[interval(pair) for pair in pairs])
 
 
 def cost_table(cost: dict[str, Any]) -> Table:
     """What the model costs, a line each."""
     frames, bins = cost["features"]
     latency, threads = cost["latency_ms"], cost["threads"]["intra_op"]
-    seconds = "a clip of nominal length"
 
-    def known(value: int | None, form: Any) -> str:
-        return "–" if value is None else form(value)
-
-    def kilobytes(value: int) -> str:
-        return f"{value / 1000:,.1f} kB"
+    def kilobytes(size: int) -> str:
+        return f"{size / 1000:,.1f} kB"
 
     rows = [
         ("parameters", number(cost["parameters"]), "all values of the network, running statistics too"),
         ("trained", number(cost["trained"]), "those that gradients change"),
-        ("folded", known(cost["folded"], number), "what inference keeps: batch normalisation folded into its layer"),
-        ("multiply-adds", known(cost["multiply_adds"], number), f"of {seconds}: features of {frames} × {bins}"),
+        ("folded", known(cost["folded"], number), "at inference: batch normalisation folded into the layer before"),
+        (
+            "multiply-adds",
+            known(cost["multiply_adds"], number),
+            f"of a clip of nominal length: features of {frames} × {bins}",
+        ),
         ("float32", known(cost["float32_bytes"], kilobytes), "the folded weights alone, in kB of 1,000 bytes"),
-        ("int8", known(cost["int8_bytes"], kilobytes), "the same, a byte a weight and four a bias"),
+        ("int8", known(cost["int8_bytes"], kilobytes), "the same with one byte a weight and four a bias"),
         ("model.keras", kilobytes(cost["model_file_bytes"]), "the file, with the front end"),
         (
             "latency",
@@ -207,49 +196,27 @@ def cost_table(cost: dict[str, Any]) -> Table:
             f" threads.intra_op={threads}, on {cost['machine']['processor']}",
         ),
     ]
-    columns: Any = {"what": ("what", None), "value": ("how much", None), "how": ("counted how", None)}
-    return table("Costs", [dict(zip(columns, row, strict=True)) for row in rows], columns)
-
-
-_ACCURACY: dict[str, Any] = {"accuracy": ("accuracy", percent), "interval": ("95 % interval", str)}
-
-
-def _with_interval(rows: pd.DataFrame) -> pd.DataFrame:
-    pairs = zip(rows["accuracy_low"].tolist(), rows["accuracy_high"].tolist(), strict=True)
-    return rows.assign(interval=[interval(list(pair)) for pair in pairs])
+    columns = {"what": "what", "value": "how much", "how": "how it is counted"}
+    return table("Costs", [dict(zip(columns, row, strict=True)) for row in rows], columns, sortable=False)
 
 
 def export_table(contents: RunContents) -> Table:
     """The files of all exports, each beside the original."""
-    columns = [
-        Column("export"),
-        *(Column(heading, heading not in ("model", "takes")) for heading in export_tables.HEADINGS),
+    columns = [Column(heading, heading not in ("model", "takes")) for heading in export_tables.HEADINGS]
+    rows = [
+        [cell(text or None) for text in (f"{artifact.format}, {artifact.quantize}", *row)]
+        for artifact in contents.exports
+        for row in export_tables.rows(artifact)
     ]
-    rows = []
-    for artifact in contents.exports:
-        name = f"{artifact.format}, {artifact.quantize}"
-        rows += [[cell(name), *(cell(text or None) for text in row)] for row in export_tables.rows(artifact)]
-    return Table("Exports: accuracy on the test split, clips on which they agree with the original", columns, rows)
+    title = "Exports: accuracy on the test split, and clips on which they agree with the original"
+    return Table(title, [Column("export"), *columns], rows, sortable=False)
 
 
 def listening_table(stream: Listening) -> Table:
-    """The fewest misses for so many false accepts an hour."""
-    columns: Any = {
+    """The fewest misses for each rate of false accepts."""
+    columns: Columns = {
         "false_accepts_per_hour_at_most": ("false accepts an hour, at most", fixed(1)),
         "miss_rate": ("missed", percent),
         "threshold": ("at threshold", fixed(4)),
     }
     return table(f"Fewest misses: {stream.name}", stream.metrics["operating_points"], columns)
-
-
-def listening_told(stream: Listening) -> str:
-    """What came of the recording at the chosen threshold, in a sentence or two."""
-    found = stream.metrics
-    told = (
-        f"{60 * found['hours']:.0f} minutes with {found['keywords']} keywords and {found['unknown_words']} other words."
-        f" At threshold {found['detection_threshold']:g}: {found['correct']} correct, {found['missed']} missed"
-        f" ({percent(found['miss_rate'])}), {found['wrong']} wrong, {found['false_accepts']} false accepts"
-        f" ({found['false_accepts_per_hour']:.1f} an hour)."
-    )
-    median = found["latency_ms"]["median"]
-    return told if median is None else f"{told} Detected {median:.0f} ms after the word's end (median)."

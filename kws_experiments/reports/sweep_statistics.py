@@ -1,13 +1,13 @@
-"""What a sweep's runs say together: spread over seeds, differences between settings, effects of keys, the Pareto front.
+"""Statistics of a sweep: spread over seeds, differences between settings, effects of keys, the Pareto front.
 
-A setting is a choice of all swept keys but the seed. Settings are compared on the clips that they were all tested on.
+A setting is a choice of all swept keys but the seed. Settings are compared on the clips that all were tested on.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,8 @@ from scipy.stats import binomtest
 SEED = "seed"
 RESAMPLES = 10_000
 LEVEL = 0.95  # of all intervals of one table together
-_CLIP = ["clip", "offset", "label"]  # what names a test row
-_COMPARISON = ["better", "worse", "difference", "low", "high", "distinguishable", "mcnemar_p"]
+_CLIP = ["clip", "offset", "label"]  # identify a test row
+COMPARISON = ["better", "worse", "difference", "low", "high", "distinguishable", "mcnemar_p"]
 
 
 def settings_table(runs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
@@ -59,8 +59,8 @@ class TestRows:
         return self.correct[self.settings == setting]
 
 
-def same_test_rows(predictions: Mapping[str, pd.DataFrame], settings: Mapping[str, str]) -> TestRows | None:
-    """The runs' test rows in one order; None where they were not tested on the same clips with the same labels.
+def same_test_rows(predictions: Mapping[Any, pd.DataFrame], settings: Mapping[Any, str]) -> TestRows | None:
+    """The runs' test rows in one order; None if they were not tested on the same clips with the same labels.
 
     Args:
         predictions: by run, its `predictions.parquet`.
@@ -77,13 +77,13 @@ def same_test_rows(predictions: Mapping[str, pd.DataFrame], settings: Mapping[st
 
 
 def compare(rows: TestRows, pairs: Sequence[tuple[str, str]], seed: int = 0) -> pd.DataFrame:
-    """The difference in accuracy of pairs of settings, with an interval for what another sample might have shown.
+    """The difference in accuracy of pairs of settings, with an interval.
 
     Speakers are drawn anew with all their clips, since a speaker's clips are right or wrong together, and so are each
-    setting's runs where it has several (a two-way cluster bootstrap, percentile intervals; two or three runs tell it
-    little of the spread, and its intervals are then somewhat narrow). The level is shared out among the pairs
-    (Bonferroni), so that `LEVEL` holds for the whole table. Where a setting has one run, its spread over seeds is
-    unknown, and the interval is of the clips alone; between two such, McNemar's exact test is given too.
+    setting's runs, if it has several (a two-way cluster bootstrap, percentile intervals; with two or three runs the
+    intervals are somewhat narrow). The level is divided among the pairs (Bonferroni), so that `LEVEL` holds for the
+    whole table. If a setting has one run, its spread over seeds is unknown, and the interval is of the clips alone;
+    for two such settings there is McNemar's exact test too.
 
     Returns:
         a row per pair: `better`, `worse` (by their means), `difference`, `low`, `high`, `distinguishable`,
@@ -104,26 +104,10 @@ def compare(rows: TestRows, pairs: Sequence[tuple[str, str]], seed: int = 0) -> 
         difference = float(rows.of(one).mean() - rows.of(other).mean())
         better, worse = (one, other) if difference >= 0 else (other, one)
         low, high = np.quantile(resampled[better] - resampled[worse], [tail, 1 - tail])
-        p = float("nan")
-        if len(rows.of(one)) == len(rows.of(other)) == 1:
-            p = mcnemar(rows.of(one)[0], rows.of(other)[0])
-        table.append(
-            {
-                "better": better,
-                "worse": worse,
-                "difference": abs(difference),
-                "low": float(low),
-                "high": float(high),
-                "distinguishable": bool(low > 0),
-                "mcnemar_p": p,
-            }
-        )
-    return pd.DataFrame(table, columns=_COMPARISON)
-
-
-def compare_nothing() -> pd.DataFrame:
-    """What `compare` returns for no pairs."""
-    return pd.DataFrame(columns=_COMPARISON)
+        single = len(rows.of(one)) == len(rows.of(other)) == 1
+        p = mcnemar(rows.of(one)[0], rows.of(other)[0]) if single else float("nan")
+        table.append((better, worse, abs(difference), float(low), float(high), bool(low > 0), p))
+    return pd.DataFrame(table, columns=COMPARISON)
 
 
 def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
@@ -132,19 +116,14 @@ def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
     return float(binomtest(only_one, only_one + only_other).pvalue) if only_one + only_other else 1.0
 
 
-def all_pairs(settings: Sequence[str]) -> list[tuple[str, str]]:
-    """Every pair of settings, those with the first ones first."""
-    return list(itertools.combinations(settings, 2))
-
-
 def key_effects(runs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """What each value of a swept key changes, all else equal: a row per key and value.
+    """The effect of each value of a swept key, all else equal: a row per key and value.
 
-    Runs that differ in this key alone form a block; only blocks in which every value of the key finished count, and a
+    Runs that differ in this key alone form a block. Only blocks in which every value of the key finished count. A
     value's effect is the mean over them of its accuracy less its block's.
 
     Returns:
-        `key`, `value`, `effect`, `std` (over blocks; NaN for one), `blocks`; no row for a key without a whole block.
+        `key`, `value`, `effect`, `std` (over blocks; NaN for one), `blocks`; no row for a key without a complete block.
     """
     rows = []
     for key in keys:
@@ -161,7 +140,7 @@ def key_effects(runs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
 
 
 def pareto_front(costs: Sequence[float], accuracies: Sequence[float]) -> np.ndarray:
-    """[points] bool: those that no other beats in one of cost and accuracy without losing in the other."""
+    """[points] bool: whether no other point is better in cost or accuracy without being worse in the other."""
     cost, accuracy = np.asarray(costs, float), np.asarray(accuracies, float)
     no_worse = (cost[:, None] <= cost) & (accuracy[:, None] >= accuracy)
     better = (cost[:, None] < cost) | (accuracy[:, None] > accuracy)

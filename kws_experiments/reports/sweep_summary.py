@@ -1,4 +1,4 @@
-"""The last thing that a sweep prints: a row per job, what failed, and where it is written."""
+"""The end of a sweep on the console: a row per job, the errors, and the sweep's folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from rich.console import Console
 
-from kws_experiments.reports.console_table import Column, print_table
+from kws_experiments.reports.console import print_table
 from kws_experiments.runs.sweep_record import DONE, FAILED, STOPPED, Sweep
 
 
@@ -16,15 +16,21 @@ def show(sweep: Sweep) -> None:
     jobs, swept = sweep.jobs, short_names(sweep.swept)
     values = [[_rounded(value) for value in job.values(sweep.swept).values()] for job in jobs]
     columns = [
-        Column("job", [str(job.number) for job in jobs]),
-        *(Column(heading, [row[place] for row in values]) for place, heading in enumerate(swept)),
-        Column("valid.", [_percent(job.validation_accuracy) for job in jobs], numeric=True),
-        Column("test", [_percent(job.accuracy) for job in jobs], numeric=True),
-        Column("time", ["–" if job.seconds is None else f"{job.seconds:.0f}" for job in jobs], numeric=True),
-        Column("run", ["–" if job.folder is None else job.folder.name for job in jobs]),
-        Column("status", [job.status for job in jobs]),
+        ("job", [str(job.number) for job in jobs]),
+        *((heading, [row[index] for row in values]) for index, heading in enumerate(swept)),
+        ("valid.", [_percent(job.validation_accuracy) for job in jobs]),
+        ("test", [_percent(job.accuracy) for job in jobs]),
+        ("time", ["–" if job.seconds is None else f"{job.seconds:.0f}" for job in jobs]),
+        ("run", ["–" if job.folder is None else job.folder.name for job in jobs]),
+        ("status", [job.status for job in jobs]),
     ]
-    print_table(columns, title="Sweep", keep=("job", "valid.", "test", "run", "status"), rest="`kws report` shows all")
+    print_table(
+        columns,
+        title="Sweep",
+        numeric=("valid.", "test", "time"),
+        keep=("job", "valid.", "test", "run", "status"),
+        rest="`kws report` shows all",
+    )
     for job in sweep.jobs:
         if job.status == FAILED:
             console.print(f"job {job.number} failed: {job.error}", style="red", soft_wrap=True, highlight=False)
@@ -36,7 +42,7 @@ def show(sweep: Sweep) -> None:
 
 
 def short_names(keys: list[str]) -> list[str]:
-    """The keys' last parts, where that tells them apart."""
+    """The keys' last parts, if these differ; else the whole keys."""
     last = [key.rsplit(".", 1)[-1] for key in keys]
     return [short if last.count(short) == 1 else key for key, short in zip(keys, last, strict=True)]
 

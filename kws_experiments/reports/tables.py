@@ -1,4 +1,4 @@
-"""Tables as reports show them: text for people, and beside it the plain value that sorting goes by."""
+"""Tables of reports: text for people, and the plain value that sorting goes by."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ DASH = "–"
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in one place of a table.
+    """One cell of a table.
 
     Attributes:
         text: as shown.
-        value: what sorting goes by, as text; '' for what is not known, which sorts last.
-        href: where the text leads.
+        value: what sorting goes by, as text; '' for unknown values, which sort last.
+        href: where the text links to.
     """
 
     text: str
@@ -29,7 +29,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A heading, and whether figures stand below it."""
+    """A heading, and whether the column holds numbers."""
 
     heading: str
     numeric: bool = False
@@ -37,14 +37,19 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with a title; `rows` hold a cell for each column."""
+    """A table with a title; `rows` hold a cell for each column. False if it has no rows."""
 
     title: str
     columns: list[Column]
     rows: list[list[Cell]]
+    sortable: bool = True
+
+    def __bool__(self) -> bool:
+        return bool(self.rows)
 
 
 Format = Callable[[Any], str]
+Columns = Mapping[str, str | tuple[str, Format]]
 
 
 def percent(fraction: float) -> str:
@@ -67,58 +72,38 @@ def fixed(digits: int) -> Format:
     return lambda value: f"{value:,.{digits}f}"
 
 
-def cell(value: Any, form: Format | None = None, href: str | None = None) -> Cell:
-    """The cell of a plain value; None and NaN show as a dash."""
+def cell(value: Any, form: Format | None = None, href: Any = None) -> Cell:
+    """The cell of a plain value; None and NaN show as a dash, and an address that is not text is no link."""
     if value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA:
         return Cell(DASH, "")
     if hasattr(value, "item"):
         value = value.item()  # of NumPy
     text = str(value) if form is None else form(value)
-    return Cell(text, str(value), href)
+    return Cell(text, str(value), href if isinstance(href, str) else None)
 
 
 def table(
     title: str,
-    rows: Iterable[Mapping[str, Any]],
-    columns: Mapping[str, tuple[str, Format | None]],
+    rows: pd.DataFrame | Iterable[Mapping[str, Any]],
+    columns: Columns,
     hrefs: Mapping[str, str] | None = None,
+    *,
+    sortable: bool = True,
 ) -> Table:
-    """A table of rows that are mappings.
+    """A table of a data frame, or of rows that are mappings.
 
     Args:
         title: what it shows.
-        rows: each with the keys of `columns`; what is missing is not known.
-        columns: per key the heading, and the format of a figure; None for text.
-        hrefs: for keys of `columns` that link somewhere, the key of the address.
+        rows: each with the keys of `columns`; values that are missing are unknown.
+        columns: per key the heading; with a format, if the column holds numbers.
+        hrefs: for keys of `columns` with links, the key of the address.
+        sortable: whether the page sorts it by click.
     """
-    hrefs = hrefs or {}
-    return Table(
-        title,
-        [Column(heading, form is not None) for heading, form in columns.values()],
-        [[cell(row.get(key), form, row.get(hrefs.get(key, ""))) for key, (_, form) in columns.items()] for row in rows],
-    )
+    records: Iterable[Mapping[Any, Any]] = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
+    formats = {key: (column, None) if isinstance(column, str) else column for key, column in columns.items()}
 
+    def cells(row: Mapping[Any, Any]) -> list[Cell]:
+        return [cell(row.get(key), form, row.get((hrefs or {}).get(key))) for key, (_, form) in formats.items()]
 
-def of_frame(title: str, frame: pd.DataFrame, columns: Mapping[str, tuple[str, Format | None]]) -> Table:
-    """A table of a data frame's rows; see `table`."""
-    return table(title, ({str(key): value for key, value in row.items()} for row in frame.to_dict("records")), columns)
-
-
-def as_markdown(table: Table) -> str:
-    """The table as GitHub's Markdown, without its title."""
-    heading = [escape_markdown(column.heading) for column in table.columns]
-    rule = ["---:" if column.numeric else "---" for column in table.columns]
-    rows = [[_linked(cell) for cell in row] for row in table.rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (heading, rule, *rows))
-
-
-def _linked(cell: Cell) -> str:
-    text = escape_markdown(cell.text)
-    return text if cell.href is None else f"[{text}](<{cell.href}>)"
-
-
-def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    for special in "\\`*_[]<>|#~$&!":
-        text = text.replace(special, f"\\{special}")
-    return " ".join(text.split())
+    headings = [Column(heading, form is not None) for heading, form in formats.values()]
+    return Table(title, headings, [cells(row) for row in records], sortable)

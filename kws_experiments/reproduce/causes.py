@@ -15,7 +15,7 @@ _NOTHING = "nothing"
 
 
 def likely_causes(sessions: list[dict[str, Any]], now: dict[str, Any]) -> list[str]:
-    """What of an environment differs from the recorded ones and may change numbers, a line each.
+    """Differences from the recorded environments that may change numbers, a line each.
 
     Args:
         sessions: of the original run.
@@ -43,10 +43,10 @@ def likely_causes(sessions: list[dict[str, Any]], now: dict[str, Any]) -> list[s
 def _code(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     if then.get("sources") == now.get("sources"):  # commits that leave the project's Python files alone don't matter
         return []
-    told = [f"{_version(code)}" for code in (then, now)]
-    if told[0] == told[1]:
+    versions = [f"{_version(code)}" for code in (then, now)]
+    if versions[0] == versions[1]:
         return ["code: the project's Python files differ"]
-    return [f"code: {told[0]} → {told[1]}"]
+    return [f"code: {versions[0]} → {versions[1]}"]
 
 
 def _version(code: dict[str, Any]) -> str:

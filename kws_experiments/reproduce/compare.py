@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow
 
 from kws_data.errors import KwsError
 from kws_experiments.runs import checkpoint
+from kws_experiments.runs.files import START_OVER, read_table
 from kws_experiments.runs.folder import RunFolder
 from kws_experiments.runs.saved_model import load_model, named_weights
 
 INITIAL, HISTORY, WEIGHTS, PREDICTIONS = "initial weights", "history", "weights", "predictions"
-BIT_FOR_BIT = (WEIGHTS, PREDICTIONS)  # what must be the same for the run to count as repeated
+BIT_FOR_BIT = (WEIGHTS, PREDICTIONS)  # what must be the same for a run to count as repeated
 
 NamedArrays = list[tuple[str, np.ndarray]]
 
@@ -27,7 +26,7 @@ class Finding:
 
     Attributes:
         what: the thing.
-        same: whether it is the same to the bit; None where it can't be told.
+        same: whether it is the same to the bit; None where that is not known.
         told: where it differs first and by how much, or how much is the same, in a line.
     """
 
@@ -54,13 +53,11 @@ def compare_runs(original: RunFolder, repeated: RunFolder) -> list[Finding]:
 
 def _initial_weights(original: Path, repeated: Path) -> Finding:
     try:
-        with np.load(original) as ours:
-            names = [f"array {name.removeprefix('v')}" for name in ours.files]
-        arrays = [checkpoint.read_arrays(path) for path in (original, repeated)]
-    except (OSError, ValueError, KwsError, EOFError, zipfile.BadZipFile):
+        kept = [checkpoint.read_arrays(path) for path in (original, repeated)]
+    except KwsError:
         return Finding(INITIAL, None, "one of the runs has not kept them")
-    pairs = [list(zip(names, each, strict=False)) for each in arrays]
-    return Finding(INITIAL, *weights_difference(*pairs))
+    named = [[(f"array {index}", array) for index, array in enumerate(arrays)] for arrays in kept]
+    return Finding(INITIAL, *weights_difference(*named))
 
 
 def _weights(original: RunFolder, repeated: RunFolder) -> Finding:
@@ -95,12 +92,8 @@ def _largest(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _history(folder: RunFolder) -> pd.DataFrame:
-    path = folder.training.history
-    try:
-        table = pd.read_csv(path, float_precision="round_trip")
-        return table.drop(columns="seconds")
-    except (OSError, ValueError, KeyError) as error:
-        raise KwsError(f"'{path}' is missing or damaged") from error
+    table = read_table(folder.training.history, START_OVER, ["seconds"], float_precision="round_trip")
+    return table.drop(columns="seconds")
 
 
 def history_difference(original: pd.DataFrame, repeated: pd.DataFrame) -> tuple[bool, str]:
@@ -108,9 +101,9 @@ def history_difference(original: pd.DataFrame, repeated: pd.DataFrame) -> tuple[
     if list(original.columns) != list(repeated.columns):
         return False, f"other columns: {', '.join(original.columns)}, then {', '.join(repeated.columns)}"
     rows = min(len(original), len(repeated))
-    place = _first_difference(original.head(rows), repeated.head(rows))
-    if place is not None:
-        row, column = place
+    first = _first_difference(original.head(rows), repeated.head(rows))
+    if first is not None:
+        row, column = first
         before, now = original[column].iloc[row], repeated[column].iloc[row]
         return False, f"first at step {original['step'].iloc[row]}: {column} was {before}, is {now}"
     if len(original) != len(repeated):
@@ -119,18 +112,12 @@ def history_difference(original: pd.DataFrame, repeated: pd.DataFrame) -> tuple[
 
 
 def _predictions(original: Path, repeated: Path) -> Finding:
+    tables = [read_table(path, START_OVER) for path in (original, repeated)]
     if original.read_bytes() == repeated.read_bytes():
-        return Finding(PREDICTIONS, True, f"the same bytes, {len(_parquet(original))} clips")
-    same, told = predictions_difference(_parquet(original), _parquet(repeated))
+        return Finding(PREDICTIONS, True, f"the same bytes, {len(tables[0])} clips")
+    same, told = predictions_difference(*tables)
     # another version of pandas or pyarrow writes its name into the file
     return Finding(PREDICTIONS, same, f"{told} (in a file of other bytes)" if same else told)
-
-
-def _parquet(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError, pyarrow.ArrowException) as error:
-        raise KwsError(f"'{path}' is missing or damaged") from error
 
 
 def predictions_difference(original: pd.DataFrame, repeated: pd.DataFrame) -> tuple[bool, str]:
@@ -139,10 +126,10 @@ def predictions_difference(original: pd.DataFrame, repeated: pd.DataFrame) -> tu
         return False, "of other classes: the tables' columns differ"
     if len(original) != len(repeated):
         return False, f"of {len(original)} clips, then of {len(repeated)}"
-    place = _first_difference(original, repeated)
-    if place is None:
+    first = _first_difference(original, repeated)
+    if first is None:
         return True, f"the same, {len(original)} clips"
-    row, column = place
+    row, column = first
     before, now = original[column].iloc[row], repeated[column].iloc[row]
     other = int((original["predicted"] != repeated["predicted"]).sum())
     return False, (

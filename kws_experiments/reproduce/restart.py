@@ -1,7 +1,7 @@
-"""`kws reproduce`, its first half: check a run's folder, choose a new one, and go over into a process like the run's.
+"""`kws reproduce`: check a run's folder, choose a new one, and replace this process by one like the run's.
 
 The arithmetic libraries read their environment variables, and TensorFlow its thread counts, once per process. So this
-process is replaced (`exec`) by one with the run's variables and working folder, which trains: `reproduction.main`.
+process is replaced (`exec`) by one with the run's variables and working folder, which trains: `train_again.main`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from kws_data.errors import KwsError
 from kws_experiments.config.compose import CONF
 from kws_experiments.runs.code_state import ROOT
 from kws_experiments.runs.environment import numeric_variables, read_sessions
+from kws_experiments.runs.files import read_json
 from kws_experiments.runs.folder import RunFolder, write_text
 from kws_experiments.runs.seal import finished_record
 
@@ -30,7 +31,7 @@ RESULT = "reproduction.json"  # in the new folder, when all is done
 COULD_NOT_RUN = 2  # exit status
 
 
-def reproduce(run: Path, *, out: Path | None, data: Path | None, anyway: bool) -> NoReturn:
+def restart(run: Path, *, out: Path | None, data: Path | None, anyway: bool) -> NoReturn:
     """Repeat a run; this process becomes the one that does, and exits with its status.
 
     Args:
@@ -57,7 +58,7 @@ def reproduce(run: Path, *, out: Path | None, data: Path | None, anyway: bool) -
     sys.stdout.flush()
     sys.stderr.flush()
     # -P: the working folder may be another checkout, whose code isn't meant
-    command = [sys.executable, "-P", "-m", "kws_experiments.reproduce.repeat", *arguments]
+    command = [sys.executable, "-P", "-m", "kws_experiments.reproduce.train_again", *arguments]
     os.execve(sys.executable, command, environment)
 
 
@@ -96,11 +97,8 @@ def mark(target: Path, folder: RunFolder, record: dict[str, Any]) -> None:
     identity = {"started": record["started"], "weights_sha256": record["weights_sha256"]}
     marker = target / MARKER
     if marker.is_file():
-        try:
-            found = json.loads(marker.read_text(encoding="utf-8"))
-            other = {key: found[key] for key in identity}  # not the path: the run may have been moved
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise KwsError(f"--out: '{marker}' is damaged; give another folder") from error
+        found = read_json(marker, "give another folder as --out", list(identity))
+        other = {key: found[key] for key in identity}  # not the path: the run may have been moved
         if other != identity:
             raise KwsError(f"--out: '{target}' repeats another run; give another folder")
         if (target / RESULT).is_file():

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,6 +12,7 @@ import numpy as np
 
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_file
+from kws_experiments.runs.files import START_OVER, open_arrays
 
 if TYPE_CHECKING:
     import keras
@@ -69,31 +68,23 @@ def read_arrays(path: Path) -> list[np.ndarray]:
     Raises:
         KwsError: the file is damaged, or no such file.
     """
-    with _told_plainly(path), np.load(path) as saved:
-        return [saved[f"v{place}"] for place in range(len(saved.files))]
+    with open_arrays(path, "it is no whole checkpoint") as saved:
+        return [saved[f"v{index}"] for index in range(len(saved.files))]
 
 
 def _write(path: Path, variables: Sequence[AnyVariable], **extra: np.ndarray) -> None:
-    arrays = {f"v{place}": np.asarray(variable) for place, variable in enumerate(variables)}
+    arrays = {f"v{index}": np.asarray(variable) for index, variable in enumerate(variables)}
     with replace_file(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays, **extra)
 
 
 def _read(path: Path, variables: Sequence[AnyVariable], *extra: str) -> dict[str, np.ndarray]:
-    with _told_plainly(path, "; start over with force=true"), np.load(path) as saved:
-        arrays = [saved[f"v{place}"] for place in range(len(variables))]
+    with open_arrays(path, f"it is no whole checkpoint of such a network; {START_OVER}") as saved:
+        arrays = [saved[f"v{index}"] for index in range(len(variables))]
         rest = {name: saved[name] for name in extra}
         whole = len(saved.files) == len(arrays) + len(rest)
     if not whole or any(a.shape != tuple(v.shape) for a, v in zip(arrays, variables, strict=True)):
-        raise KwsError(f"'{path}' holds another network's weights; start over with force=true")
+        raise KwsError(f"'{path}' holds another network's weights; {START_OVER}")
     for array, variable in zip(arrays, variables, strict=True):
         variable.assign(array)
     return rest
-
-
-@contextmanager
-def _told_plainly(path: Path, advice: str = "") -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise KwsError(f"'{path}' is no whole checkpoint of such a network{advice}") from error

@@ -5,20 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-import pyarrow
 
 from kws_data.catalog import BACKGROUND_NOISE
 from kws_data.corpus import Corpus
-from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_file
+from kws_experiments.runs.files import read_table
 
 _KEY = ["source", "path", "start"]
 CLASSES = "classes"  # the kind of change whose list holds class names
-_NAMED = 3  # clips told by name in one line; the table has the others
+_NAMED = 3  # clips in one line; the table has the others
 
 
 def clip_table(corpus: Corpus, examples: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
-    """A row per example in the examples' order, then one per noise recording that can be heard.
+    """A row per example in the examples' order, then one per noise recording that is used.
 
     Returns:
         `split` ('' for noise, which is cut in time), `label` (a class name, or `_background_noise_`), `word`, `path`,
@@ -33,7 +32,7 @@ def clip_table(corpus: Corpus, examples: pd.DataFrame, labels: list[str]) -> pd.
         ],
         ignore_index=True,
     )
-    roots = {place: str(root) for place, root in enumerate(corpus.roots)}
+    roots = {index: str(root) for index, root in enumerate(corpus.roots)}
     used["root"] = used["source"].map(roots).fillna("")
     return used[["split", "label", "word", "path", "start", "length", "content", "source", "root"]]
 
@@ -49,12 +48,9 @@ def read_clip_table(path: Path) -> pd.DataFrame:
     """What `write_clip_table` wrote.
 
     Raises:
-        KwsError: there is none, or it is damaged.
+        KwsError: it is missing or damaged.
     """
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError, pyarrow.ArrowException) as error:
-        raise KwsError(f"'{path}' is missing or damaged: this run can't be repeated") from error
+    return read_table(path, "this run can't be repeated")
 
 
 def recorded_root(table: pd.DataFrame) -> Path | None:
@@ -64,7 +60,7 @@ def recorded_root(table: pd.DataFrame) -> Path | None:
 
 
 def data_changes(recorded: pd.DataFrame, found: pd.DataFrame) -> dict[str, list[str]]:
-    """What of the recorded clips is otherwise in another table: paths by kind of change; empty where all is alike.
+    """Differences between two clip tables: paths by kind of change; empty where there are no differences.
 
     The kinds are `changed` (other samples), `missing`, `new`, `in another split or class` and `in another order`.
     """
@@ -85,8 +81,8 @@ def _clips_first(rows: pd.DataFrame) -> list[str]:
     return rows.sort_values("source", key=lambda source: source < 0, kind="stable")["path"].tolist()
 
 
-def told(changes: dict[str, list[str]]) -> str:
-    """The changes in a line: how many clips of each kind, and the first few."""
+def summary(changes: dict[str, list[str]]) -> str:
+    """Changes in one line: how many clips of each kind, and the first few."""
     parts = []
     for kind, paths in changes.items():
         more = f", and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""

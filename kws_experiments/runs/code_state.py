@@ -15,7 +15,7 @@ from kws_experiments.config.compose import CONF
 
 ROOT = CONF.parent  # the checkout: train.py and the packages
 _PACKAGES = ("kws_data", "kws_models", "kws_experiments")
-_LARGEST_DIFF_BYTES = 1_000_000  # a larger one is told by its hash alone
+_LARGEST_DIFF_BYTES = 1_000_000  # of a larger one, only the hash is kept
 _MOST_UNTRACKED = 100  # names
 _GIT_TIMEOUT_S = 60
 _PATH_KEYS = ("dir", "dirs", "path", "paths", "file", "files")  # how a key ends whose value may be a path
@@ -34,7 +34,7 @@ def code_state(root: Path = ROOT) -> tuple[dict[str, Any], str | None]:
     # train.py untracked: a copy of the project that lies within some other repository
     if commit is None or _git(root, "ls-files", "--error-unmatch", "train.py") is None:
         return state | {"commit": None}, None
-    # no diff driver of the user's has a say in it
+    # the user's diff drivers are not used
     diff = _git(root, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "--binary", "HEAD", "--", ".") or b""
     listed = _git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", ".") or b""
     untracked = [os.fsdecode(name) for name in listed.split(b"\0") if name]
@@ -51,10 +51,10 @@ def code_state(root: Path = ROOT) -> tuple[dict[str, Any], str | None]:
 
 
 def own_code(config: dict[str, Any]) -> dict[str, str]:
-    """What of the user's own a configuration names, by SHA-256: modules of `_target_`s, files of augmentation stages.
+    """The user's own modules (of `_target_`s) and files (of augmentation stages) in a configuration, by SHA-256.
 
     Modules are looked for among those imported: the objects must have been built. Data, noise and unknown folders are
-    not here: their clips are told of one by one.
+    not here: each of their clips is recorded.
     """
     found = {}
     for target in set(_targets(config)):

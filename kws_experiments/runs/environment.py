@@ -21,6 +21,7 @@ from typing import Any
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import available_cpus
 from kws_experiments.runs.code_state import ROOT, code_state, digest_of_files, own_code
+from kws_experiments.runs.files import START_OVER, read_json
 from kws_experiments.runs.folder import RunFolder, write_text
 
 log = logging.getLogger(__name__)
@@ -74,15 +75,12 @@ def read_sessions(folder: RunFolder) -> list[dict[str, Any]]:
     """
     if not folder.environment.is_file():
         raise KwsError(f"'{folder.path}' has no environment.json: it is incomplete, or of a version that wrote none")
-    try:
-        content = json.loads(folder.environment.read_text(encoding="utf-8"))
-        schema, sessions = content["schema_version"], content["sessions"]
-        whole = bool(sessions) and all({"packages", "processor", "code"} <= set(each) for each in sessions)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise KwsError(f"'{folder.environment}' is damaged") from error
+    content = read_json(folder.environment, START_OVER, ["schema_version", "sessions"])
+    schema, sessions = content["schema_version"], content["sessions"]
     if schema != SCHEMA_VERSION:
         raise KwsError(f"'{folder.environment}' has schema version {schema}, not {SCHEMA_VERSION}")
-    if not whole:
+    needed = {"packages", "processor", "code"}
+    if not sessions or not all(isinstance(each, dict) and needed <= set(each) for each in sessions):
         raise KwsError(f"'{folder.environment}' is damaged: it lacks packages, processor or code")
     return sessions
 

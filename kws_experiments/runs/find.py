@@ -12,6 +12,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import yaml
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import NOT_VALID, flattened
 from kws_experiments.config.upgrade import upgraded
+from kws_experiments.runs.files import START_OVER, parse_yaml, read_table, read_yaml, whole
 from kws_experiments.runs.folder import RunFolder
 from kws_experiments.runs.sweep_record import DONE, find_sweeps, read_sweep
 
@@ -29,8 +31,6 @@ METRICS = ("accuracy", "validation_accuracy", "clips", "parameters")
 DAMAGED, NOT_BEGUN = "damaged", "not begun"
 _SAME_FOR_ALL = ("name", "force")  # keys that say nothing about what was trained
 _GROUPS_ONLY = ("experiment", "sweep", "logger")  # choices that are spelled out by other keys
-
-_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C is ten times as fast
 
 
 def find_runs(folder: str | Path, where: Mapping[str, Any] | None = None, *, all_keys: bool = False) -> pd.DataFrame:
@@ -115,7 +115,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         if record is None:
             return row, keys
         row |= {"status": record["status"], "started": record.get("started"), "seconds": _seconds(folder)}
-        config = upgraded(_read_yaml(folder.config))
+        config = upgraded(read_yaml(folder.config, START_OVER))
         keys = _choices(folder) | flattened(config)
         row["name"] = config.get("name", row["name"])
         if record["status"] == DONE:
@@ -131,7 +131,7 @@ def _choices(folder: RunFolder) -> dict[str, str]:
     path = folder.path / ".hydra" / "hydra.yaml"
     if not path.is_file():
         return {}
-    choices = _read_yaml(path)["hydra"]["runtime"]["choices"]
+    choices = read_yaml(path, START_OVER, ["hydra.runtime.choices"])["hydra"]["runtime"]["choices"]
     return {
         key: value
         for key, value in reversed(choices.items())  # as `defaults` lists them
@@ -139,24 +139,13 @@ def _choices(folder: RunFolder) -> dict[str, str]:
     }
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _YAML)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise KwsError(f"'{path}' is missing or damaged") from error
-    if not isinstance(values, dict):
-        raise KwsError(f"'{path}' is damaged")
-    return values
-
-
 def _seconds(folder: RunFolder) -> float | None:
     """How long it has trained, over all its starts."""
     if not folder.training.history.is_file():
         return None
-    try:
-        return float(pd.read_csv(folder.training.history)["seconds"].iloc[-1])
-    except (ValueError, KeyError, IndexError, UnicodeDecodeError) as error:
-        raise KwsError(f"'{folder.training.history}' is damaged") from error
+    table = read_table(folder.training.history, START_OVER, ["seconds"])
+    with whole(folder.training.history, START_OVER):
+        return float(table["seconds"].iloc[-1])
 
 
 def _matches(value: Any, wanted: Any) -> bool:
@@ -166,11 +155,8 @@ def _matches(value: Any, wanted: Any) -> bool:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, str):
-        try:
-            value = yaml.load(value, _YAML)  # as on a command line, but for 1e-3, which YAML takes for text
-            value = float(value) if isinstance(value, str) else value
-        except (ValueError, yaml.YAMLError):
-            pass
+        with suppress(yaml.YAMLError):
+            value = parse_yaml(value)
     return json.dumps(float(value) if isinstance(value, int) and not isinstance(value, bool) else value, default=str)
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kws_data.catalog import SILENCE, UNKNOWN
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import fingerprint
 from kws_experiments.runs.folder import RunFolder
-from kws_experiments.evaluation.thresholds import keyword_columns
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class FinishedRun:
     def open(cls, path: Path) -> FinishedRun:
         """Read and check it; nothing is written.
 
-        A configuration that was changed by hand is refused: the model was trained by another one, and figures under
-        the wrong name are worse than none.
+        A configuration that was changed by hand is refused: the model was trained by another one, and results under
+        the wrong name mislead.
 
         Raises:
             KwsError: `path` is no folder of a finished run, or one of its files is missing, damaged or changed.
@@ -49,7 +49,7 @@ class FinishedRun:
                 f" {folder.record.name} says {record.get('fingerprint')}): undo the change, or train it as a new run"
             )
         labels, thresholds = folder.read_labels(), folder.read_thresholds()
-        without = [label for _, label in keyword_columns(labels) if label not in thresholds]
+        without = [label for label in labels if label not in (SILENCE, UNKNOWN, *thresholds)]
         if without:
             raise KwsError(
                 f"'{folder.thresholds}' has no threshold of {', '.join(without)}, which '{folder.labels}' names"

@@ -13,146 +13,100 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from yaml import YAMLError
-
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import remove, remove_leftovers_below, replace_file
 from kws_experiments.config.upgrade import upgraded
+from kws_experiments.runs.files import GIVE_RUN, START_OVER, read_json, read_lines, read_yaml
 
 SCHEMA_VERSION = 2  # 2: evaluations hold detection, calibration, breakdowns and their tables
 _SCRATCH = ".scratch-"
 _PACKAGES = ("tensorflow", "tensorflow-io", "keras", "numpy", "pandas", "audiomentations", "hydra-core")
 
 
+class PathBelow:
+    """An attribute of a class with a `path`: the path of what stands below it."""
+
+    def __init__(self, below: str) -> None:
+        self.below = below
+
+    def __get__(self, folder: Any, owner: type) -> Path:
+        """The whole path."""
+        return folder.path / self.below
+
+
 @dataclass(frozen=True)
 class TrainingFiles:
-    """Where a training writes.
+    """Where a training writes, below a run's folder.
 
     Attributes:
+        path: the run's folder.
         initial: the weights that it began with, and the statistics of its features.
         state: all there is to resume from; gone when the run is done.
         best: the best weights so far.
         history: a row per evaluation.
     """
 
-    initial: Path
-    state: Path
-    best: Path
-    history: Path
+    path: Path
+
+    initial = PathBelow("checkpoint/initial.npz")
+    state = PathBelow("checkpoint/state.npz")
+    best = PathBelow("checkpoint/best.npz")
+    history = PathBelow("history.csv")
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths below one run's folder."""
+    """The paths below one run's folder, and what stands there.
+
+    Attributes:
+        path: the folder.
+        config: the composed configuration, interpolations filled in.
+        record: status, versions, machine and data, as JSON.
+        data: tables about the data: clips per word and split, label counts, files set aside.
+        clips: every clip and noise recording used, with a hash of its samples, as Parquet.
+        environment: what the run's numbers depend on beside its configuration and data, as JSON.
+        diverged: the clips of the batch at which the training diverged, as CSV.
+        figures: PNG pictures.
+        model: the trained model, waveform to logits, its front end inside.
+        labels: the class names, one a line, in the order of the model's outputs.
+        thresholds: decision thresholds per keyword, found on validation, as JSON.
+        predictions: predictions of the test split, as Parquet.
+        metrics: those of the test split, as JSON.
+        cost: what the model costs: parameters, multiply-adds, sizes, latency; as JSON.
+        report: everything about the run on one page; `report.md` beside it says the same.
+        evaluations: what `kws evaluate` found on other data: a folder for each.
+        reproductions: what `kws reproduce` trained: a run's folder for each, by number.
+        exports: what `kws export` made: a folder for each format.
+        streams: what `kws evaluate-stream` found on long recordings: a folder for each.
+        tensorboard: event files.
+    """
 
     path: Path
 
-    @property
-    def config(self) -> Path:
-        """The composed configuration, interpolations filled in."""
-        return self.path / "config.yaml"
-
-    @property
-    def record(self) -> Path:
-        """Status, versions, machine and data, as JSON."""
-        return self.path / "run.json"
-
-    @property
-    def data(self) -> Path:
-        """Tables about the data: clips per word and split, label counts, files set aside."""
-        return self.path / "data"
-
-    @property
-    def clips(self) -> Path:
-        """Every clip and noise recording used, with a hash of its samples, as Parquet."""
-        return self.data / "clips.parquet"
-
-    @property
-    def environment(self) -> Path:
-        """What the run's numbers depend on beside its configuration and data, as JSON."""
-        return self.path / "environment.json"
-
-    @property
-    def diverged(self) -> Path:
-        """The clips of the batch at which the training diverged, as CSV."""
-        return self.path / "diverged.csv"
-
-    @property
-    def figures(self) -> Path:
-        """PNG pictures."""
-        return self.path / "figures"
-
-    @property
-    def model(self) -> Path:
-        """The trained model, waveform to logits, its front end inside."""
-        return self.path / "model.keras"
-
-    @property
-    def labels(self) -> Path:
-        """The class names, one a line, in the order of the model's outputs."""
-        return self.path / "labels.txt"
-
-    @property
-    def thresholds(self) -> Path:
-        """Decision thresholds per keyword, found on validation, as JSON."""
-        return self.path / "thresholds.json"
-
-    @property
-    def predictions(self) -> Path:
-        """Predictions of the test split, as Parquet."""
-        return self.path / "predictions.parquet"
-
-    @property
-    def metrics(self) -> Path:
-        """Figures of the test split, as JSON."""
-        return self.path / "metrics.json"
-
-    @property
-    def cost(self) -> Path:
-        """What the model costs: parameters, multiply-adds, sizes, latency; as JSON."""
-        return self.path / "cost.json"
-
-    @property
-    def report(self) -> Path:
-        """Everything about the run on one page; `report.md` beside it says the same."""
-        return self.path / "report.html"
-
-    @property
-    def evaluations(self) -> Path:
-        """What `kws evaluate` found on other data: a folder for each."""
-        return self.path / "evaluations"
-
-    @property
-    def reproductions(self) -> Path:
-        """What `kws reproduce` trained: a run's folder for each, by number."""
-        return self.path / "reproductions"
-
-    @property
-    def exports(self) -> Path:
-        """What `kws export` made: a folder for each format."""
-        return self.path / "exports"
-
-    @property
-    def streams(self) -> Path:
-        """What `kws evaluate-stream` found on long recordings: a folder for each."""
-        return self.path / "streams"
-
-    @property
-    def tensorboard(self) -> Path:
-        """Event files."""
-        return self.path / "tensorboard"
+    config = PathBelow("config.yaml")
+    record = PathBelow("run.json")
+    data = PathBelow("data")
+    clips = PathBelow("data/clips.parquet")
+    environment = PathBelow("environment.json")
+    diverged = PathBelow("diverged.csv")
+    figures = PathBelow("figures")
+    model = PathBelow("model.keras")
+    labels = PathBelow("labels.txt")
+    thresholds = PathBelow("thresholds.json")
+    predictions = PathBelow("predictions.parquet")
+    metrics = PathBelow("metrics.json")
+    cost = PathBelow("cost.json")
+    report = PathBelow("report.html")
+    evaluations = PathBelow("evaluations")
+    reproductions = PathBelow("reproductions")
+    exports = PathBelow("exports")
+    streams = PathBelow("streams")
+    tensorboard = PathBelow("tensorboard")
 
     @property
     def training(self) -> TrainingFiles:
         """What the training loop writes."""
-        checkpoints = self.path / "checkpoint"
-        return TrainingFiles(
-            initial=checkpoints / "initial.npz",
-            state=checkpoints / "state.npz",
-            best=checkpoints / "best.npz",
-            history=self.path / "history.csv",
-        )
+        return TrainingFiles(self.path)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -174,11 +128,8 @@ class RunFolder:
         """
         if not self.record.is_file():
             return None
-        try:
-            record = json.loads(self.record.read_text())
-            schema = record["schema_version"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise KwsError(f"'{self.record}' is damaged; start over with force=true") from error
+        record = read_json(self.record, START_OVER, ["schema_version"])
+        schema = record["schema_version"]
         if schema != SCHEMA_VERSION:
             raise KwsError(
                 f"'{self.path}' has schema version {schema}, not {SCHEMA_VERSION}; start over with force=true"
@@ -211,59 +162,45 @@ class RunFolder:
         write_text(self.record, json.dumps(record | values, indent=2) + "\n")
 
     def read_metrics(self) -> dict[str, Any]:
-        """The figures of the test split.
+        """The metrics of the test split.
 
         Raises:
-            KwsError: there are none, or they are damaged.
+            KwsError: the file is missing or damaged.
         """
-        try:
-            return json.loads(self.metrics.read_text())
-        except (OSError, ValueError) as error:
-            raise KwsError(f"'{self.metrics}' is missing or damaged; start over with force=true") from error
+        return read_json(self.metrics, START_OVER)
 
     def read_cost(self) -> dict[str, Any]:
-        """What the model costs; empty for a run that had it not measured.
+        """What the model costs; empty for a run whose costs were not measured.
 
         Raises:
             KwsError: it is damaged.
         """
         if not self.cost.is_file():
             return {}
-        try:
-            cost = json.loads(self.cost.read_text(encoding="utf-8"))
-            cost["latency_ms"]["median"], cost["machine"]["processor"], cost["threads"]["intra_op"]
-            cost["parameters"], cost["multiply_adds"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise KwsError(f"'{self.cost}' is damaged; start over with force=true, or remove it") from error
-        return cost
+        keys = ["latency_ms.median", "machine.processor", "threads.intra_op", "parameters", "multiply_adds"]
+        return read_json(self.cost, f"{START_OVER}, or remove it", keys)
 
     def read_labels(self) -> list[str]:
         """The class names.
 
         Raises:
-            KwsError: there are none.
+            KwsError: the file is missing or damaged.
         """
-        try:
-            return self.labels.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise KwsError(f"'{self.labels}' is missing or damaged: give the folder of a run") from error
+        return read_lines(self.labels, GIVE_RUN)
 
     def read_thresholds(self) -> dict[str, float]:
         """Each keyword's decision threshold.
 
         Raises:
-            KwsError: there are none.
+            KwsError: the file is missing or damaged.
         """
-        try:
-            return json.loads(self.thresholds.read_text())["thresholds"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise KwsError(f"'{self.thresholds}' is missing or damaged; start over with force=true") from error
+        return read_json(self.thresholds, START_OVER, ["thresholds"])["thresholds"]
 
     def read_config(self) -> dict[str, Any]:
         """The composed configuration, as today's code takes it.
 
         Raises:
-            KwsError: there is none, or it is damaged.
+            KwsError: the file is missing or damaged.
         """
         return upgraded(self.read_stored_config())
 
@@ -271,18 +208,15 @@ class RunFolder:
         """The composed configuration as the run's version wrote it.
 
         Raises:
-            KwsError: there is none, or it is damaged.
+            KwsError: the file is missing or damaged.
         """
-        try:
-            config = OmegaConf.to_container(OmegaConf.load(self.config))
-        except (OSError, YAMLError) as error:
-            raise KwsError(f"'{self.config}' is missing or damaged: give the folder of a run") from error
-        if not isinstance(config, dict):
-            raise KwsError(f"'{self.config}' holds no configuration: give the folder of a run")
+        config = read_yaml(self.config, GIVE_RUN)
         return {str(key): value for key, value in config.items()}
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write the composed configuration."""
+        from omegaconf import OmegaConf
+
         write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(config)))
 
 

@@ -1,4 +1,4 @@
-"""The record of a sweep: what was asked for, and what became of each job.
+"""The record of a sweep: the command, and how each job ended.
 
     runs/<name>/sweeps/<id>/sweep.json        the command, what it sweeps over, when it began and how it ended
                             jobs/0000.json    a job: its overrides, its run's folder, how it ended
@@ -23,9 +23,11 @@ from filelock import FileLock, Timeout
 
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import lock_for
-from kws_experiments.runs.folder import RunFolder, write_text
+from kws_experiments.runs.files import read_json, whole
+from kws_experiments.runs.folder import PathBelow, RunFolder, write_text
 
 SCHEMA_VERSION = 1
+_ADVICE = "the sweep's command, given again, writes it anew"
 SWEEPS = "sweeps"  # beside the runs of one name
 RUNNING, DONE, FAILED, STOPPED = "running", "done", "failed", "stopped"
 
@@ -35,13 +37,13 @@ class Job:
     """One job of a sweep.
 
     Attributes:
-        number: its place in the sweep, from 0.
+        number: its index in the sweep.
         overrides: as on the command line of a single run.
         folder: of its run; None where the configuration can't be resolved.
         status: 'running', 'done', 'failed' or 'stopped'.
         error: why it failed, in one line.
         started: when it was last begun, UTC.
-        seconds: that it took then; a run that was trained already takes none.
+        seconds: that it took then; None for a run that was trained already.
         accuracy: of the test split, read from the run.
         validation_accuracy: of the weights that were kept; None in runs of older versions.
     """
@@ -64,24 +66,20 @@ class Job:
 
 @dataclass(frozen=True)
 class SweepFolder:
-    """The paths of one sweep's record. It travels to the jobs' processes, so it holds nothing but the path."""
+    """The paths of one sweep's record. It travels to the jobs' processes, so it holds nothing but the path.
+
+    Attributes:
+        path: the record's folder.
+        record: the sweep as a whole, as JSON.
+        jobs: a JSON file for each job.
+        stop: asks all jobs to save their state and stop, wherever they run.
+    """
 
     path: Path
 
-    @property
-    def record(self) -> Path:
-        """The sweep as a whole, as JSON."""
-        return self.path / "sweep.json"
-
-    @property
-    def jobs(self) -> Path:
-        """A JSON file for each job."""
-        return self.path / "jobs"
-
-    @property
-    def stop(self) -> Path:
-        """Asks all jobs to save their state and stop, wherever they run."""
-        return self.path / "stop"
+    record = PathBelow("sweep.json")
+    jobs = PathBelow("jobs")
+    stop = PathBelow("stop")
 
     def lock(self) -> FileLock:
         """Held by the process that runs the sweep."""
@@ -96,7 +94,7 @@ class SweepFolder:
 
     def end(self, status: str) -> None:
         """Record how it ended."""
-        record = _read_json(self.record) | {"status": status, "ended": _now()}
+        record = read_json(self.record, _ADVICE) | {"status": status, "ended": _now()}
         write_text(self.record, json.dumps(record, indent=2) + "\n")
 
     def write_job(self, job: Job) -> None:
@@ -108,12 +106,12 @@ class SweepFolder:
         write_text(self._job_file(job.number), json.dumps(values, indent=2) + "\n")
 
     def read_jobs(self) -> list[Job]:
-        """All jobs by number, with the figures of their runs; of two about the same run, the later.
+        """All jobs by number, with the results of their runs; of two for the same run, the later.
 
         Raises:
             KwsError: a job's file is damaged.
         """
-        jobs = [with_figures(self._read_job(path)) for path in sorted(self.jobs.glob("*.json"))]
+        jobs = [with_results(self._read_job(path)) for path in sorted(self.jobs.glob("*.json"))]
         latest = {job.folder or job.number: job for job in jobs}
         return sorted(latest.values(), key=lambda job: job.number)
 
@@ -128,12 +126,10 @@ class SweepFolder:
         return self.jobs / f"{number:04}.json"
 
     def _read_job(self, path: Path) -> Job:
-        values = _read_json(path)
-        try:
+        values = read_json(path, _ADVICE)
+        with whole(path, _ADVICE):
             job = Job(**values)
             folder = None if job.folder is None else Path(os.path.normpath(self.path / job.folder))
-        except TypeError as error:
-            raise KwsError(f"'{path}' is damaged; the sweep's command, given again, writes it anew") from error
         return replace(job, folder=folder)
 
 
@@ -165,7 +161,7 @@ class Sweep:
     jobs: list[Job] = field(default_factory=list)
 
 
-def with_figures(job: Job) -> Job:
+def with_results(job: Job) -> Job:
     """The job with what stands in its run's folder: a run may also be finished by a command of its own."""
     if job.folder is None:
         return job
@@ -186,21 +182,17 @@ def read_sweep(path: Path) -> Sweep:
     """The sweep in a folder that holds a `sweep.json`.
 
     Raises:
-        KwsError: there is none, it is damaged, or it is of another schema.
+        KwsError: it is missing, damaged, or of another schema.
     """
     folder = SweepFolder(path)
     if not folder.record.is_file():
         raise KwsError(f"'{path}' holds no sweep: give the folder of a sweep.json")
-    record = _read_json(folder.record)
+    record = read_json(folder.record, _ADVICE)
     schema = record.pop("schema_version", None)
     if schema != SCHEMA_VERSION:
-        raise KwsError(
-            f"'{path}' has schema version {schema}, not {SCHEMA_VERSION}; the sweep's command writes it anew"
-        )
-    try:
+        raise KwsError(f"'{path}' has schema version {schema}, not {SCHEMA_VERSION}; {_ADVICE}")
+    with whole(folder.record, _ADVICE):
         sweep = Sweep(path=path, **record, jobs=folder.read_jobs())
-    except TypeError as error:
-        raise KwsError(f"'{folder.record}' is damaged; the sweep's command, given again, writes it anew") from error
     if sweep.status == RUNNING and not _is_held(folder.lock()):
         jobs = [replace(job, status=STOPPED) if job.status == RUNNING else job for job in sweep.jobs]
         sweep = replace(sweep, status=STOPPED, jobs=jobs)
@@ -216,7 +208,7 @@ def find_sweep(path: Path) -> Sweep:
     """The one sweep that `path` means: its record's folder, or a folder above it that holds no other.
 
     Raises:
-        KwsError: there is none, or there are several, which the message names.
+        KwsError: no sweep, or several, which the message names.
     """
     if not path.is_dir():
         raise KwsError(f"no folder '{path}'")
@@ -234,16 +226,6 @@ def _is_held(lock: FileLock) -> bool:
             return False
     except Timeout:
         return True
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise KwsError(f"'{path}' is damaged; the sweep's command, given again, writes it anew") from error
-    if not isinstance(values, dict):
-        raise KwsError(f"'{path}' is damaged; the sweep's command, given again, writes it anew")
-    return values
 
 
 def _now() -> str:

@@ -170,8 +170,8 @@ def _write(
     truth: Sequence[Spoken],
 ) -> None:
     """Write everything, the metrics last."""
-    from kws_experiments.plots.figures import save
     from kws_experiments.plots.streams import stream_figure
+    from kws_experiments.plots.style import save
 
     heard = pd.DataFrame(detections, columns=list(Detection._fields)).assign(outcome=matching.outcomes)
     words = pd.DataFrame(truth, columns=list(Spoken._fields)).assign(

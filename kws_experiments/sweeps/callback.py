@@ -8,10 +8,13 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from filelock import BaseFileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
@@ -19,47 +22,63 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import overrides_fingerprint
+from kws_experiments.config.exit import STATUS_FAILED, STATUS_STOPPED, as_line
 from kws_experiments.runs.sweep_record import DONE, FAILED, RUNNING, STOPPED, SWEEPS, SweepFolder, read_sweep
+from kws_experiments.sweeps.run_job import run_job
 
 log = logging.getLogger("sweep")
 
 _SAVING_S = 60  # how long workers' jobs may take to save their state after Ctrl-C
 _LAUNCHER, _SWEEPER = "basic", "basic"  # Hydra's own, which run jobs one after the other in this process
 
-_lock: BaseFileLock | None = None  # of the sweep that this process runs
-_callback: SweepCallback | None = None  # of the sweep or job that this process runs
-_number = 0  # of the job that this process runs
-
 
 class SweepCallback(Callback):
-    """Keeps a sweep's record. It is copied to the workers' processes, where it knows which sweep they work for."""
+    """Keeps a sweep's record. Hydra copies it to the workers' processes, where it says which sweep they work for.
+
+    Attributes:
+        current: the one of this process; None in a single run.
+        sweep: the record; None before the sweep has begun.
+        process: the sweep's own.
+        first_number: of the jobs of this start; a search that goes on counts from there.
+    """
+
+    current: ClassVar[SweepCallback | None] = None
 
     def __init__(self) -> None:
         self.sweep: SweepFolder | None = None
         self.process = os.getpid()
         self.first_number = 0
         self.one_by_one = True
+        self._lock: BaseFileLock | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_lock": None}  # a worker doesn't hold it
+
+    @property
+    def in_worker(self) -> bool:
+        """Whether this process is a launcher's worker, not the sweep's own."""
+        return os.getpid() != self.process
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Begin the record; a sweep that runs already, or can't be continued, ends here with one line."""
         del kwargs
-        global _callback
         try:
             self._begin(config)
         except KwsError as error:
             sys.exit(f"error: {error}")
-        _callback = self
+        SweepCallback.current = self
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Remember which sweep and which job this process works for."""
-        del kwargs
-        global _callback, _number
-        _callback, _number = self, self.first_number + (OmegaConf.select(config, "hydra.job.num", default=0) or 0)
-        if os.getpid() != self.process:  # a Ctrl-C is the sweep's business, which stops its workers' jobs
+        """Remember which sweep this process works for."""
+        del config, kwargs
+        if self.sweep is None:
+            return
+        SweepCallback.current = self
+        if self.in_worker:  # a Ctrl-C is the sweep's business, which stops its workers' jobs
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print what came of it; a failed job makes the exit status 1."""
+        """Print the results; a failed job makes the exit status 1."""
         del config, kwargs
         sys.exit(self.end())
 
@@ -67,7 +86,7 @@ class SweepCallback(Callback):
         overrides = list(config.hydra.overrides.task)
         path = Path(str(config.hydra.sweep.dir)).absolute() / SWEEPS / overrides_fingerprint(overrides)
         self.sweep = SweepFolder(path)
-        self._lock(self.sweep)
+        self._hold(self.sweep)
         launcher, sweeper = (_kind(config, part) for part in ("launcher", "sweeper"))
         self.one_by_one = launcher == _LAUNCHER
         swept, planned = _plan(config, overrides)
@@ -89,14 +108,13 @@ class SweepCallback(Callback):
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, handler)
 
-    def _lock(self, sweep: SweepFolder) -> None:
-        global _lock
+    def _hold(self, sweep: SweepFolder) -> None:
         lock = sweep.lock()
         try:
             lock.acquire()
         except Timeout as error:
             raise KwsError(f"'{sweep.path}': another process runs this very sweep") from error
-        _lock = lock
+        self._lock = lock
 
     def _stop_workers(self, number: int, frame: Any) -> None:
         """Let the jobs in other processes save their state before the launcher ends those; a second Ctrl-C does so."""
@@ -120,45 +138,52 @@ class SweepCallback(Callback):
         failed = any(job.status == FAILED for job in jobs)
         stopped = stopped or any(job.status in (STOPPED, RUNNING) for job in jobs)
         self.sweep.end(STOPPED if stopped else FAILED if failed else DONE)
-        if _lock is not None:
-            _lock.release()
+        if self._lock is not None:
+            self._lock.release()
         sweep_summary.show(read_sweep(self.sweep.path))
-        return 130 if stopped else int(failed)
+        return STATUS_STOPPED if stopped else STATUS_FAILED if failed else 0
 
 
-def run_job(cfg: DictConfig) -> float | None:
-    """Train the job that this process was given; see `sweep_job.run_job`."""
-    from kws_experiments.sweeps import run_job as sweep_job
-
-    assert _callback is not None, "hydra.callbacks.sweep of conf/train.yaml is missing"
-    assert _callback.sweep is not None
-    return sweep_job.run_job(cfg, _callback.sweep, _number, worker=os.getpid() != _callback.process)
-
-
-def stopped() -> int:
-    """After Ctrl-C: print how far the sweep came, and return the exit status."""
-    if _callback is None or _callback.sweep is None:
-        print("stopped", file=sys.stderr)
-        return 130
-    return _callback.end(stopped=True)
+def train_job(cfg: DictConfig) -> float | None:
+    """Train the job that Hydra has composed in this process; see `run_job`."""
+    callback = SweepCallback.current
+    assert callback is not None, "hydra.callbacks.sweep of conf/train.yaml is missing"
+    assert callback.sweep is not None
+    number = callback.first_number + int(HydraConfig.get().job.num)
+    return run_job(cfg, callback.sweep, number, worker=callback.in_worker)
 
 
-def broken(error: Exception) -> int:
-    """After an error of the launcher or the sweeper itself: print it and how far the sweep came, and return the status.
+@contextmanager
+def end_of_sweep() -> Iterator[None]:
+    """Complete the record of a sweep that Ctrl-C or an error of its launcher or sweeper ends, and exit.
 
     Raises:
-        Exception: this one, where there is no sweep that it could have ended.
+        SystemExit: in the process of a sweep. In a single run, errors pass.
     """
-    if _callback is None or _callback.sweep is None or os.getpid() != _callback.process:
-        raise error
+    try:
+        yield
+    except KeyboardInterrupt:
+        if SweepCallback.current is None:
+            raise
+        sys.exit(SweepCallback.current.end(stopped=True))
+    except Exception as error:
+        callback = SweepCallback.current
+        if callback is None or callback.in_worker or as_line(error) is not None:
+            raise
+        sys.exit(_broken(callback, error))
+
+
+def _broken(callback: SweepCallback, error: Exception) -> int:
+    """Print an error of the launcher or the sweeper, and how far the sweep came; the exit status."""
+    assert callback.sweep is not None
     log.debug("", exc_info=error)  # seen with hydra.verbose=true
-    jobs = _callback.sweep.read_jobs()
+    jobs = callback.sweep.read_jobs()
     if jobs and all(job.status == FAILED for job in jobs):
         print("error: every job failed, so that there is no best one; the first says why", file=sys.stderr)
-        return _callback.end()
-    _callback.end(stopped=True)
+        return callback.end()
+    callback.end(stopped=True)
     print(f"error: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
-    return 1
+    return STATUS_FAILED
 
 
 def _kind(config: DictConfig, part: str) -> str:

@@ -8,11 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
 
 log = logging.getLogger("kws_experiments.training")
 
@@ -114,19 +111,19 @@ def print_confusion(console: Console, confusion: np.ndarray, labels: Sequence[st
         labels: class names.
         whole: print it in full, however wide; else nothing is printed where the console is too narrow for it.
     """
-    first = max(map(len, labels))
-    width = first if whole else (console.width - first) // len(labels) - 1
-    if width < max(_SHORTEST_WORD, len(str(np.max(confusion)))):
+    first, digits = max(map(len, labels)), len(str(np.max(confusion)))
+    longest = first if whole else (console.width - first) // len(labels) - 1
+    if longest < max(_SHORTEST_WORD, digits):
         return
-    title = "Confusion matrix: a row per label, a column per prediction"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    table.add_column(width=first, no_wrap=True)
-    for label in labels:
-        table.add_column(label.strip("_")[:width], justify="right", min_width=_SHORTEST_WORD, no_wrap=True)
-    for row, (label, counts) in enumerate(zip(labels, confusion, strict=True)):
-        styles = ["bold" if column == row else "" for column in range(len(labels))]
-        table.add_row(label, *(Text(str(count), style=style) for count, style in zip(counts, styles, strict=True)))
-    console.print(table, width=max(console.width, (first + 1) * (len(labels) + 1)) if whole else None, crop=False)
+    headings = [label.strip("_")[:longest] for label in labels]
+    widths = [max(len(heading), digits) + 1 for heading in headings]
+    rows = [("", headings), *zip(labels, confusion.tolist(), strict=True)]
+    lines = [
+        f"{name:{first}}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        for name, cells in rows
+    ]
+    console.print("Confusion matrix: a row per label, a column per prediction")
+    console.print("\n".join(lines), style="default", soft_wrap=True, highlight=False, markup=False)
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Objects that a configuration adds under `loggers` to be told how a run goes; they change nothing that is trained."""
+"""Loggers: objects that a configuration adds under `loggers`. They see how a run goes and change nothing in it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kws_experiments.runs.folder import RunFolder
 
 
 class RunLogger(Protocol):
-    """What is told of a run. An error that one of these raises ends the run, so that they had better raise none."""
+    """Sees how a run goes. Loggers must not raise: an error ends the run."""
 
     def begin(self, folder: RunFolder, config: dict[str, Any]) -> None:
         """The run starts, or goes on: `config` is the resolved configuration."""

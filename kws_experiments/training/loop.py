@@ -21,6 +21,7 @@ import tensorflow as tf
 from sklearn.metrics import confusion_matrix
 
 from kws_data.storage.atomic import replace_file
+from kws_experiments.evaluation.predict import Infer, inference, predict
 from kws_experiments.experiment.schedules import Schedule
 from kws_experiments.experiment.settings import TrainerSettings, best_row
 from kws_experiments.runs import checkpoint
@@ -31,7 +32,6 @@ from kws_experiments.training.step import FrontEndFunction, TrainingStep
 log = logging.getLogger(__name__)
 
 Evaluated = Callable[[dict[str, Any], np.ndarray], None]  # called with the history's new row and a confusion matrix
-Infer = Callable[[Any], tf.Tensor]
 
 
 class Diverged(Exception):
@@ -193,11 +193,6 @@ class Trainer:
             raise Diverged(steps_before, self._step.learning_rate, batch["ids"].numpy())
 
 
-def inference(model: keras.Model, batches: tf.data.Dataset) -> Infer:
-    """The model as a graph for inputs as `batches` has them: inputs → logits, without dropout."""
-    return tf.function(lambda inputs: model(inputs, training=False), [batches.element_spec["inputs"]])
-
-
 def evaluate(infer: Infer, batches: tf.data.Dataset, num_labels: int) -> tuple[dict[str, float], np.ndarray]:
     """Mean loss and accuracy over all clips, as `val_loss` and `val_accuracy`, and the confusion matrix.
 
@@ -208,13 +203,6 @@ def evaluate(infer: Infer, batches: tf.data.Dataset, num_labels: int) -> tuple[d
     predicted = logits.argmax(1)
     row = {"val_loss": float(losses.mean(dtype=np.float64)), "val_accuracy": float((predicted == labels).mean())}
     return row, confusion_matrix(labels, predicted, labels=np.arange(num_labels))
-
-
-def predict(infer: Infer, batches: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(logits [clips, labels] float32, labels [clips] int32, example ids [clips] int64), in the batches' order."""
-    parts = [(infer(batch["inputs"]).numpy(), batch["labels"].numpy(), batch["ids"].numpy()) for batch in batches]
-    logits, labels, ids = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return logits.astype(np.float32), labels, ids
 
 
 class _Interrupts:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from matplotlib import pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from kws_experiments.plots import figures
+from kws_experiments.plots import evaluations
 
 
 class TensorBoardLog:
@@ -38,7 +38,7 @@ class TensorBoardLog:
 
 def confusion_image(confusion: np.ndarray, labels: Sequence[str]) -> np.ndarray:
     """The picture of the matrix, as the run's folder has it at the end: [height, width, 3] uint8."""
-    figure = figures.confusion(confusion, labels, "validation")
+    figure = evaluations.confusion(confusion, labels, "validation")
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = np.array(canvas.buffer_rgba())[..., :3]

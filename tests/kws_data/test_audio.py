@@ -4,6 +4,7 @@ import os
 import struct
 import wave
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,11 @@ RATES = (8000, 16000, 22050, 44100, 48000)
 
 def sine(frequency: float, rate: int, seconds: float = 1.0, level: float = 0.5) -> np.ndarray:
     return level * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)
+
+
+def written(folder: Path, samples: Any, rate: int = 16000, name: str = "clip.wav", **options: Any) -> Path:
+    soundfile.write(folder / name, samples, rate, **options)
+    return folder / name
 
 
 def main_frequency(pcm: np.ndarray, rate: int = 16000) -> float:
@@ -52,8 +58,7 @@ def test_decodes_every_encoding_to_the_same_samples(
     tmp_path: Path, suffix: str, subtype: str, tolerance: float, channels: int
 ) -> None:
     samples = sine(440, 16000)
-    path = tmp_path / f"clip{suffix}"
-    soundfile.write(path, np.stack([samples] * channels, axis=1), 16000, subtype=subtype)
+    path = written(tmp_path, np.stack([samples] * channels, axis=1), subtype=subtype, name=f"clip{suffix}")
     assert read_header(path) == (16000, 16000)
     pcm = read_pcm(path, 16000)
     assert pcm.dtype == np.int16
@@ -65,8 +70,7 @@ def test_decodes_every_encoding_to_the_same_samples(
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
 def test_resampled_clips_keep_length_pitch_and_level(tmp_path: Path, suffix: str, rate: int) -> None:
-    path = tmp_path / f"clip{suffix}"
-    soundfile.write(path, sine(1000, rate, 0.8), rate)
+    path = written(tmp_path, sine(1000, rate, 0.8), rate, name=f"clip{suffix}")
     header = read_header(path)
     assert header.sample_rate == rate
     pcm = read_pcm(path, 16000)
@@ -78,15 +82,13 @@ def test_resampled_clips_keep_length_pitch_and_level(tmp_path: Path, suffix: str
 
 
 def test_resampling_removes_what_the_lower_rate_cannot_hold(tmp_path: Path) -> None:
-    path = tmp_path / "clip.wav"
-    soundfile.write(path, sine(11000, 48000), 48000, subtype="FLOAT")
+    path = written(tmp_path, sine(11000, 48000), 48000, subtype="FLOAT")
     assert np.abs(read_pcm(path, 16000)[2000:-2000]).max() < 10  # an alias would stand at 5 kHz with level 16384
 
 
 def test_stereo_is_the_mean_of_its_channels(tmp_path: Path) -> None:
     left, right = sine(300, 16000, level=0.4), sine(2000, 16000, level=0.2)
-    path = tmp_path / "clip.wav"
-    soundfile.write(path, np.stack([left, right], axis=1), 16000, subtype="FLOAT")
+    path = written(tmp_path, np.stack([left, right], axis=1), subtype="FLOAT")
     np.testing.assert_allclose(read_pcm(path, 16000), to_int16((left + right) / 2), atol=1)
 
 
@@ -94,21 +96,18 @@ def test_stereo_is_the_mean_of_its_channels(tmp_path: Path) -> None:
 def test_16_bit_mono_at_the_rate_comes_through_bit_for_bit(tmp_path: Path, suffix: str) -> None:
     samples = np.random.default_rng(0).integers(-32768, 32768, 5000).astype(np.int16)
     samples[:2] = (-32768, 32767)
-    path = tmp_path / f"clip{suffix}"
-    soundfile.write(path, samples, 16000, subtype="PCM_16")
+    path = written(tmp_path, samples, subtype="PCM_16", name=f"clip{suffix}")
     np.testing.assert_array_equal(read_pcm(path, 16000), samples)
 
 
 def test_16_bit_stereo_of_equal_channels_comes_through_bit_for_bit(tmp_path: Path) -> None:
     samples = np.random.default_rng(0).integers(-32768, 32768, 5000).astype(np.int16)
-    path = tmp_path / "clip.wav"
-    soundfile.write(path, np.stack([samples, samples], axis=1), 16000, subtype="PCM_16")
+    path = written(tmp_path, np.stack([samples, samples], axis=1), subtype="PCM_16")
     np.testing.assert_array_equal(read_pcm(path, 16000), samples)
 
 
 def test_float_beyond_full_scale_is_clipped_not_wrapped(tmp_path: Path) -> None:
-    path = tmp_path / "clip.wav"
-    soundfile.write(path, np.array([1.5, -1.5, 1.0, -1.0] * 100), 16000, subtype="FLOAT")
+    path = written(tmp_path, np.array([1.5, -1.5, 1.0, -1.0] * 100), subtype="FLOAT")
     assert read_pcm(path, 16000)[:4].tolist() == [32767, -32768, 32767, -32768]
 
 
@@ -125,13 +124,12 @@ def test_empty_files_and_text_are_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"clip{suffix}"
     path.write_bytes(b"")
     assert "no samples" in refused(path)
-    path.write_text("this is no audio\n" * 100)
+    path.write_text("this is not audio\n" * 100)
     assert "decoded" in refused(path)
 
 
 def test_a_wav_of_no_samples_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "clip.wav"
-    soundfile.write(path, np.zeros(0), 16000)
+    path = written(tmp_path, np.zeros(0), 16000)
     assert "no samples" in refused(path)
 
 
@@ -174,8 +172,7 @@ def test_truncation_is_seen_behind_a_large_chunk_of_tags(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("riff_size", "size"), [(8, 0), (0xFFFFFFFF, 0xFFFFFFFF), (0x7FFFF024, 0x7FFFF000)])
 def test_wavs_streamed_to_a_pipe_run_to_the_end_of_the_file(tmp_path: Path, riff_size: int, size: int) -> None:
-    path = tmp_path / "clip.wav"
-    soundfile.write(path, sine(300, 16000, 0.1), 16000)
+    path = written(tmp_path, sine(300, 16000, 0.1), 16000)
     expected = read_pcm(path, 16000)
     content = bytearray(path.read_bytes())
     place = content.index(b"data") + 4
@@ -190,15 +187,13 @@ def test_wavs_streamed_to_a_pipe_run_to_the_end_of_the_file(tmp_path: Path, riff
 def test_floats_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
     samples = sine(300, 16000, 0.1)
     samples[800] = value
-    path = tmp_path / "clip.wav"
-    soundfile.write(path, samples, 16000, subtype="FLOAT")
+    path = written(tmp_path, samples, subtype="FLOAT")
     assert "not finite" in refused(path)
 
 
 @pytest.mark.parametrize("total", [0, 2**36 - 1])
 def test_a_flac_without_a_plausible_length_is_refused(tmp_path: Path, total: int) -> None:
-    path = tmp_path / "clip.flac"
-    soundfile.write(path, sine(300, 16000), 16000)
+    path = written(tmp_path, sine(300, 16000), 16000, name="clip.flac")
     content = bytearray(path.read_bytes())
     # STREAMINFO begins at byte 8; the total is the low 36 bits of its bytes 10 to 17
     field = int.from_bytes(content[18:26], "big")
@@ -208,14 +203,12 @@ def test_a_flac_without_a_plausible_length_is_refused(tmp_path: Path, total: int
 
 
 def test_long_silence_as_flac_is_not_taken_for_a_broken_header(tmp_path: Path) -> None:
-    path = tmp_path / "clip.flac"
-    soundfile.write(path, np.zeros(60 * 16000, np.int16), 16000)
+    path = written(tmp_path, np.zeros(60 * 16000, np.int16), 16000, name="clip.flac")
     assert len(read_pcm(path, read_header(path).sample_rate)) == 60 * 16000
 
 
 def test_a_clip_that_vanishes_in_resampling_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "clip.wav"
-    soundfile.write(path, np.array([0.5]), 48000)
+    path = written(tmp_path, np.array([0.5]), 48000)
     assert "no samples" in refused(path)
 
 
@@ -237,8 +230,7 @@ def test_suffixes_count_in_any_case(tmp_path: Path) -> None:
 
 
 def test_an_unreadable_file_is_refused_with_the_systems_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "clip.flac"
-    soundfile.write(path, sine(300, 16000, 0.1), 16000)
+    path = written(tmp_path, sine(300, 16000, 0.1), 16000, name="clip.flac")
 
     def deny(self: Path, *_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", str(self))
@@ -257,8 +249,7 @@ def test_real_speech_is_decoded_as_tensorflow_io_decodes_it(
     import tensorflow_io as tfio
 
     samples, rate = soundfile.read(sorted((real_data / "yes").iterdir())[0])
-    path = tmp_path / f"clip{suffix}"
-    soundfile.write(path, samples, rate)
+    path = written(tmp_path, samples, rate, name=f"clip{suffix}")
     options = {"dtype": tf.int16} if suffix == ".flac" else {}
     theirs = getattr(tfio.audio, decoder)(tf.io.read_file(str(path)), **options).numpy()[:, 0]
     theirs = theirs.astype(float) / (32768 if suffix == ".flac" else 1)

@@ -68,9 +68,9 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     soundfile.write(nan, samples, SAMPLE_RATE, subtype="FLOAT")
     (tmp_path / "folder.wav").mkdir()
     (tmp_path / "empty.wav").write_bytes(b"")
-    for name, told in {
-        "cut.wav": "cut short", "cut.flac": "c", "nan.wav": "not finite", "folder.wav": "no regular file",
+    for name, message in {
+        "cut.wav": "cut short", "cut.flac": "c", "nan.wav": "not finite", "folder.wav": "not a regular file",
         "empty.wav": "the file is empty", "absent.wav": "No such file",
     }.items():  # fmt: skip
-        with pytest.raises(UnreadableAudioError, match=told):
+        with pytest.raises(UnreadableAudioError, match=message):
             list(read_blocks(tmp_path / name, SAMPLE_RATE))

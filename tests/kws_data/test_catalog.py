@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from kws_data import catalog as catalog_module
 from kws_data.audio import AudioHeader, read_header
 from kws_data.catalog import scan, scan_below, set_aside, usable
 from kws_data.errors import KwsError
-from kws_data.storage import parallel
 from tests.conftest import MakeFolder
 
 
@@ -41,12 +39,8 @@ def test_a_row_tells_all_about_its_file(tmp_path: Path) -> None:
     row = scan(tmp_path).iloc[0]
     status = (tmp_path / "yes" / "0a1b_nohash_3.wav").stat()
     assert (row.path, row.word, row.speaker, row.utterance) == ("yes/0a1b_nohash_3.wav", "yes", "0a1b", 3)
-    assert (row.num_samples, row.sample_rate, row.bytes, row.mtime_ns) == (
-        4000,
-        8000,
-        status.st_size,
-        status.st_mtime_ns,
-    )
+    assert (row.num_samples, row.sample_rate) == (4000, 8000)
+    assert (row.bytes, row.mtime_ns) == (status.st_size, status.st_mtime_ns)
     assert row.error == ""
 
 
@@ -262,19 +256,3 @@ def test_real_clips_are_all_usable(real_data: Path) -> None:
     clips = catalog[catalog["word"] != "_background_noise_"]
     assert clips["speaker"].str.fullmatch("[0-9a-f]{8}").all()
     assert clips["num_samples"].max() == 16000
-
-
-class Doubled:
-    def __call__(self, items: Sequence[int]) -> list[int]:
-        return [2 * item for item in items]
-
-
-@pytest.mark.parametrize("small_job", [0, 1000])
-def test_chunks_come_in_order_from_workers_as_from_this_process(
-    small_job: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(parallel, "SMALL_JOB", small_job)
-    monkeypatch.setattr(parallel, "available_cpus", lambda: 2)
-    results = list(parallel.map_chunks(Doubled(), list(range(20)), "doubling", chunk=3))
-    assert [len(result) for result in results] == [3, 3, 3, 3, 3, 3, 2]
-    assert [value for result in results for value in result] == list(range(0, 40, 2))

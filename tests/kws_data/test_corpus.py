@@ -13,7 +13,7 @@ import soundfile
 
 from kws_data.audio import read_pcm, to_int16
 from kws_data.catalog import UNKNOWN
-from kws_data.corpus import Corpus, NoiseFolder, UnknownFolder, build_corpus
+from kws_data.corpus import Corpus, NoiseFolder, NoiseFolders, UnknownFolder, build_corpus
 from kws_data.draws import Draws
 from kws_data.errors import KwsError
 from kws_data.splits import (
@@ -310,7 +310,7 @@ def test_noise_recordings_are_no_clips(make_folder: MakeFolder) -> None:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_short_noise_is_heard_in_the_same_splits_wherever_its_folder_stands(tmp_path: Path, split: str) -> None:
+def test_short_noise_is_used_in_the_same_splits_wherever_its_folder_is(tmp_path: Path, split: str) -> None:
     banks = []
     for place, parent in enumerate(("here", "there/deep")):
         root = tmp_path / parent
@@ -319,21 +319,21 @@ def test_short_noise_is_heard_in_the_same_splits_wherever_its_folder_stands(tmp_
             write(root / "clips" / "_background_noise_" / f"{number}.wav", counting(2)[: 16_000 + 100 * number])
         banks.append(corpus_of(root / "clips").noise)
         assert banks[place].generated is False
-    heard = [
+    windows = [
         bank.windows(split, Draws(0, 0, np.arange(200)), "noise", np.full(200, 16_000 + 100 * 60)) for bank in banks
     ]
-    np.testing.assert_array_equal(*heard)
+    np.testing.assert_array_equal(*windows)
 
 
-def test_noise_recordings_that_can_be_heard_are_told_of(tmp_path: Path) -> None:
+def test_noise_recordings_in_use_are_listed(tmp_path: Path) -> None:
     write(tmp_path / "clips" / "yes" / "a_nohash_0.wav", counting(1))
     write(tmp_path / "clips" / "_background_noise_" / "own.wav", counting(20))
     write(tmp_path / "hiss" / "deep" / "a.flac", counting(20))
     write(tmp_path / "hiss" / "nothing.wav", np.zeros(20 * 16000))
-    folders = [NoiseFolder(tmp_path / "hiss", 2.0)]
+    hiss = [NoiseFolder(tmp_path / "hiss", 2.0)]
 
-    both = corpus_of(tmp_path / "clips", noise_folders=folders).recordings
-    alone = corpus_of(tmp_path / "clips", noise_folders=folders, background_noise_weight=0.0)
+    both = corpus_of(tmp_path / "clips", noise_folders=NoiseFolders(hiss)).recordings
+    alone = corpus_of(tmp_path / "clips", noise_folders=NoiseFolders(hiss, 0.0))
 
     assert both[["source", "path"]].to_numpy().tolist() == [[0, "_background_noise_/own.wav"], [1, "deep/a.flac"]]
     assert alone.recordings["path"].tolist() == ["deep/a.flac"]

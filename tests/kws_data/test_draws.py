@@ -43,7 +43,7 @@ def test_bits_are_splitmix_of_the_key(seed: int, epoch: int, example: int, stage
 
 
 def test_results_are_pinned() -> None:
-    # A change here changes every run ever made: it must be meant, and told.
+    # A change here changes every run ever made: it must be intended, and announced.
     assert Draws(0, 0, np.arange(2)).bits("a")[:, 0].tolist() == [0x7E456AFE5E183641, 0xC2A6AAC9994852DD]
     assert Draws(1, 2, np.array([5])).bits("time shift", 2)[0].tolist() == [0x63841A3B5608A0DD, 0x43B602577D871A03]
     assert Draws(0, 0, np.arange(2)).of("x").bits("a")[:, 0].tolist() == [0x61BBFA86AD86B852, 0x0D1E3E2D9FC2E2CC]

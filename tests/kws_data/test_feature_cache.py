@@ -53,8 +53,8 @@ def test_what_is_kept_is_what_would_be_computed_and_is_computed_once(
     again = cached_evaluation_batches(source, VALIDATION, features, feature_identity(config), threads=1)
 
     assert entries() == [entry]
-    for told in (first, arrays(again)):
-        assert all(np.array_equal(one, other) for one, other in zip(computed, told, strict=True))
+    for cached in (first, arrays(again)):
+        assert all(np.array_equal(one, other) for one, other in zip(computed, cached, strict=True))
 
 
 def test_other_samples_configurations_and_weights_are_other_entries(real_data: Path) -> None:
@@ -85,9 +85,9 @@ def test_clips_of_one_length_are_kept_apart_from_the_same_ones_that_keep_their_l
         source, features, config = source_and_features(real_data, f"clip_ms={clip_ms}")
         if clip_ms == "null":
             source.lengths[:] = 16000  # the few shorter ones too
-        told = cached_evaluation_batches(source, VALIDATION, features, feature_identity(config), threads=1)
+        cached = cached_evaluation_batches(source, VALIDATION, features, feature_identity(config), threads=1)
         computed = evaluation_batches(source, VALIDATION, features, threads=1)
-        assert all(np.array_equal(one, other) for one, other in zip(arrays(computed), arrays(told), strict=True))
+        assert all(np.array_equal(one, other) for one, other in zip(arrays(computed), arrays(cached), strict=True))
     assert len(entries()) == 2
 
 
@@ -102,8 +102,8 @@ def test_where_nothing_can_be_kept_they_are_computed_and_it_is_said(
 
     monkeypatch.setattr("kws_data.feature_cache.replace_dir", no_room)
     with caplog.at_level(logging.WARNING):
-        told = cached_evaluation_batches(source, VALIDATION, features, feature_identity(config), threads=1)
+        cached = cached_evaluation_batches(source, VALIDATION, features, feature_identity(config), threads=1)
 
-    assert all(np.array_equal(one, other) for one, other in zip(computed, arrays(told), strict=True))
+    assert all(np.array_equal(one, other) for one, other in zip(computed, arrays(cached), strict=True))
     assert "No space left on device" in caplog.text
     assert not entries()

@@ -54,12 +54,12 @@ def test_each_clip_has_its_own_recording_and_place() -> None:
 @pytest.mark.parametrize("size", [10, 11, 99, 100, 12_345])
 def test_parts_are_disjoint_and_whole_whatever_the_length(size: int) -> None:
     bank = NoiseBank([RAMP[:size]])
-    heard = {split: set(windows(bank, split, 3000, 1)[:, 0].tolist()) for split in SPLITS}
-    assert not heard[TRAINING] & heard[VALIDATION]
-    assert not heard[VALIDATION] & heard[TESTING]
-    assert max(heard[TRAINING]) < min(heard[VALIDATION]) <= max(heard[VALIDATION]) < min(heard[TESTING])
+    used = {split: set(windows(bank, split, 3000, 1)[:, 0].tolist()) for split in SPLITS}
+    assert not used[TRAINING] & used[VALIDATION]
+    assert not used[VALIDATION] & used[TESTING]
+    assert max(used[TRAINING]) < min(used[VALIDATION]) <= max(used[VALIDATION]) < min(used[TESTING])
     if size < 1000:
-        assert set.union(*heard.values()) == set(range(1, size + 1))
+        assert set.union(*used.values()) == set(range(1, size + 1))
 
 
 def test_a_part_shorter_than_the_window_is_repeated() -> None:
@@ -102,22 +102,22 @@ def test_low_level_noise_takes_any_seed(data_seed: int) -> None:
     assert windows(NoiseBank.low_level(8000, data_seed), TRAINING, 1, 100).any()
 
 
-def test_chances_say_how_often_each_recording_is_heard() -> None:
+def test_chances_say_how_often_each_recording_is_used() -> None:
     bank = NoiseBank([np.full(1000, 1, np.int16), np.full(1000, 2, np.int16)], chances=[1.0, 3.0])
-    heard = bank.windows(TRAINING, Draws(0, 0, np.arange(4000)), "x", np.full(4000, 5))[:, 0]
-    assert stats.binomtest(int((heard == 2).sum()), 4000, 0.75).pvalue > 1e-3
+    used = bank.windows(TRAINING, Draws(0, 0, np.arange(4000)), "x", np.full(4000, 5))[:, 0]
+    assert stats.binomtest(int((used == 2).sum()), 4000, 0.75).pvalue > 1e-3
 
 
-def test_short_recordings_are_heard_in_one_split_each() -> None:
+def test_short_recordings_are_used_in_one_split_each() -> None:
     recordings = [np.full(100, number, np.int16) for number in range(1, 101)]
     bank = NoiseBank(recordings, whole_below=200, names=[f"{number}.wav" for number in range(1, 101)])
-    heard = {
+    used = {
         split: set(bank.windows(split, Draws(0, 0, np.arange(5000)), "x", np.full(5000, 90))[:, 0].tolist())
         for split in SPLITS
     }
-    assert sum(map(len, heard.values())) == 100
-    assert set.union(*heard.values()) == set(range(1, 101))
-    assert len(heard[TRAINING]) > 60
+    assert sum(map(len, used.values())) == 100
+    assert set.union(*used.values()) == set(range(1, 101))
+    assert len(used[TRAINING]) > 60
 
 
 def test_few_short_recordings_are_cut_in_time_so_that_every_split_has_noise() -> None:

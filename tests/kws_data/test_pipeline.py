@@ -31,10 +31,9 @@ STAGES = (TimeShift(100), BackgroundNoise(0.1, 0.8))
 def source_of(corpus: Corpus, examples: pd.DataFrame, **options: Any) -> Any:
     from kws_data.pipeline import ClipSource
 
-    defaults: dict[str, Any] = {
-        "clip_samples": RATE, "silence_samples": RATE, "silence_kind": "noise", "data_seed": 0, "seed": 0,
-    }  # fmt: skip
-    return ClipSource(corpus, examples, **(defaults | options))
+    defaults: dict[str, Any] = {"clip_samples": RATE, "silence_kind": "noise", "data_seed": 0, "seed": 0}
+    silence_samples = options.get("clip_samples", RATE) or RATE
+    return ClipSource(corpus, examples, silence_samples=silence_samples, **(defaults | options))
 
 
 def stream(
@@ -124,13 +123,13 @@ def test_batches_hold_the_files_samples_and_their_labels(make_folder: MakeFolder
             assert batch["inputs"].dtype == np.float32
             assert batch["inputs"].shape == (len(batch["ids"]), RATE)
             for row, example in enumerate(batch["ids"]):
-                told = source.examples.loc[example]
+                row_of = source.examples.loc[example]
                 seen.append(example)
-                assert told["split"] == split
-                assert batch["labels"][row] == told["label"]
-                if told["source"] != NO_SOURCE:
-                    assert labels[told["label"]] in (told["word"], "_unknown_")
-                    expected = read_pcm(source.corpus.roots[0] / told["path"], RATE) / 32768
+                assert row_of["split"] == split
+                assert batch["labels"][row] == row_of["label"]
+                if row_of["source"] != NO_SOURCE:
+                    assert labels[row_of["label"]] in (row_of["word"], "_unknown_")
+                    expected = read_pcm(source.corpus.roots[0] / row_of["path"], RATE) / 32768
                     np.testing.assert_array_equal(batch["inputs"][row], expected)
     assert sorted(seen) == list(range(len(source.examples)))
 
@@ -139,9 +138,9 @@ def test_real_clips_are_padded_to_one_length(real_data: Path) -> None:
     source = from_folder(real_data, ["yes", "no", "up"], ListSplit())
     for batch in stream(source, TESTING):
         for row, example in enumerate(batch["ids"]):
-            told = source.examples.loc[example]
-            if told["source"] != NO_SOURCE:
-                pcm = read_pcm(real_data / told["path"], RATE)
+            row_of = source.examples.loc[example]
+            if row_of["source"] != NO_SOURCE:
+                pcm = read_pcm(real_data / row_of["path"], RATE)
                 np.testing.assert_array_equal(batch["inputs"][row, : len(pcm)], pcm / 32768)
                 assert not batch["inputs"][row, len(pcm) :].any()
                 assert batch["lengths"][row] == len(pcm)
@@ -189,10 +188,10 @@ def test_batch_size_does_not_change_what_a_clip_sounds_like(make_folder: MakeFol
 @pytest.mark.parametrize(("volume", "frequency"), [(0.1, 0.8), (1.0, 0.5)])
 def test_noise_in_training_is_of_the_asked_frequency_and_volumes(volume: float, frequency: float) -> None:
     # constant noise of 0.5 on silent clips: the sample is half the volume
-    source = made_up([np.zeros(40)] * 4000, constant_noise(), clip_samples=40, silence_samples=40)
-    heard = joined(stream(source, batch_size=500, stages=[BackgroundNoise(volume, frequency)]))
-    assert (heard == heard[:, :1]).all()
-    volumes = heard[:, 0] * 2
+    source = made_up([np.zeros(40)] * 4000, constant_noise(), clip_samples=40)
+    result = joined(stream(source, batch_size=500, stages=[BackgroundNoise(volume, frequency)]))
+    assert (result == result[:, :1]).all()
+    volumes = result[:, 0] * 2
     noisy = volumes > 0
     assert stats.binomtest(int(noisy.sum()), 4000, frequency).pvalue > 1e-3
     assert stats.kstest(volumes[noisy] / volume, "uniform").pvalue > 1e-3
@@ -200,10 +199,10 @@ def test_noise_in_training_is_of_the_asked_frequency_and_volumes(volume: float, 
 
 def test_shift_and_noise_in_training_are_independent_of_each_other() -> None:
     clips = [np.arange(1, 401) * 10] * 3000
-    source = made_up(clips, constant_noise(8), clip_samples=400, silence_samples=400)
-    heard = joined(stream(source, batch_size=500, stages=[TimeShift(10), BackgroundNoise(1.0, 0.5)])) * 32768
-    shifts = np.array([np.flatnonzero(np.floor(row / 10) == 200)[0] for row in heard]) - 199
-    noisy = heard[:, 200] % 10 > 0
+    source = made_up(clips, constant_noise(8), clip_samples=400)
+    result = joined(stream(source, batch_size=500, stages=[TimeShift(10), BackgroundNoise(1.0, 0.5)])) * 32768
+    shifts = np.array([np.flatnonzero(np.floor(row / 10) == 200)[0] for row in result]) - 199
+    noisy = result[:, 200] % 10 > 0
     assert shifts.min() == -160
     assert shifts.max() == 160
     assert stats.kstest((shifts + 160.5) / 321, "uniform").pvalue > 1e-3
@@ -211,27 +210,25 @@ def test_shift_and_noise_in_training_are_independent_of_each_other() -> None:
 
 
 def test_one_kind_of_stage_twice_draws_twice() -> None:
-    source = made_up([np.zeros(40)] * 2000, constant_noise(8192), clip_samples=40, silence_samples=40)
-    heard = joined(stream(source, batch_size=500, stages=[BackgroundNoise(1.0, 0.5), BackgroundNoise(1.0, 0.5)]))
-    assert stats.binomtest(int((heard[:, 0] == 0).sum()), 2000, 0.25).pvalue > 1e-3
+    source = made_up([np.zeros(40)] * 2000, constant_noise(8192), clip_samples=40)
+    result = joined(stream(source, batch_size=500, stages=[BackgroundNoise(1.0, 0.5), BackgroundNoise(1.0, 0.5)]))
+    assert stats.binomtest(int((result[:, 0] == 0).sum()), 2000, 0.25).pvalue > 1e-3
 
 
 def test_silence_in_training_is_noise_at_uniform_volumes_and_new_in_every_epoch() -> None:
-    source = made_up([np.zeros(40)], constant_noise(), silence=3000, clip_samples=40, silence_samples=40)
+    source = made_up([np.zeros(40)], constant_noise(), silence=3000, clip_samples=40)
     batches = stream(source, batch_size=3001, epochs=2, stages=[TimeShift(1), BackgroundNoise(1.0, 1.0)])
     first, second = (joined([batch])[1:] for batch in batches)
     assert (first == first[:, :1]).all()
-    for heard in (first, second):
-        assert stats.kstest(heard[:, 0] * 2, "uniform").pvalue > 1e-3
+    for result in (first, second):
+        assert stats.kstest(result[:, 0] * 2, "uniform").pvalue > 1e-3
     assert abs(np.corrcoef(first[:, 0], second[:, 0])[0, 1]) < 0.08
     assert (np.concatenate([batch["labels"] for batch in batches]) == 0).sum() == 6000
 
 
 def test_silence_in_training_at_levels_that_the_recordings_have_not() -> None:
     quiet = NoiseBank([np.random.default_rng(0).normal(0, 50, 60_000).astype(np.int16)])  # -56 dB
-    source = made_up(
-        [np.zeros(800)], quiet, silence=2000, clip_samples=800, silence_samples=800, silence_level_db=(-80.0, -20.0)
-    )
+    source = made_up([np.zeros(800)], quiet, silence=2000, clip_samples=800, silence_level_db=(-80.0, -20.0))
     level_db = 20 * np.log10(np.sqrt(np.mean(joined(stream(source))[1:] ** 2, axis=1)))
     # below -70 dB rounding to 16 bits adds to the level
     assert stats.kstest((level_db[level_db > -70] + 70) / 50, "uniform").pvalue > 1e-3
@@ -243,7 +240,7 @@ def test_silence_at_a_level_stays_finite_where_the_recording_has_no_sound() -> N
     recording = np.zeros(60_000, np.int16)
     recording[-10:] = 1000
     source = made_up(
-        [np.zeros(800)], NoiseBank([recording]), silence=50, clip_samples=800, silence_samples=800,
+        [np.zeros(800)], NoiseBank([recording]), silence=50, clip_samples=800,
         silence_level_db=(-20.0, -20.0),
     )  # fmt: skip
     assert not joined(stream(source))[1:].any()
@@ -253,15 +250,13 @@ def test_silence_at_a_level_stays_finite_where_the_recording_has_no_sound() -> N
 def test_silence_in_evaluation_depends_on_the_data_seed_alone(split: str) -> None:
     bank = NoiseBank([np.arange(1, 30_001).astype(np.int16)])
 
-    def heard(**options: Any) -> np.ndarray:
-        source = made_up(
-            [np.zeros(100)] * 3, bank, split, silence=1000, clip_samples=100, silence_samples=100, **options
-        )
+    def waveforms(**options: Any) -> np.ndarray:
+        source = made_up([np.zeros(100)] * 3, bank, split, silence=1000, clip_samples=100, **options)
         return joined(stream(source, split))
 
-    first = heard()
-    np.testing.assert_array_equal(first, heard(seed=5))
-    assert (first[3:] != heard(data_seed=5)[3:]).any(axis=1).mean() > 0.9
+    first = waveforms()
+    np.testing.assert_array_equal(first, waveforms(seed=5))
+    assert (first[3:] != waveforms(data_seed=5)[3:]).any(axis=1).mean() > 0.9
     assert not first[:3].any()
     # of a ramp: its slope is the volume, its height then tells the place
     volume = (first[3:, -1] - first[3:, 0]) * 32768 / 99
@@ -269,16 +264,14 @@ def test_silence_in_evaluation_depends_on_the_data_seed_alone(split: str) -> Non
     clear = volume > 0.2
     place = first[3:][clear].mean(axis=1) * 32768 / volume[clear]
     assert abs(stats.spearmanr(volume[clear], place).statistic) < 0.2
-    np.testing.assert_array_equal(first, heard(silence_level_db=(-20.0, -20.0)))
-    zeros = heard(silence_kind="zeros")
+    np.testing.assert_array_equal(first, waveforms(silence_level_db=(-20.0, -20.0)))
+    zeros = waveforms(silence_kind="zeros")
     assert not zeros.any()
     assert zeros.shape == first.shape
 
 
 def test_zeros_are_for_evaluation_only() -> None:
-    source = made_up(
-        [np.zeros(40)], constant_noise(), silence=50, clip_samples=40, silence_samples=40, silence_kind="zeros"
-    )
+    source = made_up([np.zeros(40)], constant_noise(), silence=50, clip_samples=40, silence_kind="zeros")
     assert joined(stream(source))[1:].any(axis=1).all()
 
 
@@ -293,10 +286,10 @@ def test_evaluation_hears_no_augmentation_and_every_clip_once(make_folder: MakeF
 
 def test_clips_are_cut_and_padded_at_their_end() -> None:
     clips = [np.arange(1, count + 1) for count in (50, 100, 130)]
-    source = made_up(clips, constant_noise(), VALIDATION, clip_samples=100, silence_samples=100)
+    source = made_up(clips, constant_noise(), VALIDATION, clip_samples=100)
     (batch,) = stream(source, VALIDATION)
-    heard = batch["inputs"] * 32768
-    for row, length in zip(heard, (50, 100, 100), strict=True):
+    result = batch["inputs"] * 32768
+    for row, length in zip(result, (50, 100, 100), strict=True):
         assert row[:length].tolist() == list(range(1, length + 1))
         assert not row[length:].any()
     assert batch["lengths"].tolist() == [50, 100, 100]
@@ -307,7 +300,7 @@ def test_nothing_leaves_the_range(clip_samples: int | None) -> None:
     generator = np.random.default_rng(0)
     clips = [generator.choice([-32768, 32767], generator.integers(500, 2500)) for _ in range(200)]
     loud = NoiseBank([generator.choice([-32768, 32767], 20_000).astype(np.int16)])
-    source = made_up(clips, loud, silence=20, clip_samples=clip_samples, silence_samples=2000)
+    source = made_up(clips, loud, silence=20, clip_samples=clip_samples)
     for batch in stream(source, stages=[TimeShift(20), BackgroundNoise(1.0, 1.0)]):
         assert batch["inputs"].min() >= -1
         assert batch["inputs"].max() <= 1
@@ -317,11 +310,11 @@ def test_nothing_leaves_the_range(clip_samples: int | None) -> None:
 def test_generated_noise_makes_silence_but_is_not_mixed_into_words() -> None:
     clips = [np.arange(1, 101)] * 50
     bank = NoiseBank.low_level(RATE, 0)
-    source = made_up(clips, bank, silence=50, clip_samples=100, silence_samples=100)
-    heard = joined(stream(source, stages=[BackgroundNoise(1.0, 1.0)])) * 32768
-    np.testing.assert_array_equal(heard[:50], clips)
-    assert heard[50:].any(axis=1).mean() > 0.9
-    assert np.abs(heard[50:]).max() < 0.1 * 32768
+    source = made_up(clips, bank, silence=50, clip_samples=100)
+    result = joined(stream(source, stages=[BackgroundNoise(1.0, 1.0)])) * 32768
+    np.testing.assert_array_equal(result[:50], clips)
+    assert result[50:].any(axis=1).mean() > 0.9
+    assert np.abs(result[50:]).max() < 0.1 * 32768
 
 
 @pytest.fixture
@@ -341,8 +334,8 @@ def test_clips_that_keep_their_lengths_are_padded_to_their_batch(
     for batch in stream(source, batch_size=20, stages=stages):
         waveforms, lengths = batch["inputs"], batch["lengths"]
         assert waveforms.shape[1] == lengths.max()
-        told = source.examples.loc[batch["ids"]]
-        expected = np.where(told["source"] == NO_SOURCE, RATE, told["length"])
+        row_of = source.examples.loc[batch["ids"]]
+        expected = np.where(row_of["source"] == NO_SOURCE, RATE, row_of["length"])
         np.testing.assert_array_equal(lengths, expected)
         for row, length in zip(waveforms, lengths, strict=True):
             assert not row[length:].any()
@@ -396,7 +389,7 @@ def test_evaluation_of_clips_that_keep_their_lengths_sorts_them(make_folder: Mak
 
 
 def test_an_empty_split_has_no_batches() -> None:
-    source = made_up([np.ones(9)], constant_noise(), TRAINING, clip_samples=9, silence_samples=9)
+    source = made_up([np.ones(9)], constant_noise(), TRAINING, clip_samples=9)
     assert stream(source, TESTING) == []
 
 
@@ -408,7 +401,7 @@ tf.config.threading.set_intra_op_parallelism_threads(2)
 tf.config.experimental.enable_op_determinism()
 tf.keras.utils.set_random_seed(0)
 from kws_data.features.log_mel import LogMel
-from tests import test_pipeline as tests
+from tests.kws_data import test_pipeline as tests
 
 source = tests.from_folder(Path(sys.argv[1]))
 features = LogMel()

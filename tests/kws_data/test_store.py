@@ -174,7 +174,7 @@ def test_a_fingerprint_names_the_files_and_the_rate(make_folder: MakeFolder) -> 
 
 
 @pytest.mark.parametrize("failure", [errno.ENOSPC, errno.EACCES])
-def test_a_full_or_closed_disk_is_told_in_one_line(
+def test_a_full_or_closed_disk_is_reported_in_one_line(
     make_folder: MakeFolder, cache: Path, monkeypatch: pytest.MonkeyPatch, failure: int
 ) -> None:
     def fail(*_: object) -> None:
@@ -190,7 +190,7 @@ def test_a_full_or_closed_disk_is_told_in_one_line(
     assert len(opened(root).clips) == 8
 
 
-def test_a_cache_that_is_no_folder_is_told(
+def test_a_cache_that_is_not_a_folder_is_refused(
     make_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = make_folder(speakers=2)

@@ -9,7 +9,7 @@ from tensorflow.python.framework.config import disable_op_determinism
 from kws_models.ds_cnn import ds_cnn
 from kws_models.layers import BatchNormalization, adapt_normalization, unadapted_normalization
 from kws_models.simple_audio import simple_audio
-from tests.kws_models.test_every_model import features_of, train_briefly
+from tests.kws_models.networks import features_of, layers_of, train_briefly
 
 # --- input normalisation
 
@@ -20,7 +20,7 @@ def test_adapting_sets_the_moments_of_the_layers_own_input(offset):
     batches = [features_of(size, 40, 24, seed=size) * 2 + offset for size in (5, 1, 8)]
     adapt_normalization(model, iter(batches))  # one pass is enough
     resized = np.array(keras.layers.Resizing(16, 12)(np.concatenate(batches)[..., None]), np.float64)
-    (layer,) = [layer for layer in model.layers if isinstance(layer, keras.layers.Normalization)]
+    (layer,) = layers_of(model, keras.layers.Normalization)
     np.testing.assert_allclose(layer.adapt_mean, [resized.mean()], rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(layer.adapt_variance, [resized.var()], rtol=1e-4)
     assert unadapted_normalization(model) == []

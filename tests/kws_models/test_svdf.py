@@ -8,10 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kws_models.svdf import SVDF, LastFrames, low_latency_svdf
-
-
-def features_of(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+from tests.kws_models.networks import features_of, small, with_lengths
 
 
 def layer_of(bins, *arguments, **options):
@@ -27,8 +24,8 @@ def streamed(layer, clips):
     """[batch, frames, units]: the outputs of `step`, one after another."""
     state = layer.initial_state(len(clips))
     outputs = []
-    for place in range(clips.shape[1]):
-        output, state = layer.step(clips[:, place], state)
+    for index in range(clips.shape[1]):
+        output, state = layer.step(clips[:, index], state)
         outputs.append(np.array(output))
     return np.stack(outputs, axis=1)
 
@@ -109,8 +106,8 @@ def test_a_step_runs_as_a_graph_and_before_any_call():
     clips = features_of(2, 9, 5)
     state = layer.initial_state(2)
     assert state.shape == (2, 6, 8)
-    for place in range(clips.shape[1]):
-        output, state = step(clips[:, place], state)
+    for index in range(clips.shape[1]):
+        output, state = step(clips[:, index], state)
     np.testing.assert_allclose(output, layer(clips), atol=1e-5)
     assert [weight.name for weight in layer.weights] == ["frequency_kernel", "time_kernel", "bias"]
 
@@ -187,10 +184,6 @@ def test_last_frames_ends_each_clip_where_its_padding_begins():
 # --- the network
 
 
-def small(input_shape, num_labels=3, **arguments):
-    return low_latency_svdf(input_shape, num_labels, **{"units": 8, **arguments})
-
-
 def test_the_parameter_count_is_the_examples():
     # Of its trainable weights, as REFERENCE.md has it; the example's runtime memory is no weight here.
     model = low_latency_svdf((98, 40), 12)
@@ -200,7 +193,7 @@ def test_the_parameter_count_is_the_examples():
 
 
 def test_logits_are_the_examples():
-    model = small((20, 10))
+    model = small("low_latency_svdf", (20, 10), memory_size=None)
     for weight in model.weights:
         weight.assign(features_of(*weight.shape) * 0.1)
     frequency_kernel, time_kernel, bias, *linear = [np.array(weight, np.float64) for weight in model.weights]
@@ -213,22 +206,14 @@ def test_logits_are_the_examples():
 
 
 def test_the_networks_svdf_layer_streams():
-    model = small((20, 10))
+    model = small("low_latency_svdf", (20, 10), memory_size=None)
     features = features_of(4, 20, 10)
     output, state = None, model.get_layer("svdf").initial_state(4)
-    for place in range(20):
-        output, state = model.get_layer("svdf").step(features[:, place], state)
+    for index in range(20):
+        output, state = model.get_layer("svdf").step(features[:, index], state)
     for layer in model.layers[model.layers.index(model.get_layer("svdf")) + 1 :]:
         output = layer(output)
     np.testing.assert_allclose(output, model(features), atol=1e-5)
-
-
-@pytest.mark.parametrize("input_shape", [(98, 257), (98, 40), (49, 10), (1, 1)])
-@pytest.mark.parametrize("memory_size", [None, 30])
-def test_any_feature_shape_and_memory_will_do(input_shape, memory_size):
-    logits = small(input_shape, memory_size=memory_size)(features_of(2, *input_shape))
-    assert logits.shape == (2, 3)
-    assert np.isfinite(logits).all()
 
 
 def test_the_examples_initialisers_and_dropout():
@@ -239,97 +224,32 @@ def test_the_examples_initialisers_and_dropout():
         else:
             assert np.abs(weight).max() <= 0.02  # cut at two deviations
             assert np.std(weight) == pytest.approx(0.0088, rel=0.1)
-    dropouts = [place for place, layer in enumerate(model.layers) if isinstance(layer, keras.layers.Dropout)]
-    assert [type(model.layers[place - 1]).__name__ for place in dropouts] == ["SVDF", "Dense", "Dense"]
-    assert all(model.layers[place].rate == 0.5 for place in dropouts)
+    dropouts = [index for index, layer in enumerate(model.layers) if isinstance(layer, keras.layers.Dropout)]
+    assert [type(model.layers[index - 1]).__name__ for index in dropouts] == ["SVDF", "Dense", "Dense"]
+    assert all(model.layers[index].rate == 0.5 for index in dropouts)
 
 
 @pytest.mark.parametrize("frames", [30, None])
-def test_gradients_reach_all_weights(frames):
-    model = small((frames, 10), units=64, memory_size=30)
+def test_gradients_reach_all_of_the_memory(frames):
+    model = small("low_latency_svdf", (frames, 10), units=64, memory_size=30)
     inputs = features_of(16, 30, 10)
     if frames is None:
-        inputs = {"features": inputs, "num_frames": np.arange(15, 31, dtype=np.int32)}
+        inputs = with_lengths(inputs, range(15, 31))
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(tf.square(model(inputs, training=True) - 1))
-    gradients = tape.gradient(loss, model.trainable_variables)
-    assert all(np.abs(gradient).max() > 0 for gradient in gradients)
-    # All of every kernel: nothing of the memory is out of reach.
-    assert all(np.abs(gradients[1][row]).max() > 0 for row in range(30))
+    time_kernel = tape.gradient(loss, model.trainable_variables)[1]
+    assert all(np.abs(time_kernel[row]).max() > 0 for row in range(30))
 
 
-@pytest.mark.parametrize("frames", [30, None])
-def test_a_saved_model_loads_without_custom_objects(frames, tmp_path):
-    model = small((frames, 10), memory_size=20)
-    inputs = features_of(8, 30, 10)
-    if frames is None:
-        inputs = {"features": inputs, "num_frames": np.arange(15, 23, dtype=np.int32)}
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    model.fit(inputs, np.arange(8) % 3, verbose=0)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_allclose(loaded(inputs), model(inputs), atol=1e-6)
+def test_clips_of_any_length_need_a_memory():
+    message = "^memory_size: must be given where clips have no common length.*clip_ms=1000.*$"
+    with pytest.raises(ValueError, match=message):
+        low_latency_svdf((None, 40), 12)
 
 
-def test_logits_stay_float32_in_mixed_precision():
-    keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    try:
-        model = small((49, 10))
-    finally:
-        keras.mixed_precision.set_global_policy("float32")
-    assert model(features_of(1, 49, 10), training=True).dtype == tf.float32
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"input_shape": (None, 40)}, "memory_size: must be given where clips have no common length.*clip_ms=1000"),
-        ({"input_shape": (98, None)}, "input_shape: the number of bins must be known"),
-        ({"input_shape": (0, 40)}, "input_shape: low_latency_svdf needs at least 1 frames x 1 bins, got 0 x 40$"),
-        ({"input_shape": (98, 0)}, "input_shape: low_latency_svdf needs at least 1 frames x 1 bins, got 98 x 0$"),
-        ({"num_labels": 0}, "num_labels: must be a whole number, at least 1, got 0$"),
-        ({"rank": 0}, "rank: must be a whole number, at least 1, got 0$"),
-        ({"units": 0}, "units: must be a whole number, at least 1, got 0$"),
-        ({"memory_size": 0}, "memory_size: must be a whole number, at least 1, got 0$"),
-        ({"dropout_rate": 1.0}, "dropout_rate: must be a number, at least 0 and below 1, got 1.0$"),
-    ],
-)
-def test_what_does_not_fit_is_named_in_one_line(arguments, message):
-    with pytest.raises(ValueError, match="^" + message) as error:
-        low_latency_svdf(**{"input_shape": (98, 40), "num_labels": 12, **arguments})
-    assert "\n" not in str(error.value)
-
-
-# --- clips of any length
-
-
-@pytest.fixture(scope="module")
-def any_length_model():
-    model = small((None, 10), memory_size=20)
-    for weight in model.weights:
-        weight.assign(features_of(*weight.shape) * 0.1)
-    return model
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=4),
-    padding=st.integers(0, 7),
-    seed=st.integers(0, 1000),
-)
-def test_logits_do_not_depend_on_the_padding(any_length_model, lengths, padding, seed):
-    clips = [features_of(length, 10, seed=seed + index) for index, length in enumerate(lengths)]
-    # Garbage, not zeros, in the frames that are padding.
-    batch = 100 * features_of(len(clips), max(lengths) + padding, 10, seed=seed + 100)
-    for row, clip in zip(batch, clips, strict=True):
-        row[: len(clip)] = clip
-    together = any_length_model({"features": batch, "num_frames": np.array(lengths, np.int32)})
-    for logits, clip in zip(together, clips, strict=True):
-        fixed = small((len(clip), 10), memory_size=20)
-        fixed.set_weights(any_length_model.get_weights())
-        np.testing.assert_allclose(logits, fixed(clip[None])[0], atol=1e-4)
-
-
-def test_a_clip_without_frames_has_finite_logits(any_length_model):
-    inputs = {"features": features_of(2, 12, 10), "num_frames": np.array([0, 12], np.int32)}
-    assert np.isfinite(any_length_model(inputs)).all()
+@pytest.mark.parametrize("frames", [1, 7, 20, 40])
+def test_clips_shorter_and_longer_than_the_memory_get_the_logits_of_the_fixed_length_model(frames):
+    any_length, fixed = (small("low_latency_svdf", (size, 10)) for size in (None, frames))
+    clips = features_of(2, frames, 10)
+    padded = np.concatenate([clips, 100 * features_of(2, 5, 10)], axis=1)
+    np.testing.assert_allclose(any_length(with_lengths(padded, [frames] * 2)), fixed(clips), atol=1e-5)

@@ -12,6 +12,7 @@ import numpy as np
 from kws_data.augment.audiomentations.transform import DRAWS_PER_CLIP, ClipTransform
 from kws_data.augment.audiomentations.worker_pool import WorkerPool
 from kws_data.augment.stage import ClipBatch, StageContext, WaveformStage
+from kws_data.checks import check_whole
 from kws_data.draws import Draws
 from kws_data.errors import KwsError
 
@@ -19,33 +20,31 @@ from kws_data.errors import KwsError
 class Audiomentations(WaveformStage):
     """Run an audiomentations transform, or a whole `Compose`, on each clip.
 
-    audiomentations draws from the process's global generators. They are seeded anew for every clip, so that what a clip
-    gets depends on (seed, epoch, example id) alone, whatever the number of workers and whichever clips stand beside it.
-    A transform of one's own must draw from `random` or `numpy.random` for the same to hold.
+    audiomentations draws from the process's global generators. They are seeded for every clip, so that its augmentation
+    depends on (seed, epoch, example id) alone, not on the number of workers or on the other clips of the batch. Your
+    own transforms must draw from `random` or `numpy.random` for this to hold.
 
     - Rows of the silence class stay as they are: the level and kind of their noise is what makes the class.
-    - A transform sees the clip's own samples, without padding. One that changes the length is cut, or zero-filled, back
-      to it: lengths never change.
-    - What a transform lets go beyond [-1, 1] is clipped, since the batch is int16; end with `audiomentations.Normalize`
-      (`apply_to: only_too_loud_sounds`) to scale it down instead.
+    - A transform gets the clip's own samples, without padding. Lengths never change: a longer result is cut, a shorter
+      one filled with zeros.
+    - Samples beyond [-1, 1] are clipped, since the batch is int16; end with `audiomentations.Normalize`
+      (`apply_to: only_too_loud_sounds`) to scale such clips down instead.
 
     Args:
-        transform: a mapping with `_target_` and parameters, nested as YAML has it; it is built in each worker, so
-            `_recursive_: false` stands beside it.
-        num_workers: processes to run it in; they start at the first batch and end with `close` or with this process.
-            With 0 it runs in this process, which restores the generators' states after each batch; a thread that draws
-            from them meanwhile would disturb it.
+        transform: a mapping with `_target_` and parameters, nested as in YAML. Each worker builds it, so the
+            configuration needs `_recursive_: false` beside it.
+        num_workers: worker processes; they start at the first batch and end with `close` or with this process. With 0
+            the transform runs in this process, and the generators' states are restored after each batch; another thread
+            that draws from them meanwhile would disturb it.
 
     Raises:
         ValueError: no such class or parameter, or a value that a transform refuses.
     """
 
     def __init__(self, transform: Mapping[str, Any], num_workers: int = 1) -> None:
-        if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 0:
-            raise ValueError(f"num_workers must be a whole number, at least 0, got {num_workers}")
-        self.num_workers = num_workers
+        self.num_workers = check_whole("num_workers", num_workers, 0)
         self._config = transform
-        self._transform = ClipTransform(transform)  # with workers too, so that what is wrong with it shows at once
+        self._transform = ClipTransform(transform)  # built here too, so that errors in it show at once
         self._pool: WorkerPool | None = None
         self._closed = False
         self._starting = threading.Lock()
@@ -70,7 +69,7 @@ class Audiomentations(WaveformStage):
         return {}
 
     def close(self) -> None:
-        """End the workers; the stage can't be used any more."""
+        """End the workers; the stage can't be used afterwards."""
         with self._starting:
             self._closed = True
             if self._pool is not None:
@@ -82,5 +81,5 @@ class Audiomentations(WaveformStage):
                 raise KwsError("audiomentations: the stage has been closed; build another one")
             if self._pool is None:
                 self._pool = WorkerPool(self._config, self.num_workers)
-                weakref.finalize(self, self._pool.close)  # for those who forget, and at the interpreter's end
+                weakref.finalize(self, self._pool.close)  # if `close` is forgotten, and at exit
             return self._pool

@@ -23,9 +23,9 @@ from kws_data.errors import KwsError
 
 DRAWS_PER_CLIP = 3  # a seed for each generator that transforms draw from
 _HYDRA_KEYS = frozenset({"_target_", "_args_", "_recursive_", "_convert_", "_partial_"})
-_NOT_FINITE = "it gave samples that are not finite (NaN or infinity)"
+_NOT_FINITE = "it returned samples that are not finite (NaN or infinity)"
 _TO_FLOAT = np.float32(1 / INT16_SCALE)
-_GENERATORS = threading.Lock()  # they belong to the process, so one clip at a time uses them
+_GENERATORS = threading.Lock()  # they belong to the process: one clip at a time
 
 Transform = Callable[[np.ndarray, int], np.ndarray]
 
@@ -35,10 +35,10 @@ class ClipTransform:
 
     Args:
         config: a mapping with `_target_` and parameters.
-        owns_process: nothing else in this process draws from its generators, so they need not be left as they were.
+        owns_process: nothing else in this process draws from its generators, so their states need not be restored.
 
     Raises:
-        ValueError: no such class or parameter, or a value that a transform refuses; the message opens with its place.
+        ValueError: no such class or parameter, or a value that a transform refuses; the message starts with its key.
     """
 
     def __init__(self, config: Mapping[str, Any], *, owns_process: bool = False) -> None:
@@ -47,24 +47,24 @@ class ClipTransform:
             raise ValueError("transform must be a mapping with a _target_ (with _recursive_: false beside it)")
         transform = build(config, "transform")
         if not callable(transform):
-            raise ValueError(f"transform: {config['_target_']} is no transform: it can't be called")
+            raise ValueError(f"transform: {config['_target_']} is not a transform: it can't be called")
         self._parts: list[_Named] = []
-        # Fresh memory for every clip takes longer to get than the conversions that fill it.
+        # Kept, as allocating memory for every clip takes longer than the conversions that fill it.
         self._samples, self._scaled = np.empty(0, np.float32), np.empty(0, np.float32)
         self._transform = _named(transform, "transform", self._parts)
 
     def run(self, pcm: np.ndarray, lengths: np.ndarray, ids: np.ndarray, seeds: np.ndarray, sample_rate: int) -> None:
-        """Change clips in place, and leave the process's generators as they were (but for `owns_process`).
+        """Change clips in place; restore the process's generators afterwards (unless `owns_process`).
 
         Args:
-            pcm: [clips, samples] int16; what lies beyond a clip's length stays.
+            pcm: [clips, samples] int16; samples beyond a clip's length stay.
             lengths: [clips], samples, at least 1.
-            ids: [clips], the examples' ids, to name a clip that fails.
+            ids: [clips], the examples' ids, for error messages.
             seeds: [clips, DRAWS_PER_CLIP] uint64.
             sample_rate: Hz.
 
         Raises:
-            KwsError: a transform failed, or gave something that is no finite waveform; names it and the clip.
+            KwsError: a transform failed or didn't return a finite waveform; the message names it and the clip.
         """
         from python_stretch import Signalsmith
 
@@ -75,7 +75,7 @@ class ClipTransform:
                 for row, length, clip_id, (seed, numpy_seed, stretch_seed) in zip(
                     pcm, lengths.tolist(), ids.tolist(), seeds.tolist(), strict=True
                 ):
-                    # TimeStretch draws in C++ where it stretches to more than double, seeded by the system unless told
+                    # TimeStretch draws in C++ when it stretches to more than double, by default with a random seed.
                     Signalsmith.Stretch = functools.partial(stretch, stretch_seed >> 33)  # type: ignore[assignment,misc]
                     clip = row[:length]
                     try:
@@ -117,15 +117,15 @@ class ClipTransform:
         return True
 
     def _find_culprit(self, clip: np.ndarray, sample_rate: int, seed: int, numpy_seed: int) -> NoReturn:
-        """Run the clip again, looking at what each transform gives: too slow to do for every clip."""
+        """Run the clip again and check the result of each transform, which is too slow for every clip."""
         for part in self._parts:
             part.checks_values = True
         self._changed(clip, sample_rate, seed, numpy_seed)
-        raise _TransformError("transform", _NOT_FINITE)  # one that draws from a generator of its own did it
+        raise _TransformError("transform", _NOT_FINITE)  # the transform at fault draws from a generator of its own
 
 
 def build(node: Any, place: str) -> Any:
-    """What Hydra's `instantiate` would make of `node`, with errors that name the place and the nearest name."""
+    """As Hydra's `instantiate`, but errors start with `place`, the key of `node`, and suggest the nearest name."""
     if isinstance(node, Sequence) and not isinstance(node, str):
         return [build(item, f"{place}.{number}") for number, item in enumerate(node)]
     if not isinstance(node, Mapping):
@@ -144,7 +144,10 @@ def build(node: Any, place: str) -> Any:
         built = target(*arguments, **parameters)
     except Exception as error:
         raise ValueError(f"{place}: {name}: {_reason(error)}") from error
-    for files in ("sound_file_paths", "ir_files"):  # found in the file system's order: another copy has another
+    for files in (
+        "sound_file_paths",
+        "ir_files",
+    ):  # found in the order of the file system, which differs between copies
         if isinstance(getattr(built, files, None), list):
             getattr(built, files).sort()
     return built
@@ -168,7 +171,7 @@ def _check_parameters(
 ) -> None:
     try:
         signature = inspect.signature(target)
-    except ValueError:  # some built-in functions tell none
+    except ValueError:  # some built-in functions have none
         return
     kinds = {parameter.kind for parameter in signature.parameters.values()}
     if inspect.Parameter.VAR_KEYWORD not in kinds:
@@ -193,7 +196,7 @@ def _nearest(name: str, known: list[str]) -> str:
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, AssertionError) and not text:
-        # audiomentations checks much by bare assertions
+        # audiomentations checks many values by assertions without a message
         return f"not so: {traceback.extract_tb(error.__traceback__)[-1].line}"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
@@ -205,7 +208,7 @@ class _TransformError(Exception):
 
 
 class _Named:
-    """A transform that knows its place in the YAML, and tells it when it fails."""
+    """A transform that names its key in the configuration when it fails."""
 
     def __init__(self, transform: Transform, place: str) -> None:
         self._transform = transform
@@ -216,11 +219,11 @@ class _Named:
         try:
             changed = self._transform(samples, sample_rate)
         except _TransformError:
-            raise  # one inside it failed
+            raise  # a transform inside it failed
         except Exception as error:
             raise _TransformError(self._name, _reason(error)) from error
         if not isinstance(changed, np.ndarray) or changed.ndim != 1 or changed.dtype.kind != "f":
-            raise _TransformError(self._name, "it gave no array of floats [samples]")
+            raise _TransformError(self._name, "it didn't return an array of floats [samples]")
         if self.checks_values and not np.isfinite(changed).all():
             raise _TransformError(self._name, _NOT_FINITE)
         return changed
@@ -230,7 +233,7 @@ class _Named:
 
 
 def _named(transform: Any, place: str, parts: list[_Named]) -> Transform:
-    """Wrap a transform, and those that it is composed of; `parts` gets all of them."""
+    """Wrap a transform and those that it is composed of, and append all of them to `parts`."""
     children = getattr(transform, "transforms", None)
     if isinstance(children, list):
         places = (f"{place}.transforms.{number}" for number in range(len(children)))

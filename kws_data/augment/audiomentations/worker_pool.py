@@ -1,9 +1,11 @@
 """Processes that run a transform on clips, over shared memory.
 
-Each worker is a fresh interpreter that imports no TensorFlow, whatever the main script imports (as `multiprocessing`'s
-children would). It shares with its parent some lanes, each a pipe for requests and a piece of anonymous memory for
-samples, which has no name that could outlive them both, and its standard input: once the other end of that is closed,
+Each worker is a fresh interpreter that imports no TensorFlow, whatever the main script imports (the children of
+`multiprocessing` would import it again). Parent and worker share a few lanes, each a pipe for requests and a piece of
+memory for samples; the memory has no name, so it can't outlive them. When the worker's standard input is closed,
 be it by the kernel because the parent was killed, the worker ends, even in the middle of a transform.
+
+joblib's workers (loky), which send samples through pipes, were measured against these and are slower.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.connection import wait as wait_for
@@ -27,17 +29,20 @@ import numpy as np
 
 from kws_data.errors import KwsError
 
-# A worker has its next clips before it is done with the last: else it would wait while this process, which is busy
-# with other things too, copies results out and samples in, and for being woken up (0.1 ms on a virtual machine).
+# With two lanes a worker has its next clips before it finishes the last. Otherwise it would wait while this process,
+# which is busy with other things too, copies results out and samples in, and for being woken (0.1 ms on a VM).
 _LANES_PER_WORKER = 2
 _SECONDS_TO_END = 5.0
-# Each worker is one thread of work; arithmetic libraries would start as many threads as there are cores in each.
-_ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
-)
-# A clip's arrays are larger than what glibc keeps by default: it would give them back to the system and take them anew,
-# zeroed page by page, for every transform. Other systems pass these by.
-_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 28), "MALLOC_TRIM_THRESHOLD_": str(1 << 28)}
+_ENVIRONMENT = {
+    # A worker is one thread of work; arithmetic libraries would start as many threads as there are cores in each.
+    **dict.fromkeys(
+        ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
+        "1",
+    ),
+    # By default glibc returns arrays of a clip's size to the system and gets new memory, zeroed page by page, for every
+    # transform. Other systems ignore these.
+    **dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(1 << 28)),
+}
 
 
 class WorkerPool:
@@ -66,11 +71,11 @@ class WorkerPool:
 
         Args:
             batch: [batch, samples] int16.
-            rows: [clips], at least one, which rows of it.
-            request: the further arguments of `ClipTransform.run`, arrays of [clips, …] but for the sample rate.
+            rows: [clips] indices into it, at least one.
+            request: the further arguments of `ClipTransform.run`: arrays of [clips, …], and the sample rate.
 
         Raises:
-            KwsError: a transform failed (of several, that of the first clip), or a worker died.
+            KwsError: a transform failed (of several failures, that of the first clip), or a worker died.
         """
         count = min(len(rows), _LANES_PER_WORKER * len(self._workers))
         bounds = np.linspace(0, len(rows), count + 1).astype(int).tolist()
@@ -86,7 +91,7 @@ class WorkerPool:
             future.result()
 
     def close(self) -> None:
-        """End the workers; a batch that is under way fails."""
+        """End the workers; a batch that is being processed fails."""
         self._executor.shutdown(wait=False, cancel_futures=True)
         for worker in self._workers:
             worker.ask_to_end()
@@ -94,11 +99,14 @@ class WorkerPool:
             worker.end()
 
     def _run_chunk(self, batch: np.ndarray, rows: np.ndarray, arrays: list[np.ndarray], sample_rate: int) -> None:
-        with self._choosing:  # as many threads as lanes: there is one
+        with self._choosing:  # there are as many threads as lanes, so one is idle
             worker = max(self._workers, key=lambda worker: len(worker.idle))
             lane = worker.idle.pop()
         try:
-            worker.run(lane, batch, rows, arrays, sample_rate)
+            samples = lane.samples.array((len(rows), batch.shape[1]), grow=True)
+            np.take(batch, rows, axis=0, out=samples, mode="clip")  # the default mode would copy twice
+            worker.ask(lane, "while it augmented", (samples.shape, arrays, sample_rate))
+            batch[rows] = samples
         finally:
             worker.idle.append(lane)
 
@@ -107,45 +115,37 @@ class _Worker:
     """The parent's side of one worker.
 
     Attributes:
-        idle: those of its lanes that no thread uses.
+        idle: its lanes that no thread is using.
     """
 
     def __init__(self, config: Mapping[str, Any], name: str) -> None:
         self._name = name
         self.idle = [_Lane() for _ in range(_LANES_PER_WORKER)]
-        descriptors = [descriptor for lane in self.idle for descriptor in lane.descriptors()]
+        descriptors = [number for lane in self.idle for number in (lane.theirs.fileno(), lane.samples.file)]
         code = f"from kws_data.augment.audiomentations.worker_pool import serve; serve({descriptors})"
         path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", code],
             stdin=subprocess.PIPE,
             stdout=2,  # what a transform prints doesn't belong into a command's output
-            env=os.environ | _ONE_THREAD | _KEEP_MEMORY | {"PYTHONPATH": path},
+            env=os.environ | _ENVIRONMENT | {"PYTHONPATH": path},
             pass_fds=descriptors,
             start_new_session=True,  # Ctrl-C is for the parent
         )
         for lane in self.idle:
-            lane.started()
+            lane.theirs.close()  # the worker has its own copy
         self.idle[0].connection.send(config)
 
     def wait_until_built(self) -> None:
-        """Wait for its word that it could build the transform.
+        """Wait until it has built the transform; KwsError if it couldn't, or died."""
+        self.ask(self.idle[0], "while it started")
 
-        Raises:
-            KwsError: it couldn't, or died.
-        """
-        self._answer("while it started", self.idle[0].connection.recv)
-
-    def run(self, lane: _Lane, batch: np.ndarray, rows: np.ndarray, arrays: list[np.ndarray], sample_rate: int) -> None:
-        """As `WorkerPool.run`, over one of this worker's lanes."""
-        shared = lane.samples((len(rows), batch.shape[1]))
-        np.take(batch, rows, axis=0, out=shared, mode="clip")  # the default mode would copy twice
-        self._answer("while it augmented", lambda: lane.ask(shared.shape, arrays, sample_rate))
-        batch[rows] = shared
-
-    def _answer(self, during: str, ask: Callable[[], str | None]) -> None:
+    def ask(self, lane: _Lane, during: str, request: Any = None) -> None:
+        """Send a request, unless it is None, and wait for the answer; KwsError if that is a failure, or it died."""
         try:
-            failure = ask()
+            if request is not None:
+                lane.connection.send(request)
+            failure = lane.connection.recv()
         except (EOFError, OSError) as error:
             raise self._died(during) from error
         if failure is not None:
@@ -174,57 +174,48 @@ class _Worker:
         )
 
 
+class _SharedSamples:
+    """Memory for clips that parent and worker both map, by the descriptor `file`."""
+
+    def __init__(self, file: int) -> None:
+        self.file = file
+        self._memory: mmap.mmap | None = None
+
+    def array(self, shape: tuple[int, int], *, grow: bool = False) -> np.ndarray:
+        """[clips, samples] int16 at the start of the memory, which the parent grows if need be."""
+        count = shape[0] * shape[1]
+        if self._memory is None or len(self._memory) < 2 * count:
+            if grow:
+                os.ftruncate(self.file, 2 * count)
+            self._memory = mmap.mmap(self.file, 2 * count)
+        return np.frombuffer(self._memory, np.int16, count).reshape(shape)
+
+
 class _Lane:
     """A pipe and shared memory to a worker; used by one thread at a time."""
 
     def __init__(self) -> None:
-        self.connection, self._theirs = Pipe()
-        self._memory_file = _anonymous_file()
-        self._memory: mmap.mmap | None = None
-
-    def descriptors(self) -> tuple[int, int]:
-        """The worker's ends: of the pipe, and the memory."""
-        return self._theirs.fileno(), self._memory_file
-
-    def started(self) -> None:
-        """The worker has its own copies of the descriptors."""
-        self._theirs.close()
-
-    def samples(self, shape: tuple[int, int]) -> np.ndarray:
-        """Room for clips in the shared memory: [clips, samples] int16."""
-        size = 2 * shape[0] * shape[1]
-        if self._memory is None or len(self._memory) < size:
-            os.ftruncate(self._memory_file, size)
-            self._memory = mmap.mmap(self._memory_file, size)
-        return np.frombuffer(self._memory, np.int16, shape[0] * shape[1]).reshape(shape)
-
-    def ask(self, *request: Any) -> str | None:
-        """Have the clips there changed; why that failed, if it did.
-
-        Raises:
-            EOFError, OSError: the worker is gone.
-        """
-        self.connection.send(request)
-        return self.connection.recv()
+        self.connection, self.theirs = Pipe()
+        self.samples = _SharedSamples(_anonymous_file())
 
     def __del__(self) -> None:
-        os.close(self._memory_file)
+        os.close(self.samples.file)
 
 
 def serve(descriptors: Sequence[int]) -> None:
-    """What a worker does: build the transform, then answer requests until the parent is gone.
+    """The worker: build the transform, then answer requests until the parent is gone.
 
     Args:
-        descriptors: of each lane's pipe and memory.
+        descriptors: of the pipe and the memory of each lane.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     from kws_data.augment.audiomentations.transform import ClipTransform
 
-    pipes = [Connection(pipe) for pipe in descriptors[::2]]
-    memory_files = dict(zip(pipes, descriptors[1::2], strict=True))
-    memories: dict[Any, mmap.mmap] = {}
-    first = pipes[0]
+    lanes = {
+        Connection(pipe): _SharedSamples(file) for pipe, file in zip(descriptors[::2], descriptors[1::2], strict=True)
+    }
+    first = next(iter(lanes))
     try:
         try:
             transform = ClipTransform(first.recv(), owns_process=True)
@@ -233,16 +224,12 @@ def serve(descriptors: Sequence[int]) -> None:
             return
         first.send(None)
         while True:
-            ready = wait_for(pipes)
-            for connection in (pipe for pipe in pipes if pipe in ready):
+            ready = wait_for(list(lanes))
+            for connection in [pipe for pipe in lanes if pipe in ready]:
                 shape, (lengths, ids, seeds), sample_rate = connection.recv()
-                size = 2 * int(np.prod(shape))
-                if connection not in memories or len(memories[connection]) < size:
-                    memories[connection] = mmap.mmap(memory_files[connection], size)
                 failure = None
                 try:
-                    pcm = np.frombuffer(memories[connection], np.int16, size // 2).reshape(shape)
-                    transform.run(pcm, lengths, ids, seeds, sample_rate)
+                    transform.run(lanes[connection].array(shape), lengths, ids, seeds, sample_rate)
                 except KwsError as error:
                     failure = str(error)
                 connection.send(failure)
@@ -260,5 +247,5 @@ def _anonymous_file() -> int:
     """A descriptor of memory without a name."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("clips")
-    with tempfile.TemporaryFile() as file:  # macOS: a file that is already deleted, mapped
+    with tempfile.TemporaryFile() as file:  # macOS: a mapped file that is already deleted
         return os.dup(file.fileno())

@@ -14,7 +14,7 @@ from kws_data.augment.gain import Gain
 from kws_data.augment.mixup import Mixup
 from kws_data.augment.spec_augment import SpecAugment
 from kws_data.augment.speed import Speed
-from kws_data.augment.stage import ClipBatch, StageContext, WaveformStage
+from kws_data.augment.stage import ClipBatch, WaveformStage
 from kws_data.augment.time_shift import TimeShift
 from kws_data.draws import Draws
 from kws_data.errors import KwsError
@@ -22,13 +22,12 @@ from kws_data.noise import NoiseBank
 from kws_data.splits import TRAINING
 from kws_experiments.config.compose import CONF, compose
 from kws_experiments.experiment.experiment import Experiment
-from tests import test_feature_stages, test_waveform_stages
 from tests.conftest import MakeFolder
-from tests.kws_data.augment.test_waveform_stages import MOVING_ROWS, NOISE, RATE, batch_of, partners
+from tests.kws_data.augment.clips import FEATURE_STAGES, MOVING_ROWS, NOISE, RATE, STAGES, batch_of, context
 from tests.kws_data.test_pipeline import from_folder
 
-WAVEFORM = {name: build() for name, build in test_waveform_stages.STAGES.items()}
-FEATURES = {name: build() for name, build in test_feature_stages.STAGES.items()}
+WAVEFORM = {name: build() for name, build in STAGES.items()}
+FEATURES = {name: build() for name, build in FEATURE_STAGES.items()}
 
 
 @pytest.fixture(scope="module", name="log_mel")
@@ -52,10 +51,9 @@ def front_end_of(
 
     from kws_data.front_end import FrontEnd
 
-    context = StageContext(noise, TRAINING, RATE, clip_samples, np.arange(100, 140), partners)
-    drawn = augmentation.prepare(batch, Draws(seed, 0, batch.ids), context)
-    told = {"pcm": batch.pcm, "lengths": batch.lengths, "labels": batch.labels, "ids": batch.ids}
-    tensors = {name: tf.constant(value) for name, value in (told | drawn).items()}
+    drawn = augmentation.prepare(batch, Draws(seed, 0, batch.ids), context(clip_samples, noise))
+    given = {"pcm": batch.pcm, "lengths": batch.lengths, "labels": batch.labels, "ids": batch.ids}
+    tensors = {name: tf.constant(value) for name, value in (given | drawn).items()}
     outputs = FrontEnd(features, augmentation, variable_length=clip_samples is None)(tensors)
     return tf.nest.map_structure(lambda tensor: tensor.numpy(), outputs)
 
@@ -191,14 +189,14 @@ clips = st.tuples(
     st.sampled_from(["clip", "normalise", "leave"]), st.permutations(list(WAVEFORM)), st.integers(0, 99),
 )  # fmt: skip
 def test_any_clips_come_out_finite_in_shape_and_in_range(
-    log_mel: Any, told: Any, variable: bool, bank: str, clipping: Any, order: list[str], seed: int
+    log_mel: Any, drawn: Any, variable: bool, bank: str, clipping: Any, order: list[str], seed: int
 ) -> None:
-    rows = [wave(kind, length, number) for kind, length, number, _ in told]
+    rows = [wave(kind, length, number) for kind, length, number, _ in drawn]
     if not variable:
         rows = [np.pad(row, (0, max(0, RATE - len(row))))[:RATE] for row in rows]
-    batch = batch_of(rows, silence=[silent for *_, silent in told])
+    batch = batch_of(rows, silence=[silent for *_, silent in drawn])
     if not variable:
-        batch.lengths = np.array([min(length, RATE) for _, length, *_ in told], np.int32)
+        batch.lengths = np.array([min(length, RATE) for _, length, *_ in drawn], np.int32)
     before = batch.lengths.copy()
     stages = {name: WAVEFORM[name] for name in order}
     options: dict[str, Any] = {

@@ -19,10 +19,17 @@ from kws_data.sources.archives import ARCHIVES, Archive, named
 from kws_data.sources.download import fetch
 from tests.kws_data.sources.test_extract import CLIPS, LITTER, files_below, tar_gz, zipped
 
+TAR = tar_gz(CLIPS)
 
-def described(content: bytes, file_name: str = "small.tar.gz", **facts) -> Archive:
+
+def described(content: bytes = TAR, file_name: str = "small.tar.gz", **facts) -> Archive:
     facts = {"md5": hashlib.md5(content).hexdigest(), "bytes": len(content)} | facts
     return Archive("small", file_name, **facts)
+
+
+def fetched(url: str, cache: Path, archive: Archive | None = None) -> dict[str, bytes]:
+    """The files of the data set that was fetched, by default of `TAR`."""
+    return files_below(fetch(archive or described(), cache=cache, url=url, progress=False))
 
 
 class Server:
@@ -91,13 +98,18 @@ def serve(monkeypatch):
     monkeypatch.setattr(download, "_PAUSE_S", 0)
     servers = []
 
-    def start(content: bytes) -> Server:
+    def start(content: bytes = TAR) -> Server:
         servers.append(Server(content))
         return servers[-1]
 
     yield start
     for server in servers:
         server.close()
+
+
+@pytest.fixture
+def server(serve) -> Server:
+    return serve()
 
 
 def refused(*args, **options) -> str:
@@ -130,26 +142,24 @@ def test_an_archive_is_downloaded_once_and_extracted_without_litter(serve, tmp_p
 def test_a_zip_with_a_root_folder_is_downloaded_and_extracted(serve, tmp_path):
     content = zipped(CLIPS, prefix="top/")
     archive = described(content, "small.zip", root="top", md5=None)
-    assert files_below(fetch(archive, cache=tmp_path, url=serve(content).url, progress=False)) == CLIPS
+    assert fetched(serve(content).url, tmp_path, archive) == CLIPS
 
 
-def test_a_root_that_is_not_there_is_told(serve, tmp_path):
+def test_a_missing_root_is_refused(serve, tmp_path):
     content = zipped(CLIPS)
     assert "'top'" in refused(described(content, root="top"), cache=tmp_path, url=serve(content).url)
     assert left_in(tmp_path) == set()
 
 
-def test_environment_gives_mirror_and_folder(serve, tmp_path, monkeypatch):
-    content = tar_gz(CLIPS)
+def test_environment_gives_mirror_and_folder(server, tmp_path, monkeypatch):
     monkeypatch.setenv("KWS_DATA", str(tmp_path))
-    monkeypatch.setenv("KWS_DATA_URL", serve(content).url)
-    assert fetch(described(content), progress=False) == tmp_path / "datasets" / "small"
+    monkeypatch.setenv("KWS_DATA_URL", server.url)
+    assert fetch(described(), progress=False) == tmp_path / "datasets" / "small"
     assert left_in(tmp_path / "archives") == set()
 
 
-def test_progress_is_shown_on_stderr(serve, tmp_path, capsys):
-    content = tar_gz(CLIPS)
-    fetch(described(content), cache=tmp_path, url=serve(content).url)
+def test_progress_is_shown_on_stderr(server, tmp_path, capsys):
+    fetch(described(), cache=tmp_path, url=server.url)
     shown = capsys.readouterr()
     assert [verb in shown.err for verb in ("download small: 100%", "verify small: 100%", "extract small: ")] == [
         True
@@ -157,11 +167,9 @@ def test_progress_is_shown_on_stderr(serve, tmp_path, capsys):
     assert shown.out == ""
 
 
-def test_a_server_that_labels_the_file_as_encoded_does_not_change_it(serve, tmp_path):
-    content = tar_gz(CLIPS)
-    server = serve(content)
+def test_a_server_that_labels_the_file_as_encoded_does_not_change_it(server, tmp_path):
     server.headers = {"Content-Encoding": "gzip"}
-    assert files_below(fetch(described(content), cache=tmp_path, url=server.url, progress=False)) == CLIPS
+    assert fetched(server.url, tmp_path) == CLIPS
 
 
 def test_published_archives():
@@ -179,41 +187,33 @@ def test_published_archives():
 
 
 @pytest.mark.parametrize("drops", [1, 3])
-def test_a_lost_connection_is_resumed_where_it_broke(serve, tmp_path, drops):
-    content = tar_gz(CLIPS)
-    server = serve(content)
+def test_a_lost_connection_is_resumed_where_it_broke(server, tmp_path, drops):
     server.drops = drops
-    assert files_below(fetch(described(content), cache=tmp_path, url=server.url, progress=False)) == CLIPS
+    assert fetched(server.url, tmp_path) == CLIPS
     starts = [int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0 for asked in server.asked]
     assert len(starts) == drops + 1
     assert starts == sorted(set(starts))  # each request further on
 
 
-def test_a_server_without_ranges_is_asked_from_the_start(serve, tmp_path):
-    content = tar_gz(CLIPS)
-    server = serve(content)
+def test_a_server_without_ranges_is_asked_from_the_start(server, tmp_path):
     server.drops, server.ranges = 2, False
-    assert files_below(fetch(described(content), cache=tmp_path, url=server.url, progress=False)) == CLIPS
+    assert fetched(server.url, tmp_path) == CLIPS
 
 
 @pytest.mark.parametrize("md5", [None, "as published"])
-def test_a_short_read_is_never_taken_for_the_file_and_the_next_call_goes_on(serve, tmp_path, md5):
-    content = tar_gz(CLIPS)
-    archive = described(content) if md5 else described(content, md5=None, bytes=None)
-    server = serve(content)
+def test_a_short_read_is_never_taken_for_the_file_and_the_next_call_goes_on(server, tmp_path, md5):
+    archive = described() if md5 else described(md5=None, bytes=None)
     server.drops = download._TRIES
     message = refused(archive, cache=tmp_path, url=server.url)
     assert server.url in message
     assert not (tmp_path / "datasets" / "small").exists()
     assert left_in(tmp_path) == {"archives/small.tar.gz.partial"}
     asked = len(server.asked)
-    assert files_below(fetch(archive, cache=tmp_path, url=server.url, progress=False)) == CLIPS
+    assert fetched(server.url, tmp_path, archive) == CLIPS
     assert server.asked[asked] is not None  # a Range
 
 
-def test_a_reset_connection_is_resumed(serve, tmp_path):
-    content = tar_gz(CLIPS)
-    server = serve(content)
+def test_a_reset_connection_is_resumed(server, tmp_path):
     whole, resets = server.answer, iter([True])
 
     def answer_with_reset(request):
@@ -227,13 +227,11 @@ def test_a_reset_connection_is_resumed(serve, tmp_path):
             whole(request)
 
     server.answer = answer_with_reset
-    assert files_below(fetch(described(content), cache=tmp_path, url=server.url, progress=False)) == CLIPS
+    assert fetched(server.url, tmp_path) == CLIPS
 
 
 @pytest.mark.parametrize("stage", ["download", "verify", "extract"])
-def test_ctrl_c_leaves_a_clean_state_at_any_stage(serve, tmp_path, monkeypatch, stage):
-    content = tar_gz(CLIPS)
-    server = serve(content)
+def test_ctrl_c_leaves_a_clean_state_at_any_stage(server, tmp_path, monkeypatch, stage):
 
     class Interrupting(tqdm):
         def __init__(self, *args, **options):
@@ -249,40 +247,35 @@ def test_ctrl_c_leaves_a_clean_state_at_any_stage(serve, tmp_path, monkeypatch, 
 
     monkeypatch.setattr(download, "tqdm", Interrupting)
     with pytest.raises(KeyboardInterrupt):
-        fetch(described(content), cache=tmp_path, url=server.url, progress=False)
+        fetch(described(), cache=tmp_path, url=server.url, progress=False)
     monkeypatch.setattr(download, "tqdm", tqdm)
     assert left_in(tmp_path) == {"archives/small.tar.gz.partial"}
-    assert files_below(fetch(described(content), cache=tmp_path, url=server.url, progress=False)) == CLIPS
+    assert fetched(server.url, tmp_path) == CLIPS
     assert len(server.asked) == (2 if stage == "download" else 1)  # a complete file is not asked for again
     assert left_in(tmp_path) == {f"datasets/small/{name}" for name in CLIPS}
 
 
-def test_what_a_killed_extraction_left_is_removed(serve, tmp_path):
-    content = tar_gz(CLIPS)
+def test_what_a_killed_extraction_left_is_removed(server, tmp_path):
     leftover = tmp_path / "datasets" / ".small.0123456789abcdef.tmp"
     leftover.mkdir(parents=True)
-    fetch(described(content), cache=tmp_path, url=serve(content).url, progress=False)
+    fetch(described(), cache=tmp_path, url=server.url, progress=False)
     assert not leftover.exists()
 
 
 @pytest.mark.parametrize("stale", [b"other bytes", bytes(1_000_000)], ids=["shorter", "longer"])
-def test_a_partial_file_of_something_else_costs_one_more_download(serve, tmp_path, stale):
-    content = tar_gz(CLIPS)
-    server = serve(content)
+def test_a_partial_file_of_something_else_costs_one_more_download(server, tmp_path, stale):
     (tmp_path / "archives").mkdir()
     (tmp_path / "archives" / "small.tar.gz.partial").write_bytes(stale)
-    assert files_below(fetch(described(content), cache=tmp_path, url=server.url, progress=False)) == CLIPS
+    assert fetched(server.url, tmp_path) == CLIPS
     assert len(server.asked) == 2
 
 
-def test_a_complete_partial_file_of_unknown_size_is_recognised(serve, tmp_path):
-    content = tar_gz(CLIPS)
-    server = serve(content)
+def test_a_complete_partial_file_of_unknown_size_is_recognised(server, tmp_path):
     (tmp_path / "archives").mkdir()
-    (tmp_path / "archives" / "small.tar.gz.partial").write_bytes(content)
-    archive = described(content, md5=None, bytes=None)
-    assert files_below(fetch(archive, cache=tmp_path, url=server.url, progress=False)) == CLIPS
-    assert server.asked == [f"bytes={len(content)}-"]
+    (tmp_path / "archives" / "small.tar.gz.partial").write_bytes(TAR)
+    archive = described(md5=None, bytes=None)
+    assert fetched(server.url, tmp_path, archive) == CLIPS
+    assert server.asked == [f"bytes={len(TAR)}-"]
 
 
 def fetch_in_process(archive: Archive, cache: Path, url: str, number: int) -> None:
@@ -292,12 +285,10 @@ def fetch_in_process(archive: Archive, cache: Path, url: str, number: int) -> No
 
 
 @pytest.mark.slow
-def test_two_processes_share_one_download(serve, tmp_path):
-    content = tar_gz(CLIPS)
-    server = serve(content)
+def test_two_processes_share_one_download(server, tmp_path):
     server.until = lambda: len(list(tmp_path.glob("ready*"))) == 2
     spawn = multiprocessing.get_context("spawn")
-    arguments = (described(content), tmp_path, server.url)
+    arguments = (described(), tmp_path, server.url)
     processes = [spawn.Process(target=fetch_in_process, args=(*arguments, number)) for number in range(2)]
     for process in processes:
         process.start()
@@ -311,21 +302,19 @@ def test_two_processes_share_one_download(serve, tmp_path):
 # What is refused
 
 
-def test_a_wrong_checksum_names_both_sums_and_removes_the_file(serve, tmp_path):
-    content = tar_gz(CLIPS)
+def test_a_wrong_checksum_names_both_sums_and_removes_the_file(server, tmp_path):
     wanted = hashlib.md5(b"published").hexdigest()
-    message = refused(described(content, md5=wanted), cache=tmp_path, url=serve(content).url)
+    message = refused(described(md5=wanted), cache=tmp_path, url=server.url)
     assert wanted in message
-    assert hashlib.md5(content).hexdigest() in message
+    assert hashlib.md5(TAR).hexdigest() in message
     assert str(tmp_path / "archives" / "small.tar.gz") in message
     assert left_in(tmp_path) == set()
 
 
-def test_a_wrong_size_is_refused_where_no_checksum_is_known(serve, tmp_path):
-    content = tar_gz(CLIPS)
-    message = refused(described(content, md5=None, bytes=123_456), cache=tmp_path, url=serve(content).url)
+def test_a_wrong_size_is_refused_where_no_checksum_is_known(server, tmp_path):
+    message = refused(described(md5=None, bytes=123_456), cache=tmp_path, url=server.url)
     assert "123,456" in message
-    assert f"{len(content):,}" in message
+    assert f"{len(TAR):,}" in message
     assert left_in(tmp_path) == set()
 
 
@@ -344,15 +333,14 @@ def test_offline_tells_what_to_put_where_and_that_is_then_used(tmp_path, monkeyp
     with socket.socket() as closed:  # bound and not listening: connections are refused
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        content = tar_gz(CLIPS)
         by_hand = tmp_path / "archives" / "small.tar.gz"
-        message = refused(described(content), cache=tmp_path, url=url)
+        message = refused(described(), cache=tmp_path, url=url)
         assert f"{url}/small.tar.gz" in message
         assert str(by_hand) in message
         assert "refused" in message
-        by_hand.write_bytes(content)
-        assert files_below(fetch(described(content), cache=tmp_path, url=url, progress=False)) == CLIPS
-        assert by_hand.read_bytes() == content
+        by_hand.write_bytes(TAR)
+        assert fetched(url, tmp_path) == CLIPS
+        assert by_hand.read_bytes() == TAR
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/x", "nowhere", "http:/x", "http://[", "http://a b"])
@@ -361,13 +349,12 @@ def test_an_address_that_is_none_is_one_line(tmp_path, url):
 
 
 def test_a_hand_placed_archive_is_verified_and_never_deleted(tmp_path):
-    content = tar_gz(CLIPS)
     by_hand = tmp_path / "archives" / "small.tar.gz"
     by_hand.parent.mkdir()
-    by_hand.write_bytes(content[:-100])
-    assert str(by_hand) in refused(described(content), cache=tmp_path)
-    assert str(by_hand) in refused(described(content, md5=None, bytes=None), cache=tmp_path)
-    assert by_hand.read_bytes() == content[:-100]
+    by_hand.write_bytes(TAR[:-100])
+    assert str(by_hand) in refused(described(), cache=tmp_path)
+    assert str(by_hand) in refused(described(md5=None, bytes=None), cache=tmp_path)
+    assert by_hand.read_bytes() == TAR[:-100]
     assert left_in(tmp_path) == {"archives/small.tar.gz"}
 
 
@@ -384,21 +371,19 @@ def test_a_damaged_or_unsafe_archive_of_unknown_checksum_is_refused_and_removed(
 
 
 @pytest.mark.parametrize("stage", ["download", "extract"])
-def test_a_full_disk_is_one_line_and_the_next_call_goes_on(serve, tmp_path, monkeypatch, stage):
-    content = tar_gz(CLIPS)
-    server = serve(content)
+def test_a_full_disk_is_one_line_and_the_next_call_goes_on(server, tmp_path, monkeypatch, stage):
 
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(*((download.tqdm, "update") if stage == "download" else (shutil, "copyfileobj")), full)
-        message = refused(described(content), cache=tmp_path, url=server.url)
+        message = refused(described(), cache=tmp_path, url=server.url)
     assert "No space left" in message
     assert "KWS_DATA" in message
     assert str(tmp_path) in message
     assert left_in(tmp_path) == {"archives/small.tar.gz.partial"}
-    assert files_below(fetch(described(content), cache=tmp_path, url=server.url, progress=False)) == CLIPS
+    assert fetched(server.url, tmp_path) == CLIPS
 
 
 def test_a_cache_that_can_not_be_written_is_one_line(tmp_path):

@@ -79,7 +79,7 @@ def test_clear_frees_what_was_named(filled, kind, name, freed, left):
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "told"),
+    ("kind", "name", "message"),
     [
         ("models", None, "datasets, archives, catalogs, stores, features"),
         ("datasets", "v0.03", "mini"),
@@ -89,9 +89,9 @@ def test_clear_frees_what_was_named(filled, kind, name, freed, left):
         (None, "", "mini"),
     ],
 )
-def test_an_unknown_kind_or_name_removes_nothing_and_names_the_known(filled, kind, name, told):
+def test_an_unknown_kind_or_name_removes_nothing_and_names_the_known(filled, kind, name, message):
     before = sorted(filled.parent.rglob("*"))
-    with pytest.raises(KwsError, match=told) as caught:
+    with pytest.raises(KwsError, match=message) as caught:
         cache.clear(kind, name)
     assert "\n" not in str(caught.value)
     assert sorted(filled.parent.rglob("*")) == before

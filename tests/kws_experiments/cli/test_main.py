@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,29 +14,11 @@ import soundfile
 from PIL import Image
 
 from kws_data.splits import hash_split
-from kws_experiments.cli import main as cli
-from tests.conftest import SAMPLE_RATE, MakeFolder, tone
+from tests.conftest import ROOT, SAMPLE_RATE, MakeFolder, tone
+from tests.kws_experiments.conftest import Kws
 
 
-class Result:
-    def __init__(self, status: int, out: str, err: str, log: str) -> None:
-        self.status, self.out, self.err, self.log = status, out, err, log
-
-
-@pytest.fixture
-def kws(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
-    def call(*arguments: object) -> Result:
-        monkeypatch.setattr("sys.argv", ["kws", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        captured = capsys.readouterr()
-        return Result(int(caught.value.code or 0), captured.out, captured.err, caplog.text)
-
-    return call
-
-
-def test_list_names_every_published_set(kws) -> None:
+def test_list_names_every_published_set(kws: Kws) -> None:
     result = kws("data", "list")
 
     assert result.status == 0
@@ -43,7 +27,7 @@ def test_list_names_every_published_set(kws) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_catalog(kws, make_folder: MakeFolder, tmp_path: Path, suffix: str) -> None:
+def test_catalog(kws: Kws, make_folder: MakeFolder, tmp_path: Path, suffix: str) -> None:
     root, out = make_folder(), tmp_path / f"catalog{suffix}"
     (root / "yes" / "broken_nohash_0.wav").write_bytes(b"")
 
@@ -60,7 +44,7 @@ def test_catalog(kws, make_folder: MakeFolder, tmp_path: Path, suffix: str) -> N
     assert "63 files, 1 of them set aside" in result.out
 
 
-def test_catalog_of_real_clips_obeys_their_lists(kws, real_data: Path, tmp_path: Path) -> None:
+def test_catalog_of_real_clips_obeys_their_lists(kws: Kws, real_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "catalog.parquet"
 
     assert kws("data", "catalog", real_data, "--split", "lists", "--out", out).status == 0
@@ -69,7 +53,7 @@ def test_catalog_of_real_clips_obeys_their_lists(kws, real_data: Path, tmp_path:
     assert counts.to_dict() == {"training": 2599, "testing": 521, "validation": 348}
 
 
-def test_describe_prints_and_draws(kws, make_folder: MakeFolder, tmp_path: Path) -> None:
+def test_describe_prints_and_draws(kws: Kws, make_folder: MakeFolder, tmp_path: Path) -> None:
     figure = tmp_path / "clips.png"
 
     result = kws("data", "describe", make_folder(), "--split", "speaker", "--figure", figure)
@@ -78,7 +62,7 @@ def test_describe_prints_and_draws(kws, make_folder: MakeFolder, tmp_path: Path)
     assert Image.open(figure).size[0] > 500
 
 
-def test_verify_lists_what_cannot_be_used(kws, make_folder: MakeFolder) -> None:
+def test_verify_lists_what_cannot_be_used(kws: Kws, make_folder: MakeFolder) -> None:
     root = make_folder()
     assert kws("data", "verify", root).status == 0
 
@@ -89,7 +73,7 @@ def test_verify_lists_what_cannot_be_used(kws, make_folder: MakeFolder) -> None:
     assert "no/nan.wav: holds samples that are not finite" in result.out
 
 
-def test_features_are_one_array_in_sorted_order(kws, make_folder: MakeFolder, tmp_path: Path) -> None:
+def test_features_are_one_array_in_sorted_order(kws: Kws, make_folder: MakeFolder, tmp_path: Path) -> None:
     root, out = make_folder(words=("b", "a"), noise=False, speakers=3), tmp_path / "features.npy"
 
     result = kws("data", "features", root / "b", root / "a", "--features", "mfcc", "--out", out)
@@ -104,7 +88,7 @@ def test_features_are_one_array_in_sorted_order(kws, make_folder: MakeFolder, tm
     np.testing.assert_allclose(np.load(alone)[0], array[0], atol=1e-4)
 
 
-def test_features_draw_and_report_what_cannot_be_read(kws, tmp_path: Path) -> None:
+def test_features_draw_and_report_what_cannot_be_read(kws: Kws, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "good.flac", tone(440, 0.5, 44100), 44100)
     (tmp_path / "bad.wav").write_bytes(b"RIFFxxxx")
 
@@ -116,7 +100,7 @@ def test_features_draw_and_report_what_cannot_be_read(kws, tmp_path: Path) -> No
     assert Image.open(tmp_path / "x.png").size[0] > 200
 
 
-def test_synthesize_any_words(kws, tmp_path: Path) -> None:
+def test_synthesize_any_words(kws: Kws, tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader")
 
     result = kws("data", "synthesize", "--words", "boo,shoo", "--clips-per-word", 3, "--voices", 3, "--no-noise",
@@ -126,7 +110,7 @@ def test_synthesize_any_words(kws, tmp_path: Path) -> None:
     assert sorted(path.parent.name for path in (tmp_path / "ghosts").glob("*/*.wav")) == ["boo"] * 3 + ["shoo"] * 3
 
 
-def test_cache_shows_and_clears(kws, make_folder: MakeFolder, cache: Path) -> None:
+def test_cache_shows_and_clears(kws: Kws, make_folder: MakeFolder, cache: Path) -> None:
     kws("data", "verify", make_folder())
     assert "stores" in kws("data", "cache").out
     assert list((cache / "stores").iterdir())
@@ -141,7 +125,7 @@ def test_cache_shows_and_clears(kws, make_folder: MakeFolder, cache: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["catalog", "/nowhere", "--out", "x.csv"], "error: dataset.path: no folder '/nowhere'"),
+        (["catalog", "/nowhere", "--out", "x.csv"], "dataset.path: no folder '/nowhere'"),
         (["catalog", ".", "--out", "x.txt"], "error: --out: 'x.txt' must end in .parquet or .csv"),
         (["catalog", ".", "--out", "x.csv", "--split", "luck"], "luck"),
         (["features", "/nowhere", "--out", "x.npy"], "error: no such file or folder: '/nowhere'"),
@@ -149,20 +133,66 @@ def test_cache_shows_and_clears(kws, make_folder: MakeFolder, cache: Path) -> No
         (["download", "v9"], "v9"),
     ],
 )
-def test_mistakes_are_one_line(kws, arguments: list[str], message: str, tmp_path: Path, monkeypatch) -> None:
+def test_mistakes_are_one_line(
+    kws: Kws, arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
 
-    result = kws("data", *arguments)
-
-    assert result.status == 1
-    assert message in result.err
-    assert len(result.err.strip().splitlines()) == 1
-    assert "Traceback" not in result.err
+    assert message in kws("data", *arguments).error()
 
 
-def test_a_folder_without_clips(kws, tmp_path: Path) -> None:
+def test_a_folder_without_clips(kws: Kws, tmp_path: Path) -> None:
     (tmp_path / "yes").mkdir()
     shutil.copy(__file__, tmp_path / "yes" / "clip.wav")
 
     assert "holds no usable clip" in kws("data", "describe", tmp_path).err
     assert "holds no usable clip" in kws("data", "verify", tmp_path).err
+
+
+@pytest.mark.parametrize(
+    "command", ["evaluate", "report", "export --format=tflite", "label", "stream", "evaluate-stream"]
+)
+@pytest.mark.parametrize("there", [False, True])
+def test_a_wrong_folder_is_refused_before_slow_imports(tmp_path: Path, command: str, there: bool) -> None:
+    folder = tmp_path / "other"
+    if there:
+        folder.mkdir()
+    (tmp_path / "x.wav").touch()
+    more = [tmp_path / "x.wav"] if command in ("label", "stream", "evaluate-stream") else []
+    name, *options = command.split()
+    done, imported = imported_by("-m", "kws_experiments.cli.main", name, folder, *more, *options)
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert line.startswith("error: '")
+    assert str(folder) in line
+    assert not imported & SLOW
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train.py", "--help"],
+        ["train.py", "--cfg", "job"],
+        *(
+            ["-m", "kws_experiments.cli.main", *name.split(), "--help"]
+            for name in ("", "models", "label", "stream", "make-stream", "evaluate-stream")
+        ),
+    ],
+)
+def test_help_and_composing_do_without_slow_imports(command: list[str]) -> None:
+    done, imported = imported_by(*command)
+    assert done.returncode == 0, done.stderr
+    assert imported & {"hydra", "typer"}
+    assert not imported & SLOW
+
+
+SLOW = {"tensorflow", "keras", "matplotlib", "sklearn", "librosa", "pandas", "scipy", "soundfile"}
+
+
+def imported_by(*arguments: object) -> tuple[subprocess.CompletedProcess[str], set[str]]:
+    """What a Python process printed, and the modules that it imported."""
+    command = [sys.executable, "-X", "importtime", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return done, {
+        line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")
+    }

@@ -1,48 +1,31 @@
-"""`kws models`: the table, what chooses its rows and columns, and the README's copy of it."""
+"""`kws models`: the table, what chooses its rows and columns, and the manual's copy of it."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import keras
 import pytest
 
-from kws_experiments.cli import main as cli
-from kws_experiments.config.compose import CONF, compose
+from kws_experiments.config.compose import CONF, compose, compose_unresolved, fingerprint, resolved
 from kws_experiments.reports import model_table
-from kws_experiments.reports.model_table import BEGIN, END, HEADINGS, Row, choose, count, names
-from kws_experiments.reports.published import PUBLISHED, Published
+from kws_experiments.reports.model_table import BEGIN, END, HEADINGS, Row, choose, count, names, published_of
+from tests.kws_experiments.conftest import Kws
 
-README = CONF.parent / "README.md"
-
-
-@pytest.fixture
-def kws_models(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
-    """Runs the command: (exit status, standard output, standard error, log)."""
-
-    def call(*arguments: object) -> tuple[int, str, str, str]:
-        monkeypatch.setattr("sys.argv", ["kws", "models", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "250")
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(caught.value.code or 0), captured.out, captured.err, caplog.text
-
-    return call
+PAGE = CONF.parent / "docs" / "models.md"
 
 
 def records(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def test_a_model_is_built_for_its_papers_features_and_task(kws_models) -> None:
-    status, out, _, _ = kws_models("--csv", "ds_cnn_s", "simple_audio")
-    assert status == 0
-    ds_cnn_s, simple_audio = records(out)
+def test_a_model_is_built_for_its_papers_features_and_task(kws: Kws) -> None:
+    result = kws("models", "--csv", "ds_cnn_s", "simple_audio")
+    assert result.status == 0
+    ds_cnn_s, simple_audio = records(result.out)
     assert ds_cnn_s == {
         "model": "ds_cnn_s", "features": "mfcc_hello_edge", "frames": "49", "bins": "10", "labels": "12",
         "parameters": "24332", "trained": "23180", "folded": "22604", "multiply_adds": "2656768",
@@ -52,32 +35,32 @@ def test_a_model_is_built_for_its_papers_features_and_task(kws_models) -> None:
     assert (simple_audio["frames"], simple_audio["bins"], simple_audio["labels"]) == ("124", "129", "8")
 
 
-def test_overrides_choose_features_task_and_the_models_own_keys(kws_models) -> None:
-    _, out, _, _ = kws_models("ds_cnn_s", "features=mfcc", "task=words35", "model.filters=32", "--csv")
-    (row,) = records(out)
+def test_overrides_choose_features_task_and_the_models_own_keys(kws: Kws) -> None:
+    result = kws("models", "ds_cnn_s", "features=mfcc", "task=words35", "model.filters=32", "--csv")
+    (row,) = records(result.out)
     assert (row["features"], row["frames"], row["bins"], row["labels"]) == ("mfcc", "98", "40", "35")
     kernels = 32 * (10 * 4) + 4 * (32 * 9 + 32 * 32) + 32 * 35
     assert int(row["folded"]) == kernels + 9 * 32 + 35
 
 
-def test_keys_of_the_features_and_the_task_change_those_of_the_paper(kws_models) -> None:
-    _, out, _, _ = kws_models("ds_cnn_s", "features.num_coefficients=12", "task.unknown=false", "--csv")
-    (row,) = records(out)
+def test_keys_of_the_features_and_the_task_change_those_of_the_paper(kws: Kws) -> None:
+    result = kws("models", "ds_cnn_s", "features.num_coefficients=12", "task.unknown=false", "--csv")
+    (row,) = records(result.out)
     assert (row["features"], row["frames"], row["bins"], row["labels"]) == ("mfcc_hello_edge", "49", "12", "11")
 
 
-def test_clips_of_any_length_count_as_a_second(kws_models) -> None:
-    _, out, _, log = kws_models("ds_cnn_s", "conv", "clip_ms=null", "--csv")
-    ds_cnn_s, conv = records(out)
+def test_clips_of_any_length_count_as_a_second(kws: Kws) -> None:
+    result = kws("models", "ds_cnn_s", "conv", "clip_ms=null", "--csv")
+    ds_cnn_s, conv = records(result.out)
     assert ds_cnn_s["multiply_adds"] == "2656768"
     assert conv["multiply_adds"] == conv["parameters"] == ""
-    assert "conv: model.input_shape: conv flattens its feature map" in log
+    assert "conv: model.input_shape: conv flattens its feature map" in result.log
 
 
-def test_the_printed_table_holds_a_line_for_each_model(kws_models) -> None:
-    status, out, _, _ = kws_models("ds_cnn_s", "single_fc")
-    assert status == 0
-    lines = [line for line in out.splitlines() if line.startswith("│")]
+def test_the_printed_table_holds_a_line_for_each_model(kws: Kws) -> None:
+    result = kws("models", "ds_cnn_s", "single_fc")
+    assert result.status == 0
+    lines = [line for line in result.out.splitlines() if line.startswith("│")]
     cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
     assert cells[0] == [
         "ds_cnn_s", "mfcc_hello_edge 49 × 10", "12", "24,332", "23,180", "22,604", "2.66 M", "90.4 kB", "24.4 kB",
@@ -86,36 +69,66 @@ def test_the_printed_table_holds_a_line_for_each_model(kws_models) -> None:
     assert cells[1][-1] == "–"
 
 
-def test_a_model_of_ones_own_is_in_the_table(kws_models, tmp_path: Path) -> None:
+def test_a_model_of_ones_own_is_in_the_table(kws: Kws, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "my_net.yaml").write_text("_target_: kws_models.ds_cnn.ds_cnn\nfilters: 8\n")
 
     assert names(tmp_path) == [*names(), "my_net"]
-    status, out, _, _ = kws_models("my_net", "--config-dir", tmp_path, "--markdown")
+    result = kws("models", "my_net", "--config-dir", tmp_path, "--markdown")
 
-    assert status == 0
-    heading, rule, row = out.splitlines()
+    assert result.status == 0
+    heading, rule, row = result.out.splitlines()
     assert heading == f"| {' | '.join(HEADINGS)} |"
     assert set(rule) <= set("| -:")
     assert row.startswith("| my_net | log_mel 98 × 40 | 12 | ")
     assert row.endswith(" | – | – |")
 
 
-def test_a_model_that_does_not_fit_gets_dashes_and_a_reason(kws_models) -> None:
-    status, out, _, log = kws_models("cnn4", "ds_cnn_s", "features=mfcc_hello_edge", "--markdown")
-    assert status == 0
-    assert "| cnn4 | mfcc_hello_edge 49 × 10 | 30 | – | – | – | – | – | – | 2,226,846 |" in out
-    assert "| ds_cnn_s | mfcc_hello_edge 49 × 10 | 12 | 24,332 |" in out
-    assert "cnn4: model.input_shape: cnn4 needs at least 46 frames x 46 bins" in log
+def test_what_ones_own_model_reports_is_in_the_table(kws: Kws, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    own = "defaults: [ds_cnn_s, _self_]\nfilters: 8\npublished: {features: mfcc, task: words35, parameters: 99}\n"
+    (tmp_path / "model" / "my_net.yaml").write_text(own)
+    (row,) = records(kws("models", "my_net", "--config-dir", tmp_path, "--csv").out)
+    assert (row["features"], row["frames"], row["bins"], row["labels"]) == ("mfcc", "98", "40", "35")
+    assert (row["published_parameters"], row["published_accuracy"]) == ("99", "94.4 % v0.01")  # the latter of ds_cnn_s
+
+    (tmp_path / "model" / "my_net.yaml").write_text(own.replace("parameters", "parmeters"))
+    message = "model/my_net.yaml: published: must hold features, settings, task, parameters, counted, accuracy"
+    assert message in kws("models", "my_net", "--config-dir", tmp_path).error()
 
 
-def test_update_puts_the_table_between_the_markers(kws_models, tmp_path: Path) -> None:
+def own_net(input_shape: tuple[int, int], num_labels: int) -> keras.Model:
+    """With a layer that the count does not know."""
+    inputs = keras.Input(input_shape)
+    x = keras.layers.RNN(keras.layers.StackedRNNCells([keras.layers.GRUCell(2)]), name="stack")(inputs)
+    return keras.Model(inputs, keras.layers.Dense(num_labels)(x))
+
+
+def test_a_model_that_can_not_be_counted_still_has_its_parameters(kws: Kws, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "my_net.yaml").write_text(f"_target_: {__name__}.own_net\n")
+    result = kws("models", "my_net", "--config-dir", tmp_path, "--markdown")
+    assert result.status == 0
+    parameters = 3 * 2 * (40 + 2 + 2) + 2 * 12 + 12
+    assert f"| my_net | log_mel 98 × 40 | 12 | {parameters} | {parameters} | – | – | – | – |" in result.out
+    assert "my_net: stack: layers of the type RNN are not counted" in result.log
+
+
+def test_a_model_that_does_not_fit_gets_dashes_and_a_reason(kws: Kws) -> None:
+    result = kws("models", "cnn4", "ds_cnn_s", "features=mfcc_hello_edge", "--markdown")
+    assert result.status == 0
+    assert "| cnn4 | mfcc_hello_edge 49 × 10 | 30 | – | – | – | – | – | – | 2,226,846 |" in result.out
+    assert "| ds_cnn_s | mfcc_hello_edge 49 × 10 | 12 | 24,332 |" in result.out
+    assert "cnn4: model.input_shape: cnn4 needs at least 46 frames x 46 bins" in result.log
+
+
+def test_update_puts_the_table_between_the_markers(kws: Kws, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"before\n{BEGIN}\nan old table\n{END}\nafter\n", encoding="utf-8")
-    table = kws_models("single_fc", "--markdown")[1]
+    table = kws("models", "single_fc", "--markdown").out
 
     for _ in range(2):
-        assert kws_models("single_fc", "--update", page)[0] == 0
+        assert kws("models", "single_fc", "--update", page).status == 0
         assert page.read_text(encoding="utf-8") == f"before\n{BEGIN}\n{table}{END}\nafter\n"
 
 
@@ -133,38 +146,31 @@ def test_update_puts_the_table_between_the_markers(kws_models, tmp_path: Path) -
         (["single_fc", "--update", "nowhere.md"], "error: nowhere.md: No such file"),
     ],
 )
-def test_mistakes_are_one_line(kws_models, arguments: list[str], message: str, tmp_path: Path, monkeypatch) -> None:
+def test_mistakes_are_one_line(kws: Kws, arguments: list[str], message: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "page.md").write_text("no markers")
 
-    status, _, err, _ = kws_models(*arguments)
-
-    assert status == 1
-    assert message in err
-    assert len(err.strip().splitlines()) == 1
-    assert "Traceback" not in err
-
-
-def test_help_does_without_tensorflow() -> None:
-    script = (
-        "import sys; from kws_experiments import cli\n"
-        "sys.argv = ['kws', 'models', '--help']\n"
-        "try: cli.main()\n"
-        "finally: assert not {'tensorflow', 'keras', 'hydra', 'pandas'} & set(sys.modules)"
-    )
-    result = subprocess.run([sys.executable, "-c", script], cwd=CONF.parent, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert "--config-dir" in result.stdout
+    assert message in kws("models", *arguments).error()
 
 
 # --- what the papers report
 
 
-@pytest.mark.parametrize(("model", "published"), PUBLISHED.items(), ids=PUBLISHED)
-def test_published_figures_are_of_models_features_and_tasks_that_there_are(model: str, published: Published) -> None:
-    for group, choice in (("model", model), ("features", published.features), ("task", published.task)):
+@pytest.mark.parametrize("model", names())
+def test_published_values_are_of_features_and_tasks_that_there_are(model: str) -> None:
+    published = published_of(model)
+    for group, choice in (("features", published.features), ("task", published.task)):
         assert (CONF / group / f"{choice}.yaml").is_file(), choice
     assert published.counted in (("parameters", "trained", "folded") if published.parameters else ("",))
+
+
+def test_published_values_are_no_part_of_a_training() -> None:
+    cfg = compose_unresolved(["model=bc_resnet_8"])
+    config = resolved(cfg)
+    assert cfg.model.published.accuracy == "98.0 % v0.01, 98.7 % v0.02"
+    assert list(config["model"]) == ["_target_", "tau", "sub_bands", "dropout_rate", "batch_norm_momentum"]
+    assert config["model"]["tau"] == 8
+    assert fingerprint(compose(["model=bc_resnet_8", "model.published.accuracy=0 %"])) == fingerprint(config)
 
 
 @pytest.fixture(scope="module")
@@ -187,9 +193,9 @@ def test_our_counts_are_the_published_ones(rows: list[Row]) -> None:
 
 
 @pytest.mark.slow
-def test_the_readmes_table_is_what_the_command_prints(rows: list[Row]) -> None:
-    table = README.read_text(encoding="utf-8").partition(f"{BEGIN}\n")[2].partition(f"\n{END}")[0]
-    assert table == model_table.as_markdown(rows), "refresh it: kws models --update README.md"
+def test_the_manuals_table_is_what_the_command_prints(rows: list[Row]) -> None:
+    table = PAGE.read_text(encoding="utf-8").partition(f"{BEGIN}\n")[2].partition(f"\n{END}")[0]
+    assert table == model_table.as_markdown(rows), "refresh it: kws models --update docs/models.md"
 
 
 @pytest.mark.parametrize(

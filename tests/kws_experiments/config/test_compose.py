@@ -12,7 +12,7 @@ import pytest
 from hydra.errors import HydraException
 
 from kws_data.errors import KwsError
-from kws_experiments.config.compose import compose, fingerprint, told_by_hydra
+from kws_experiments.config.compose import compose, fingerprint, hydra_message
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.training.loggers import build_loggers
 from tests.conftest import ROOT
@@ -53,7 +53,7 @@ def test_a_choice_whose_extra_is_missing_names_it(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(KwsError, match=r"^logger=mlflow needs the extra 'mlflow': pip install -e '\.\[mlflow\]'"):
         build_loggers(compose(["logger=mlflow"]))
     missing = HydraException("In 'sweep/optuna': Could not find 'hydra/sweeper/optuna'\n\nAvailable: basic")
-    assert told_by_hydra(missing).endswith("basic; it comes with the extra optuna: pip install -e '.[optuna]'")
+    assert hydra_message(missing).endswith("basic; it comes with the extra optuna: pip install -e '.[optuna]'")
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,12 @@ def test_a_choice_whose_extra_is_missing_names_it(monkeypatch: pytest.MonkeyPatc
         "logger",
     ],
 )
-def test_readme_names_every_choice(group: str) -> None:
-    row = re.search(rf"^\| .*`{group}`.* \| (.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+def test_the_manual_names_every_choice(group: str) -> None:
+    row = re.search(
+        rf"^\| .*`{group}`.* \| (.*) \|$",
+        (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
     assert row is not None
     assert {choice for g, choice in CHOICES if g == group} <= set(re.findall(r"`([\w.]+)", row.group(1)))
 
@@ -194,19 +198,6 @@ def test_fingerprint_names_what_is_trained() -> None:
 
 def test_words_need_no_quotes_on_the_command_line() -> None:
     assert compose(["task.words=[yes,no,on,off,marvin]"])["task"]["words"] == ["yes", "no", "on", "off", "marvin"]
-
-
-@pytest.mark.parametrize(
-    "command", [["train.py", "--help"], ["train.py", "--cfg", "job"], ["-m", "kws_experiments.cli.main", "--help"]]
-)
-def test_help_and_composing_import_no_tensorflow(command: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", *command], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-
-    imported = {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
-    assert imported & {"hydra", "typer"}
-    assert not imported & {"tensorflow", "keras", "matplotlib", "sklearn", "librosa"}
 
 
 def test_missing_path_is_one_line(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from tests.predictions import LABELS, predicted
 
 
 @given(predicted())
-def test_figures_are_scikit_learns(predictions: pd.DataFrame) -> None:
+def test_metrics_are_scikit_learns(predictions: pd.DataFrame) -> None:
     scores = predictions[[f"score_{label}" for label in LABELS]].to_numpy()
     truth = pd.Index(LABELS).get_indexer(predictions["label"])
 
-    figures, table = calibration(scores, truth)
+    metrics, table = calibration(scores, truth)
 
     confidence, right = scores.max(axis=1).astype(np.float64), scores.argmax(axis=1) == truth
     accuracy, sure = calibration_curve(right, confidence.clip(0, 1), n_bins=BINS)
@@ -27,14 +27,14 @@ def test_figures_are_scikit_learns(predictions: pd.DataFrame) -> None:
     np.testing.assert_allclose(filled["confidence"], sure, atol=1e-6)
     assert table["clips"].sum() == len(truth)
     expected = np.average(np.abs(accuracy - sure), weights=filled["clips"])
-    assert figures["expected_calibration_error"] == pytest.approx(expected, abs=1e-6)
-    assert figures["maximum_calibration_error"] == pytest.approx(np.abs(accuracy - sure).max(), abs=1e-6)
+    assert metrics["expected_calibration_error"] == pytest.approx(expected, abs=1e-6)
+    assert metrics["maximum_calibration_error"] == pytest.approx(np.abs(accuracy - sure).max(), abs=1e-6)
     exact = scores.astype(np.float64) / scores.sum(axis=1, keepdims=True, dtype=np.float64)
-    assert figures["brier"] == pytest.approx(
+    assert metrics["brier"] == pytest.approx(
         brier_score_loss(truth, exact, labels=range(4), scale_by_half=False), abs=1e-5
     )
-    assert figures["log_loss"] == pytest.approx(log_loss(truth, scores, labels=range(4)), rel=1e-4, abs=1e-5)
-    json.dumps(figures, allow_nan=False)
+    assert metrics["log_loss"] == pytest.approx(log_loss(truth, scores, labels=range(4)), rel=1e-4, abs=1e-5)
+    json.dumps(metrics, allow_nan=False)
 
 
 def test_an_example_by_hand() -> None:

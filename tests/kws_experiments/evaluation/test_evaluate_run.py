@@ -20,13 +20,13 @@ from typer.testing import CliRunner
 from kws_data.audio import read_pcm
 from kws_data.errors import KwsError
 from kws_data.storage.cache import datasets_dir
-from kws_experiments.cli.evaluate import ratios
 from kws_experiments.cli.main import app
+from kws_experiments.cli.runs import ratios
 from kws_experiments.config.compose import compose, fingerprint
 from kws_experiments.evaluation.clips import Clips, clips_in_training, find_dataset, labelled
 from kws_experiments.evaluation.evaluate_run import _folder_for, evaluate_run
 from kws_experiments.evaluation.files import EvaluationFiles
-from kws_experiments.plots import evaluations as evaluation_figures
+from kws_experiments.plots.evaluations import NAMES
 from kws_experiments.runs.clip_table import read_clip_table
 from kws_experiments.runs.finished import FinishedRun
 from kws_experiments.runs.folder import SCHEMA_VERSION, RunFolder
@@ -83,7 +83,7 @@ def test_ratios_are_numbers_in_range() -> None:
     assert ratios("20, 0,-5.5") == [20, 0, -5.5]
     assert ratios(None) is None
     for wrong in ("20,", "loud", "nan", "400", ""):
-        with pytest.raises(KwsError, match=r"--noise-snr: '.*' is no ratio from -60 to 100 dB; write 20,10,5,0,-5"):
+        with pytest.raises(KwsError, match=r"--noise-snr: '.*' is not a ratio from -60 to 100 dB; write 20,10,5,0,-5"):
             ratios(wrong)
 
 
@@ -128,9 +128,9 @@ def test_an_unfinished_damaged_or_changed_run_is_one_line(finished: RunFolder, t
             yaml.safe_dump(dict(list(config.items())[:5])),
             "config.yaml' is not what this run was trained with",
         ),
-        (finished.config, "[1]", "holds no configuration"),
+        (finished.config, "[1]", "is missing or damaged"),
         (finished.config, "a: [", "is missing or damaged"),
-        (finished.record, "{", "is damaged"),
+        (finished.record, "{", "is missing or damaged"),
         (finished.record, '{"schema_version": 99}', f"has schema version 99, not {SCHEMA_VERSION}"),
         (finished.record, f'{{"schema_version": {SCHEMA_VERSION}, "status": "training"}}', "no finished run"),
         (finished.record, f'{{"schema_version": {SCHEMA_VERSION}}}', "no finished run"),
@@ -239,7 +239,7 @@ def test_on_its_own_test_clips_a_run_gives_its_own_figures(trained: Path) -> Non
     assert low <= metrics["accuracy"] <= high
     assert set(metrics["detection"]["keywords"]) == {"yes", "no", "up"}
     names = {path.stem for path in (again.path / "figures").iterdir()}
-    assert names == set(evaluation_figures.NAMES)
+    assert names == set(NAMES)
 
 
 @pytest.mark.slow

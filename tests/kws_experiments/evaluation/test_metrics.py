@@ -1,4 +1,4 @@
-"""What predictions tell, against scikit-learn, and whatever they are."""
+"""Metrics of predictions against scikit-learn, for any predictions."""
 
 from __future__ import annotations
 
@@ -23,40 +23,40 @@ THRESHOLDS = {"yes": 0.5, "no": 0.9}
 
 @settings(max_examples=30)
 @given(predicted())
-def test_figures_are_scikit_learns_and_fit_into_json(predictions: pd.DataFrame) -> None:
+def test_metrics_are_scikit_learns_and_fit_into_json(predictions: pd.DataFrame) -> None:
     truth, taken = predictions["label"], predictions["predicted"]
 
-    figures, tables = evaluate(predictions, LABELS, THRESHOLDS)
+    metrics, tables = evaluate(predictions, LABELS, THRESHOLDS)
 
-    assert figures["accuracy"] == pytest.approx(accuracy_score(truth, taken))
-    assert figures["confusion_matrix"] == confusion_matrix(truth, taken, labels=LABELS).tolist()
+    assert metrics["accuracy"] == pytest.approx(accuracy_score(truth, taken))
+    assert metrics["confusion_matrix"] == confusion_matrix(truth, taken, labels=LABELS).tolist()
     scores = precision_recall_fscore_support(truth, taken, labels=LABELS, zero_division=0.0)
-    assert [tuple(values.values()) for values in figures["per_class"].values()] == list(zip(*scores, strict=True))
+    assert [tuple(values.values()) for values in metrics["per_class"].values()] == list(zip(*scores, strict=True))
     present = [label for label in LABELS if (truth == label).any()]
     macro = f1_score(truth, taken, labels=present, average="macro", zero_division=0.0)
-    assert figures["macro_f1"] == pytest.approx(macro)
+    assert metrics["macro_f1"] == pytest.approx(macro)
     off_diagonal = confusion_matrix(truth, taken, labels=LABELS)[~np.eye(len(LABELS), dtype=bool)]
-    assert [pair["clips"] for pair in figures["worst_pairs"]] == sorted(off_diagonal[off_diagonal > 0])[:-11:-1]
+    assert [pair["clips"] for pair in metrics["worst_pairs"]] == sorted(off_diagonal[off_diagonal > 0])[:-11:-1]
     assert tables["speakers"]["clips"].sum() == (predictions["speaker"] != "").sum()
     assert tables["levels"]["clips"].sum() == (predictions["level_db"].notna() & (truth != "_silence_")).sum()
 
 
-def test_writing_keeps_everything_and_no_number_that_is_none(tmp_path: Path) -> None:
+def test_writing_keeps_everything_and_no_number_that_is_not_finite(tmp_path: Path) -> None:
     predictions = table_of(np.zeros((1, 4), np.float32), np.array([2]), [""], np.array([np.nan]))
-    figures, tables = evaluate(predictions, LABELS, THRESHOLDS)
+    metrics, tables = evaluate(predictions, LABELS, THRESHOLDS)
     noise = pd.DataFrame({"accuracy": [], "accuracy_low": [], "accuracy_high": []})
-    figures |= {"split": "testing", "accuracy_at_snr": with_interval(noise), "odd": [np.float32("nan"), np.int64(3)]}
+    metrics |= {"split": "testing", "accuracy_at_snr": with_interval(noise), "odd": [np.float32("nan"), np.int64(3)]}
     files = EvaluationFiles(tmp_path / "new")
 
-    files.write(figures, {**tables, "noise": noise})
-    draw(tmp_path / "figures", figures, tables)
+    files.write(metrics, {**tables, "noise": noise})
+    draw(tmp_path / "figures", metrics, tables)
 
     def refuse(text: str) -> float:
         raise AssertionError(text)
 
-    told = json.loads(files.metrics.read_text(), parse_constant=refuse)
-    assert told["odd"] == [None, 3]
-    assert told["clips"] == 1
+    written = json.loads(files.metrics.read_text(), parse_constant=refuse)
+    assert written["odd"] == [None, 3]
+    assert written["clips"] == 1
     for name, table in tables.items():
         pd.testing.assert_frame_equal(files.read_table(name), table, check_dtype=False)
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"confusion_matrix", "alluvial", "calibration"}
@@ -67,9 +67,9 @@ def test_damaged_files_are_one_line(tmp_path: Path) -> None:
     for damage in ({}, {"metrics.json": b'{"clips": 1', "speakers.parquet": b"PAR1"}, {"metrics.json": b"[]"}):
         for name, content in damage.items():
             (tmp_path / name).write_bytes(content)
-        with pytest.raises(KwsError, match=r"metrics\.json' (is missing or damaged|holds no figures); evaluate again"):
+        with pytest.raises(KwsError, match=r"metrics\.json' is missing or damaged: evaluate again"):
             files.read_metrics()
-        with pytest.raises(KwsError, match=r"speakers\.parquet' is missing or damaged; evaluate again"):
+        with pytest.raises(KwsError, match=r"speakers\.parquet' is missing or damaged: evaluate again"):
             files.read_table("speakers")
 
 

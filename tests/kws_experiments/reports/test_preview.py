@@ -1,7 +1,8 @@
-"""`kws data preview`: pictures and sounds of what augmentation does."""
+"""`kws data preview`: pictures and sounds of clips before and after augmentation."""
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 import sys
@@ -39,9 +40,11 @@ def test_clips_before_and_after_are_drawn_written_and_played(make_folder: MakeFo
         after, _ = soundfile.read(out / name.replace("before", "after"))
         assert rate == SAMPLE_RATE
         assert len(before) == len(after) == SAMPLE_RATE
-        assert f'src="{name}"' in page
+        wav = base64.b64encode((out / name).read_bytes()).decode()
+        assert f'src="data:audio/wav;base64,{wav}"' in page
         changed += not np.array_equal(before, after)
     assert changed >= 5
+    assert page.count("<audio") == 12
     assert Image.open(out / "preview.png").size[1] > 300
 
 
@@ -52,6 +55,5 @@ def test_other_folders_are_not_overwritten(make_folder: MakeFolder, tmp_path: Pa
 
     assert result.returncode == 1
     assert (
-        result.stderr.strip()
-        == f"error: --out: '{tmp_path / 'mine'}' exists and is no older preview; give a new folder"
+        result.stderr.strip() == f"error: --out: '{tmp_path / 'mine'}' exists and is not a preview; give a new folder"
     )

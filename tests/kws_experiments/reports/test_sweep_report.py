@@ -12,7 +12,7 @@ import pytest
 
 from kws_data.errors import KwsError
 from kws_experiments.reports.sweep_contents import gather
-from kws_experiments.reports.sweep_page import CSV_FILES, write_sweep_report
+from kws_experiments.reports.sweep_report import CSV_FILES, write_sweep_report
 from kws_experiments.runs.folder import RunFolder
 from kws_experiments.runs.sweep_record import DONE, FAILED, Job, SweepFolder, find_sweep
 
@@ -75,7 +75,7 @@ def test_settings_are_compared_and_said_plainly(sweep: SweepFolder) -> None:
     best, alike, better, much_better = contents.statements
     assert best.startswith("Best on validation: model=<b>net</b>, features=mfcc; 90.0 % of the test clips")
     assert best.endswith("standard deviation 0.0 points over 2 runs.")
-    assert alike.startswith("It can't be told apart from model=<b>net</b>, features=log_mel: +0.0 points")
+    assert alike.startswith("It cannot be distinguished from model=<b>net</b>, features=log_mel: +0.0 points")
     assert better.startswith("It is better than model=conv, features=log_mel: +20.0 points")
     assert much_better.startswith("It is better than model=conv, features=mfcc: +30.0 points")
     effects = contents.effects.set_index(["key", "value"])["effect"]
@@ -125,7 +125,7 @@ def test_a_damaged_run_is_one_line_and_an_older_report_stays(sweep: SweepFolder)
     run = RunFolder(sweep.path.parent.parent / "run3")
     run.predictions.write_bytes(run.predictions.read_bytes()[:100])
 
-    with pytest.raises(KwsError, match=r"run3/predictions.parquet' is missing or damaged; start that run over"):
+    with pytest.raises(KwsError, match=r"run3/predictions.parquet' is missing or damaged: start that run over"):
         write_sweep_report(find_sweep(sweep.path))
 
     assert page.read_bytes() == before

@@ -22,8 +22,8 @@ import soundfile
 from kws_data.errors import KwsError
 from kws_experiments.cli import main as cli
 from kws_experiments.config.compose import compose
-from kws_experiments.reproduce import restart as reproduce
-from kws_experiments.reproduce.repeat import origin_change
+from kws_experiments.reproduce import restart
+from kws_experiments.reproduce.train_again import origin_change
 from kws_experiments.runs.folder import SCHEMA_VERSION, RunFolder
 from kws_experiments.runs.seal import finished_record, seal
 from tests.conftest import ROOT, SAMPLE_RATE, tone
@@ -65,7 +65,7 @@ def no_exec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def started(folder: RunFolder, out: Path | None = None, data: Path | None = None) -> Executed:
     with pytest.raises(Executed) as caught:
-        reproduce.reproduce(folder.path, out=out, data=data, anyway=False)
+        restart.restart(folder.path, out=out, data=data, anyway=False)
     return caught.value
 
 
@@ -97,7 +97,7 @@ def test_goes_on_where_it_stopped_and_then_takes_a_new_folder(tmp_path: Path) ->
     for number in (1, 2):
         for _ in range(2):
             assert started(folder).arguments[-1] == str(folder.reproductions / str(number))
-        (folder.reproductions / str(number) / reproduce.RESULT).write_text("{}")
+        (folder.reproductions / str(number) / restart.RESULT).write_text("{}")
     (folder.reproductions / "notes").mkdir()
 
     moved = RunFolder(folder.path.rename(tmp_path / "moved"))
@@ -105,7 +105,7 @@ def test_goes_on_where_it_stopped_and_then_takes_a_new_folder(tmp_path: Path) ->
     out = tmp_path / "out"
     for _ in range(2):
         assert started(moved, out=out).arguments[-1] == str(out)
-    assert json.loads((out / reproduce.MARKER).read_text())["run"] == str(moved.path)
+    assert json.loads((out / restart.MARKER).read_text())["run"] == str(moved.path)
 
 
 @pytest.mark.usefixtures("no_exec")
@@ -115,20 +115,20 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "full" / "precious").write_text("mine")
     started(other, out=tmp_path / "others")
     started(folder, out=tmp_path / "done")
-    (tmp_path / "done" / reproduce.RESULT).write_text("{}")
+    (tmp_path / "done" / restart.RESULT).write_text("{}")
     started(folder, out=tmp_path / "damaged")
-    (tmp_path / "damaged" / reproduce.MARKER).write_text("{")
+    (tmp_path / "damaged" / restart.MARKER).write_text("{")
     for out, told in {
         tmp_path / "full": "is not empty; give a new folder",
         tmp_path / "full" / "precious": "is a file; give a new folder",
         tmp_path / "others": "repeats another run",
         tmp_path / "done": "holds a repetition that is done",
-        tmp_path / "damaged": "is damaged; give another folder",
+        tmp_path / "damaged": "is missing or damaged: give another folder",
         folder.path: "is not empty",
     }.items():
         before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
         with pytest.raises(KwsError, match=told):
-            reproduce.reproduce(folder.path, out=out, data=None, anyway=False)
+            restart.restart(folder.path, out=out, data=None, anyway=False)
         assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
@@ -150,7 +150,7 @@ def without_key(folder: RunFolder, key: str) -> None:
     [
         (lambda folder: shutil.rmtree(folder.path), "holds no run: it has no run.json"),
         (lambda folder: folder.record.unlink(), "holds no run: it has no run.json"),
-        (lambda folder: damage(folder, "run.json"), "run.json' is damaged"),
+        (lambda folder: damage(folder, "run.json"), "run.json' is missing or damaged"),
         (lambda folder: folder.write_record(schema_version=9), f"has schema version 9, not {SCHEMA_VERSION}"),
         (lambda folder: folder.write_record(status="training"), "holds no finished run"),
         (lambda folder: folder.write_record(files=None), "by a version that did not record what repeating it needs"),

@@ -13,20 +13,20 @@ import pandas as pd
 import pytest
 import soundfile
 
-from kws_data.corpus import NoiseFolder, UnknownFolder, build_corpus
+from kws_data.corpus import NoiseFolder, NoiseFolders, UnknownFolder, build_corpus
 from kws_data.errors import KwsError
 from kws_data.splits import HashSplit
 from kws_data.task import Task
 from kws_experiments.config.compose import compose, fingerprint
 from kws_experiments.experiment.experiment import Experiment
-from kws_experiments.runs import environment as provenance
+from kws_experiments.runs import environment
 from kws_experiments.runs.clip_table import (
     CLASSES,
     clip_table,
     data_changes,
     read_clip_table,
     recorded_root,
-    told,
+    summary,
     write_clip_table,
 )
 from kws_experiments.runs.code_state import code_state, own_code
@@ -60,30 +60,30 @@ hw.optional.arm.FEAT_SME: 0
 
 
 def test_processors_of_every_kind() -> None:
-    assert provenance.parse_cpuinfo(X86) == ("AMD EPYC", ["avx2", "fma", "sse2"])
-    assert provenance.parse_cpuinfo(ARM) == ("0x41 0xd40", ["asimd", "fp", "sve"])
-    assert provenance.parse_sysctl(INTEL_MAC) == ("Intel(R) Core(TM) i7", ["avx2", "avx2_0", "fpu", "sse2"])
-    assert provenance.parse_sysctl(APPLE) == ("Apple M2", ["arm.FEAT_DotProd"])
-    assert provenance.parse_cpuinfo("") == ("", [])
-    here = provenance.processor()
+    assert environment.parse_cpuinfo(X86) == ("AMD EPYC", ["avx2", "fma", "sse2"])
+    assert environment.parse_cpuinfo(ARM) == ("0x41 0xd40", ["asimd", "fp", "sve"])
+    assert environment.parse_sysctl(INTEL_MAC) == ("Intel(R) Core(TM) i7", ["avx2", "avx2_0", "fpu", "sse2"])
+    assert environment.parse_sysctl(APPLE) == ("Apple M2", ["arm.FEAT_DotProd"])
+    assert environment.parse_cpuinfo("") == ("", [])
+    here = environment.processor()
     assert here["model"]
     assert here["flags"]
     assert here["cores"] >= 1
 
 
 def test_variables_of_arithmetic_are_kept_and_secrets_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(provenance.numeric_variables()):
+    for name in list(environment.numeric_variables()):
         monkeypatch.delenv(name)
     for name in ("TF_ENABLE_ONEDNN_OPTS", "OMP_NUM_THREADS", "PYTHONHASHSEED"):
         monkeypatch.setenv(name, "1")
     for name in ("TF_VAR_password", "TF_CPP_MIN_LOG_LEVEL", "CUDA_VISIBLE_DEVICES", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "1")
 
-    assert list(provenance.numeric_variables()) == ["OMP_NUM_THREADS", "PYTHONHASHSEED", "TF_ENABLE_ONEDNN_OPTS"]
+    assert list(environment.numeric_variables()) == ["OMP_NUM_THREADS", "PYTHONHASHSEED", "TF_ENABLE_ONEDNN_OPTS"]
 
 
 def test_packages_are_what_is_installed() -> None:
-    found = provenance.packages()
+    found = environment.packages()
     assert found["numpy"] == np.__version__
     assert {"tensorflow", "keras", "hydra-core", "pyarrow"} <= set(found)
 
@@ -94,33 +94,33 @@ def test_a_session_that_changes_nothing_is_not_noted_and_another_is(
     folder, config = RunFolder(tmp_path), compose([])
     arithmetic = Experiment(config).arithmetic
     changed: tuple[dict[str, Any], str | None] = ({"sources": "1", "commit": None}, None)
-    monkeypatch.setattr(provenance, "_accelerators", list)
-    monkeypatch.setattr(provenance, "code_state", lambda: changed)
-    provenance.record_environment(folder, config, arithmetic)
+    monkeypatch.setattr(environment, "_accelerators", list)
+    monkeypatch.setattr(environment, "code_state", lambda: changed)
+    environment.record_environment(folder, config, arithmetic)
     before = folder.environment.read_bytes()
 
     monkeypatch.chdir("/")
-    provenance.record_environment(folder, config, arithmetic)
+    environment.record_environment(folder, config, arithmetic)
     assert folder.environment.read_bytes() == before
 
     changed = ({"sources": "2", "commit": None}, "a difference\n")
-    provenance.record_environment(folder, config, arithmetic)
-    sessions = provenance.read_sessions(folder)
+    environment.record_environment(folder, config, arithmetic)
+    sessions = environment.read_sessions(folder)
     assert [each["code"]["sources"] for each in sessions] == ["1", "2"]
     assert (tmp_path / sessions[1]["code"]["diff"]).read_text() == "a difference\n"
     assert sessions[0]["settings"]["deterministic"] is True
 
-    provenance.record_environment(folder, config, arithmetic)
-    assert len(provenance.read_sessions(folder)) == 2
+    environment.record_environment(folder, config, arithmetic)
+    assert len(environment.read_sessions(folder)) == 2
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (None, "has no environment.json"),
-        ("", "is damaged"),
-        ('{"schema_version": 1, "sessions": [', "is damaged"),
-        ("[]", "is damaged"),
+        ("", "is missing or damaged: start over"),
+        ('{"schema_version": 1, "sessions": [', "is missing or damaged: start over"),
+        ("[]", "is missing or damaged: start over"),
         ('{"schema_version": 1, "sessions": [{}]}', "is damaged: it lacks packages, processor or code"),
         ('{"schema_version": 99, "sessions": [{}]}', "has schema version 99, not 1"),
     ],
@@ -130,7 +130,7 @@ def test_an_environment_that_cannot_be_read_is_one_line(tmp_path: Path, content:
     if content is not None:
         folder.environment.write_text(content)
     with pytest.raises(KwsError, match=message) as caught:
-        provenance.read_sessions(folder)
+        environment.read_sessions(folder)
     assert "\n" not in str(caught.value)
 
 
@@ -218,7 +218,8 @@ def test_the_users_own_modules_and_files_count(tmp_path: Path, monkeypatch: pyte
 def clips_of(root: Path, tmp_path: Path) -> pd.DataFrame:
     corpus = build_corpus(
         root, HashSplit(), sample_rate=SAMPLE_RATE, clip_samples=SAMPLE_RATE, data_seed=0,
-        unknown_folders=[UnknownFolder(tmp_path / "unknown")], noise_folders=[NoiseFolder(tmp_path / "hiss", 0.5)],
+        unknown_folders=[UnknownFolder(tmp_path / "unknown")],
+        noise_folders=NoiseFolders([NoiseFolder(tmp_path / "hiss", 0.5)]),
     )  # fmt: skip
     task = Task(["yes", "no"], unknown_dirs=[tmp_path / "unknown"])
     return clip_table(corpus, task.examples(corpus, 0), task.labels(corpus))
@@ -273,7 +274,7 @@ def test_changed_and_missing_clips_are_named(make_folder: MakeFolder, tmp_path: 
     soundfile.write(clip, tone(999), SAMPLE_RATE)
     changes = data_changes(before, clips_of(moved, tmp_path))
     assert changes == {"changed": [f"yes/{clip.name}"]}
-    assert told(changes) == f"1 clip changed (yes/{clip.name})"
+    assert summary(changes) == f"1 clip changed (yes/{clip.name})"
 
     gone.unlink()
     changes = data_changes(before, clips_of(moved, tmp_path))
@@ -284,7 +285,7 @@ def test_changed_and_missing_clips_are_named(make_folder: MakeFolder, tmp_path: 
 
 def test_changes_are_told_in_a_line() -> None:
     changes = {CLASSES: ["yes", "no"], "missing": [f"{n}.wav" for n in range(5)], "new": ["x.wav"]}
-    assert told(changes) == (
+    assert summary(changes) == (
         "the classes are now yes, no; 5 clips missing (0.wav, 1.wav, 2.wav, and 2 more); 1 clip new (x.wav)"
     )
 

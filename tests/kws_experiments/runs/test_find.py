@@ -15,7 +15,7 @@ from kws_data.errors import KwsError
 from kws_experiments.runs.find import DAMAGED, NOT_BEGUN, find_runs, find_sweeps_below
 from kws_experiments.runs.folder import RunFolder
 from kws_experiments.runs.sweep_record import SweepFolder
-from tests.kws_experiments.cli.test_main import kws  # noqa: F401 – a fixture
+from tests.kws_experiments.conftest import Kws
 
 
 def make_run(path: Path, accuracy: float | None, model: str = "conv", **config: Any) -> Path:
@@ -112,7 +112,7 @@ def test_an_empty_folder_has_no_runs(tmp_path: Path) -> None:
         find_runs(tmp_path / "nowhere")
 
 
-def test_kws_runs_lists_sorts_and_filters(kws, runs: Path) -> None:  # noqa: F811
+def test_kws_runs_lists_sorts_and_filters(kws: Kws, runs: Path) -> None:
     sweep = SweepFolder(runs / "train" / "sweeps" / "0123")
     sweep.begin(command="python train.py", overrides=[], swept=["optimizer.learning_rate", "seed"], planned=6)
     (runs / "broken").mkdir()
@@ -122,7 +122,7 @@ def test_kws_runs_lists_sorts_and_filters(kws, runs: Path) -> None:  # noqa: F81
     assert listed.status == 0
     assert "75.0%" in listed.out
     assert "learning_rate seed" in listed.out
-    assert "fff/run.json' is damaged" in listed.out
+    assert "fff/run.json' is missing or damaged" in listed.out
     assert "_target_" not in listed.out  # the choice says it
 
     table = pd.read_csv(io.StringIO(kws("runs", runs, "--csv", "--sort", "accuracy").out))
@@ -146,11 +146,9 @@ def test_kws_runs_lists_sorts_and_filters(kws, runs: Path) -> None:  # noqa: F81
         (["--columns", "run,modle"], "error: --columns: no column 'modle'; did you mean model"),
     ],
 )
-def test_mistakes_are_one_line(kws, runs: Path, monkeypatch, arguments: list[str], message: str) -> None:  # noqa: F811
+def test_mistakes_are_one_line(
+    kws: Kws, runs: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
     monkeypatch.chdir(runs.parent)
 
-    result = kws("runs", *arguments)
-
-    assert result.status == 1
-    assert result.err.startswith(message)
-    assert len(result.err.strip().splitlines()) == 1
+    assert kws("runs", *arguments).error().startswith(message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import pickle
 import shutil
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import available_cpus
 from kws_experiments.config.compose import CONF, overrides_fingerprint, register_resolvers, resolved
+from kws_experiments.config.exit import STATUS_STOPPED, one_line_errors
 from kws_experiments.reports import sweep_summary
 from kws_experiments.runs.folder import RunFolder
 from kws_experiments.runs.sweep_record import (
@@ -28,9 +29,7 @@ from kws_experiments.runs.sweep_record import (
     find_sweeps,
     read_sweep,
 )  # fmt: skip
-from kws_experiments.sweeps import callback as sweep_callback
-from kws_experiments.sweeps import job
-from kws_experiments.sweeps.callback import SweepCallback, _plan
+from kws_experiments.sweeps.callback import SweepCallback, _plan, end_of_sweep
 from kws_experiments.sweeps.run_job import _outcome
 
 
@@ -85,30 +84,55 @@ def test_a_job_is_as_its_runs_folder_says(tmp_path: Path) -> None:
     assert "schema version 99" in old.error
 
 
+def ended_by(error: BaseException) -> int | str | None:
+    """The exit status of `train.py`, where this error ends it."""
+    with pytest.raises(SystemExit) as caught, one_line_errors(), end_of_sweep():
+        raise error
+    return caught.value.code
+
+
 def test_an_error_outside_of_a_sweep_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep_callback, "_callback", None)
-    with pytest.raises(ZeroDivisionError):
-        sweep_callback.broken(ZeroDivisionError())
+    monkeypatch.setattr(SweepCallback, "current", None)
     SweepCallback().on_job_start(OmegaConf.create())  # as Hydra calls it in a single run
-    with pytest.raises(ZeroDivisionError):
-        sweep_callback.broken(ZeroDivisionError())
-    assert sweep_callback.stopped() == 130
+    with pytest.raises(ZeroDivisionError), one_line_errors(), end_of_sweep():
+        raise ZeroDivisionError
+    assert ended_by(KeyboardInterrupt()) == 130
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (RuntimeError("a worker\nis gone"), 1, "error: RuntimeError: a worker is gone\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
 def test_an_error_of_the_launcher_leaves_a_record(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    error: BaseException, status: int, line: str,
+) -> None:  # fmt: skip
     callback = SweepCallback()
     callback.sweep = begun(tmp_path)
     callback.sweep.write_job(Job(0, ["seed=1"], finished_run(tmp_path / "r1", 0.9), DONE))
-    monkeypatch.setattr(sweep_callback, "_callback", callback)
+    monkeypatch.setattr(SweepCallback, "current", callback)
 
-    assert sweep_callback.broken(RuntimeError("a worker\nis gone")) == 1
+    assert ended_by(error) == status
 
-    told = capsys.readouterr()
-    assert told.err == "error: RuntimeError: a worker is gone\n"
-    assert "1 of 2 jobs are done" in told.out
+    printed = capsys.readouterr()
+    assert printed.err == line
+    assert "1 of 2 jobs are done" in printed.out
     assert read_sweep(callback.sweep.path).status == STOPPED
+
+
+def test_a_workers_copy_of_the_callback_does_not_hold_the_sweep(tmp_path: Path) -> None:
+    callback = SweepCallback()
+    callback.sweep = begun(tmp_path)
+    callback._hold(callback.sweep)
+    copied = pickle.loads(pickle.dumps(callback))
+    assert (copied.sweep, copied.process, copied._lock) == (callback.sweep, callback.process, None)
+    assert not copied.in_worker
+    del copied
+    with pytest.raises(KwsError, match="another process runs this very sweep"):
+        SweepCallback()._hold(callback.sweep)
 
 
 def test_a_killed_sweep_counts_as_stopped_and_a_running_one_as_running(tmp_path: Path) -> None:
@@ -117,8 +141,6 @@ def test_a_killed_sweep_counts_as_stopped_and_a_running_one_as_running(tmp_path:
 
     with sweep.lock():
         assert read_sweep(sweep.path).jobs[0].status == RUNNING
-        with pytest.raises(KwsError, match="another process runs this very sweep"):
-            SweepCallback()._lock(sweep)
     read = read_sweep(sweep.path)
     assert (read.status, read.jobs[0].status) == (STOPPED, STOPPED)
 
@@ -232,7 +254,7 @@ def test_a_search_takes_ranges_and_fixed_values_from_the_command_line() -> None:
     ("code", "printed", "outcome"),
     [
         (0, "fine\n", (DONE, None)),
-        (job.STOPPED, "stopped\n", (STOPPED, None)),
+        (STATUS_STOPPED, "stopped\n", (STOPPED, None)),
         (1, "[2026-01-01 00:00:00,000][train][ERROR] - trainer.steps must be 1 [or more]\n", None),
         (1, "Traceback\n  File\nValueError: bad [shape] - of it\n\n", (FAILED, "ValueError: bad [shape] - of it")),
         (-6, "LLVM ERROR: oops\n", (FAILED, "ended by SIGABRT; its last words: LLVM ERROR: oops")),
@@ -271,43 +293,3 @@ def test_a_search_goes_on_with_what_is_missing(tmp_path: Path) -> None:
 
     assert again[:2] == drawn[1:]
     assert again[2] not in drawn
-
-
-def test_an_mlflow_record_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("mlflow")
-    import numpy as np
-    from mlflow import MlflowClient
-
-    from kws_experiments.training.mlflow_log import MLflowLog
-
-    monkeypatch.setitem(os.environ, "MLFLOW_ALLOW_FILE_STORE", "true")
-    config = {"seed": 3, "model": {"_target_": "a.b", "filters": 8}, "words": [str(number) for number in range(5000)]}
-    for steps in ([10, 20], [20, 30]):  # the second start repeats an evaluation
-        log = MLflowLog(str(tmp_path / "mlruns"), "kws")
-        log.begin(RunFolder(tmp_path / "abc"), config)
-        for step in steps:
-            log.evaluated({"step": step, "val_loss": 1 / step, "val_accuracy": 0.5}, np.eye(2))
-    log.end({"accuracy": 0.75, "clips": 4, "labels": ["yes"]})
-
-    client = MlflowClient((tmp_path / "mlruns").as_uri())
-    (run,) = client.search_runs([client.get_experiment_by_name("kws").experiment_id])
-    assert run.info.status == "FINISHED"
-    assert run.data.params["model.filters"] == "8"
-    assert run.data.metrics["final_accuracy"] == 0.75
-    history = client.get_metric_history(run.info.run_id, "val_loss")
-    assert [metric.step for metric in history] == [10, 20, 30]
-
-
-def test_training_goes_on_without_mlflow(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    pytest.importorskip("mlflow")
-    import numpy as np
-
-    from kws_experiments.training.mlflow_log import MLflowLog
-
-    (tmp_path / "file").write_text("")
-    log = MLflowLog(str(tmp_path / "file" / "mlruns"), "kws")
-    log.begin(RunFolder(tmp_path / "abc"), {"seed": 0})
-    log.evaluated({"step": 1, "val_loss": 1.0}, np.eye(2))
-    log.end({"accuracy": 1.0})
-
-    assert [record.getMessage().startswith("MLflow at file:") for record in caplog.records] == [True]

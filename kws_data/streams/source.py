@@ -1,0 +1,55 @@
+"""The clips and the noise that a stream is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kws_data.catalog import SILENCE
+from kws_data.corpus import Corpus
+from kws_data.errors import KwsError
+from kws_data.splits import TESTING
+
+
+@dataclass(frozen=True)
+class StreamSource:
+    """Clips of one split, by the rows of `corpus.clips`, and that split's part of the noise.
+
+    Attributes:
+        corpus: clips and noise.
+        keywords: [clips] rows of the task's words.
+        unknown: [clips] rows of all other words.
+        split: the split of clips and noise.
+        origin: where the clips are from, for the stream's record.
+    """
+
+    corpus: Corpus
+    keywords: np.ndarray
+    unknown: np.ndarray
+    split: str = TESTING
+    origin: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_split(
+        cls, corpus: Corpus, words: Collection[str], split: str = TESTING, origin: dict[str, Any] | None = None
+    ) -> StreamSource:
+        """All clips of a split but silence: those of `words` as keywords, the others as unknown words.
+
+        Raises:
+            KwsError: no clip of `words` is in the split.
+        """
+        clips = corpus.clips[(corpus.clips["split"] == split) & (corpus.clips["word"] != SILENCE)]
+        wanted = clips["word"].isin(words)
+        if not wanted.any():
+            raise KwsError(
+                f"split: no clip of the task's words in '{corpus.roots[0]}' is for {split}; choose another split="
+            )
+        return cls(corpus, clips.index[wanted].to_numpy(), clips.index[~wanted].to_numpy(), split, origin or {})
+
+    def samples(self, row: int) -> np.ndarray:
+        """[samples] int16 of a row of the corpus's clips."""
+        clip = self.corpus.clips.loc[row]
+        return self.corpus.pcm[clip["source"]][clip["offset"] : clip["offset"] + clip["length"]]

@@ -1,0 +1,212 @@
+"""`kws label`, `demo`, `stream`, `make-stream` and `evaluate-stream`: a model on clips and on long audio."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kws_data.errors import KwsError
+
+if TYPE_CHECKING:
+    from kws_experiments.streaming.listener import Detection, Listener
+    from kws_experiments.streaming.recognize import RecognizerSettings
+
+Model = Annotated[Path, typer.Argument(help="the folder of a finished run, or of an export")]
+HopMs = Annotated[float, typer.Option(help="from window to window; a multiple of the front end's step saves most work")]
+AverageWindowMs = Annotated[float, typer.Option(help="scores of so long are averaged")]
+Threshold = Annotated[float, typer.Option(help="an averaged score above it is a detection")]
+SuppressionMs = Annotated[float, typer.Option(help="no other detection for so long after one")]
+MinimumCount = Annotated[int, typer.Option(help="averages of fewer windows count for nothing")]
+
+
+def label(
+    model: Annotated[Path, typer.Argument(help="the folder of a finished run, or of an export")],
+    files: Annotated[list[Path], typer.Argument(help="WAV, FLAC, Ogg or MP3 files, or folders of them")],
+    top: Annotated[int, typer.Option(min=1, help="classes to print for each file")] = 3,
+    csv: Annotated[bool, typer.Option("--csv", help="print CSV")] = False,
+    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    out: Annotated[Path | None, typer.Option(help="write to this .csv or .json file instead of printing")] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="a folder for a PNG of each file: a bar chart of the scores, the spectrogram")
+    ] = None,
+) -> None:
+    """Label audio files: the classes with the highest scores. Files that can't be read are listed (status 1)."""
+    if csv + json + (out is not None) > 1:
+        raise KwsError("--csv, --json, --out: choose one")
+    if out is not None and out.suffix not in (".csv", ".json"):
+        raise KwsError(f"--out: '{out}' must end in .csv or .json")
+    _check_model(model)
+    from kws_experiments.inference import label as label_files
+
+    labelled, failed = label_files.label(model, files, top=top, figures=figures)
+    if out is not None:
+        label_files.write(out, labelled)
+        print(out)
+    elif csv:
+        print(label_files.as_csv(labelled), end="")
+    elif json:
+        print(label_files.as_json(labelled))
+    else:
+        label_files.show(labelled)
+    raise typer.Exit(1 if failed else 0)
+
+
+def demo(
+    run: Annotated[Path, typer.Argument(help="the folder of a finished run")],
+    host: Annotated[str, typer.Option(help="the address to serve at; 0.0.0.0 lets others in")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
+) -> None:
+    """Serve a page that records or takes a file, shows scores and features, and listens; until Ctrl-C."""
+    _check_model(run)
+    from kws_experiments.inference import demo_page
+
+    demo_page.serve(run, host=host, port=port)
+
+
+def stream(
+    model: Model,
+    audio: Annotated[Path | None, typer.Argument(help="a WAV, FLAC, Ogg or MP3 file of any length")] = None,
+    microphone: Annotated[bool, typer.Option("--microphone", help="listen to it until Ctrl-C")] = False,
+    device: Annotated[str | None, typer.Option(help="of the microphone: a number, or part of its name")] = None,
+    hop_ms: HopMs = 40.0,
+    average_window_ms: AverageWindowMs = 500.0,
+    threshold: Threshold = 0.7,
+    suppression_ms: SuppressionMs = 500.0,
+    minimum_count: MinimumCount = 4,
+    unknown: Annotated[bool, typer.Option("--unknown", help="print _unknown_ as well")] = False,
+    json_lines: Annotated[bool, typer.Option("--json", help="print a JSON object a line")] = False,
+    labels: Annotated[Path | None, typer.Option(help="also write an Audacity label track to this file")] = None,
+) -> None:
+    """Find words in long audio: print the time, word and score of each as soon as it is found.
+
+    The time is that of the end of the window that decided, from the beginning of the audio.
+    """
+    if (audio is None) != microphone:
+        raise KwsError("give one audio file, or --microphone")
+    _check_model(model)
+    settings = _settings(average_window_ms, threshold, suppression_ms, minimum_count)
+    if audio is not None:
+        from kws_experiments.streaming.audio_file import check_file
+
+        check_file(audio)
+    from kws_experiments.streaming.label_track import write_label_track
+    from kws_experiments.streaming.listener import open_listener
+
+    listener = open_listener(model, settings, hop_ms=hop_ms, unknown=unknown)
+    detections = _from_microphone(listener, device) if audio is None else _from_file(listener, audio)
+    found = []
+    for detection in detections:
+        found.append(detection)
+        if json_lines:
+            print(json.dumps(detection._asdict() | {"score": round(detection.score, 4)}), flush=True)
+        else:
+            print(f"{detection.time_ms / 1000:10.2f} s  {detection.word:<12} {detection.score:.3f}", flush=True)
+    if labels is not None:
+        write_label_track(labels, [(found.time_ms, found.time_ms, found.word) for found in found])
+
+
+def _check_model(path: Path) -> None:
+    """Refuse a folder that holds neither a run nor an export, before the slow imports."""
+    from kws_experiments.runs.folder import RunFolder
+
+    path = path.expanduser()
+    if not path.exists():
+        raise KwsError(f"'{path}': no such file or folder; give the folder of a finished run or of an export")
+    if path.is_dir() and not any((folder / "export.json").is_file() for folder in (path, path.parent)):
+        RunFolder(path).read_config()
+
+
+def _settings(
+    average_window_ms: float, threshold: float, suppression_ms: float, minimum_count: int
+) -> RecognizerSettings:
+    from kws_experiments.streaming.recognize import RecognizerSettings
+
+    with _option_named(detection_threshold="threshold"):
+        return RecognizerSettings(average_window_ms, threshold, suppression_ms, minimum_count)
+
+
+@contextmanager
+def _option_named(**options: str) -> Iterator[None]:
+    """Turn a settings' ValueError, which opens with a parameter's name, into one that opens with the option's."""
+    try:
+        yield
+    except ValueError as error:
+        name, _, rest = str(error).partition(" ")
+        raise KwsError(f"--{options.get(name, name).replace('_', '-')} {rest}") from error
+
+
+def _from_file(listener: Listener, audio: Path) -> Iterator[Detection]:
+    from kws_experiments.streaming.audio_file import file_blocks
+
+    began, samples = time.perf_counter(), 0
+    for block in file_blocks(audio, listener.sample_rate):
+        samples += len(block)
+        yield from listener.feed(block)
+    yield from listener.finish()
+    seconds, taken = samples / listener.sample_rate, time.perf_counter() - began
+    if seconds:
+        print(f"{seconds:.1f} s of audio in {taken:.1f} s: real-time factor {taken / seconds:.3f}", file=sys.stderr)
+
+
+def _from_microphone(listener: Listener, device: str | None) -> Iterator[Detection]:
+    from kws_experiments.streaming.microphone import microphone_blocks
+
+    number = int(device) if device is not None and device.isdigit() else device
+    print("listening; Ctrl-C ends", file=sys.stderr)
+    try:
+        for block in microphone_blocks(listener.sample_rate, listener.windows.hop_samples, number):
+            yield from listener.feed(block)
+    except KeyboardInterrupt:
+        yield from listener.finish()
+
+
+def make_stream(
+    source: Annotated[
+        list[str], typer.Argument(help="the folder of a run, or overrides as train.py takes them: dataset=… split=…")
+    ],
+    out: Annotated[Path, typer.Option(help="the folder to make, or an older stream")],
+    minutes: Annotated[float, typer.Option(help="length")] = 30.0,
+    snr_db: Annotated[str, typer.Option(help="speech above noise in dB: a number, or LOW,HIGH")] = "15",
+    gap_ms: Annotated[str, typer.Option(help="from clip to clip: a number, or LOW,HIGH")] = "1000,3000",
+    unknown_percentage: Annotated[float, typer.Option(help="words outside the task, of all words")] = 30.0,
+    seed: Annotated[int, typer.Option(help="another seed, another stream")] = 0,
+) -> None:
+    """Make a long recording to test on: test clips over background noise, with a table of what is said when."""
+    from kws_experiments.streaming.make_stream import StreamSettings, parse_range, write_stream
+
+    with _option_named():
+        snr, gap = parse_range("snr_db", snr_db), parse_range("gap_ms", gap_ms)
+        settings = StreamSettings(minutes, snr, gap, unknown_percentage, seed)
+    summary = write_stream(source, out, settings)
+    print(f"{summary}: {out}")
+
+
+def evaluate_stream(
+    model: Model,
+    recording: Annotated[Path, typer.Argument(help="a folder that kws make-stream made, or one with the same files")],
+    hop_ms: HopMs = 40.0,
+    average_window_ms: AverageWindowMs = 500.0,
+    threshold: Threshold = 0.7,
+    suppression_ms: SuppressionMs = 500.0,
+    minimum_count: MinimumCount = 4,
+    tolerance_ms: Annotated[float, typer.Option(help="a detection may be so long before a word or after it")] = 750.0,
+    out: Annotated[Path | None, typer.Option(help="the folder to write; default: RUN/streams/<its name>")] = None,
+) -> None:
+    """Compare detections with what was said: misses, false accepts an hour, latency; over all thresholds."""
+    _check_model(model)
+    settings = _settings(average_window_ms, threshold, suppression_ms, minimum_count)
+    from kws_experiments.reports.run_report import renew_run_report
+    from kws_experiments.streaming.evaluate_stream import evaluate, show
+
+    result, folder = evaluate(model, recording, settings, hop_ms=hop_ms, tolerance_ms=tolerance_ms, out=out)
+    if out is None:
+        renew_run_report(model)
+    show(result)
+    print(folder)

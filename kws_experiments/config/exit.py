@@ -1,0 +1,68 @@
+"""From an error to one line and an exit status, for every process: `kws`, `train.py`, a sweep's jobs, `kws reproduce`.
+
+It stands this low because `sweeps/` and `reproduce/`, which start processes of their own, may not import `cli/`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kws_data.errors import KwsError
+
+STATUS_FAILED = 1  # also: some files could not be read
+STATUS_STOPPED = 130  # after Ctrl-C, as shells have it
+
+
+def as_line(error: BaseException) -> str | None:
+    """What went wrong, in one line; None for an error that nobody foresaw, whose traceback is worth seeing."""
+    if isinstance(error, KwsError):
+        return str(error)
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, HydraException | OmegaConfBaseException):  # some of these are OSErrors too
+        from kws_experiments.config.compose import hydra_message
+
+        return hydra_message(error)
+    if isinstance(error, OSError):
+        return f"{error.filename or 'system'}: {error.strerror or error}"
+    return None
+
+
+@contextmanager
+def one_line_errors(
+    *, failed: int = STATUS_FAILED, stopped: str = "stopped", log: logging.Logger | None = None
+) -> Iterator[None]:
+    """End the process on an error inside: one line, and an exit status.
+
+    Args:
+        failed: the status after an error.
+        stopped: what to say after Ctrl-C, whose status is 130.
+        log: takes the line; None prints it to standard error.
+
+    Raises:
+        SystemExit: after an error that `as_line` knows; others pass.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if log is None:
+            print(stopped, file=sys.stderr)
+        else:
+            log.warning("%s", stopped)
+        sys.exit(STATUS_STOPPED)
+    except BrokenPipeError:  # the reader (head, say) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        line = as_line(error)
+        if line is None:
+            raise
+        if log is None:
+            print(f"error: {line}", file=sys.stderr)
+        else:
+            log.error("%s", line)
+        sys.exit(failed)

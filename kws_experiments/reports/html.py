@@ -1,0 +1,28 @@
+"""A report as one HTML file. Everything is escaped but the pictures, which this project draws itself."""
+
+from __future__ import annotations
+
+import re
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from kws_experiments.reports.page import Page
+
+
+def as_html(page: Page) -> str:
+    """The page, which needs nothing from outside."""
+    environment = Environment(
+        loader=PackageLoader("kws_experiments.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"breakable": _breakable, "kind": lambda part: type(part).__name__.lower()}
+    return environment.get_template("page.html.j2").render(page=page)
+
+
+def _breakable(text: str) -> Markup:
+    """Text that may go on in a new line after a dot, slash or underscore within it, as paths must on a phone."""
+    return Markup("<wbr>").join(re.split(r"(?<=[^\W_][./_])(?=[^\W_])", text))

@@ -1,0 +1,1 @@
+"""What lies on disk: a run's folder and its files, records of sweeps, and finding them."""

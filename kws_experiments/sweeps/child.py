@@ -1,0 +1,73 @@
+"""One training as `train.py` does it, in this process; and the child process in which a sweep trains each of its jobs.
+
+    python -m kws_experiments.sweeps.child < CHOICE
+
+CHOICE is a line of JSON: the job's resolved configuration, Hydra's own part of it included, from the process that
+composed it, so that a job is what the sweep composed, though files below `conf/` change while it runs. The sweep keeps
+the pipe open: when it closes, because the sweep is stopped or has died, the job saves its state and ends.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import IO, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import configure_log
+from omegaconf import OmegaConf
+
+from kws_experiments.config.compose import register_resolvers
+from kws_experiments.config.exit import one_line_errors
+from kws_experiments.runs.folder import RunFolder
+
+log = logging.getLogger("train")
+
+
+def train(config: dict[str, Any], folder: Path) -> float:
+    """Train, evaluate, print the result, and return the accuracy on validation.
+
+    An error is one line in the log, and the exit status 1; after Ctrl-C it is 130.
+    """
+    with one_line_errors(log=log, stopped=f"stopped; the same command goes on from here: {folder}"):
+        from kws_experiments import train as training
+        from kws_experiments.reports import summary  # TensorFlow, only now
+
+        result = training.train(config, folder)
+    summary.show_training(result, RunFolder(folder))
+    return float(result.get("validation_accuracy", result["accuracy"]))
+
+
+def send(config: dict[str, Any], pipe: IO[bytes]) -> None:
+    """Send a child process what to train: a resolved configuration, and Hydra's own part in this process."""
+    hydra = OmegaConf.to_container(HydraConfig.get(), enum_to_str=True)
+    pipe.write(json.dumps(config | {"hydra": hydra}).encode() + b"\n")
+    pipe.flush()
+
+
+def main() -> None:
+    """Train what comes over standard input."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a worker that ignores Ctrl-C hands that down
+    register_resolvers()
+    config = json.loads(sys.stdin.readline())
+    HydraConfig.instance().cfg = OmegaConf.create(config)
+    hydra: Any = HydraConfig.get()
+    del config["hydra"]
+    sys.argv = ["train.py", *hydra.overrides.task]  # the command of a single run that trains the same
+    configure_log(hydra.job_logging, hydra.verbose)
+    threading.Thread(target=_stop_with_the_sweep, daemon=True).start()
+    train(config, Path(hydra.runtime.output_dir))
+
+
+def _stop_with_the_sweep() -> None:
+    os.read(sys.stdin.fileno(), 1)  # returns when the pipe is closed; a buffered read would hold a lock at exit
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+if __name__ == "__main__":
+    main()
