@@ -18,7 +18,6 @@ from rich.console import Console
 
 from benchmarks import options
 from kws_data.errors import KwsError
-from kws_experiments.config import tensorflow_setup
 
 QUANTIZATIONS = ("float16", "dynamic", "int8")
 
@@ -39,24 +38,26 @@ def measure(run: Path) -> tuple[list[tuple[str, float, int]], int]:
         KwsError: `run` is no finished run, or its clips are gone.
     """
     from kws_data.splits import TESTING
+    from kws_experiments.experiment.experiment import Experiment
     from kws_experiments.export import check
-    from kws_experiments.export.artifact import load_run, run_facts
-    from kws_experiments.export.export_run import run_clips
+    from kws_experiments.export.formats.tflite import converter
+    from kws_experiments.export.load import load_run
     from kws_experiments.export.tflite_graph import joined
-    from kws_experiments.export.to_tflite import converter, quantize_with
     from kws_experiments.export.trained import load_trained
     from kws_experiments.runs.folder import RunFolder
 
-    config, samples = RunFolder(run).read_config(), run_facts(run).clip_samples
+    experiment = Experiment(RunFolder(run).read_config())
+    samples = experiment.clip_samples
     if samples is None:
         raise KwsError(f"'{run}' keeps its clips' lengths (clip_ms=null), and TensorFlow Lite needs one")
-    tensorflow_setup.start(deterministic=config["deterministic"], seed=config["seed"], intra_op=1, inter_op=1)
+    experiment.start_tensorflow(intra_op=1, inter_op=1)
     import tensorflow as tf
 
-    source, trained = run_clips(RunFolder(run), config, samples), load_trained(run, unrolled=True)
+    source = check.run_clips(RunFolder(run), experiment, samples)
+    trained = load_trained(run, samples, unrolled=True)
     clips = check.Clips.of(source, TESTING)
     waveforms = list(clips.waveforms())
-    calibration = check.calibration_clips(source, 300, config["data_seed"], samples)
+    calibration = check.calibration_clips(source, 300, experiment.data_seed)
     features, shape = trained.features(calibration).numpy(), trained.features.output_shape_for(samples)
     front_end = converter(trained.features.in_one_piece, [1, samples], "waveform").convert()
     scorer = load_run(run)
@@ -68,9 +69,7 @@ def measure(run: Path) -> tuple[list[tuple[str, float, int]], int]:
 
     rows = [("nothing", float((original.argmax(axis=1) == clips.labels).mean()), len(waveforms))]
     for quantize in QUANTIZATIONS:
-        network = converter(lambda features: tf.nn.softmax(trained.logits(features)), [1, *shape], "features")
-        quantize_with(network, quantize, features)
-        model = network.convert()
+        model = converter(trained.scores, [1, *shape], "features", quantize, features).convert()
         rows.append(row(f"network, {quantize}", _scores(joined(front_end, model), waveforms)))
         if quantize == "int8":  # they have no Fourier transform
             frames = [trained.features(waveform).numpy() for waveform in waveforms]
@@ -78,11 +77,9 @@ def measure(run: Path) -> tuple[list[tuple[str, float, int]], int]:
             scores = _scores(model, frames, experimental_op_resolver_type=kernels)
             rows.append(row("network, int8, reference kernels", scores))
         whole = converter(
-            lambda waveform: tf.nn.softmax(trained.logits(trained.features.in_one_piece(waveform))),
-            [1, samples],
-            "waveform",
-        )
-        quantize_with(whole, quantize, calibration)
+            lambda waveform: trained.scores(trained.features.in_one_piece(waveform)),
+            [1, samples], "waveform", quantize, calibration,
+        )  # fmt: skip
         if quantize == "int8":  # the Fourier transform has no int8
             whole.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
             whole.inference_input_type = whole.inference_output_type = tf.float32
@@ -93,22 +90,10 @@ def measure(run: Path) -> tuple[list[tuple[str, float, int]], int]:
 def _scores(model: bytes, inputs: list[np.ndarray], **options: Any) -> np.ndarray:
     import tensorflow as tf
 
-    from kws_experiments.export.artifact import Port
-    from kws_experiments.export.runners import dequantized, quantized
+    from kws_experiments.export.formats.tflite import inference
 
-    interpreter = tf.lite.Interpreter(model_content=model, num_threads=1, **options)
-    interpreter.allocate_tensors()
-    (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
-    takes, gives = (
-        Port("", [], np.dtype(details["dtype"]).name, *(details["quantization"] if details["quantization"][0] else ()))
-        for details in (source, result)
-    )
-    scores = []
-    for values in inputs:
-        interpreter.set_tensor(source["index"], quantized(values, takes))
-        interpreter.invoke()
-        scores.append(dequantized(interpreter.get_tensor(result["index"]), gives))
-    return np.concatenate(scores)
+    scores = inference(tf.lite.Interpreter(model_content=model, num_threads=1, **options))
+    return np.concatenate([scores(values) for values in inputs])
 
 
 if __name__ == "__main__":

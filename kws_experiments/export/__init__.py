@@ -1,1 +1,1 @@
-"""Trained runs in other formats, and one way to score waveforms with whatever format there is."""
+"""Trained runs in other formats: `formats/` converts and runs them, `load` opens a run or an export to score clips."""

@@ -1,28 +1,30 @@
-"""Exports on disk: what stands in their folder, and reading a trained run in whatever format it is.
+"""Exports on disk: what their folder holds.
 
 RUN/exports/<format>-<quantize>/
-    the model in one file or two, or in the folder `saved_model`
+    the models, each a file or a folder
     labels.txt           class names, one a line, in the order of the scores
-    export.json          everything else there is to know, as `Artifact` has it
-    predictions.parquet  what the original and the exported files say of each test clip
+    export.json          everything else, as `Artifact` describes it
+    predictions.parquet  what the original and the exported models predict for each test clip
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kws_data.errors import KwsError
-from kws_experiments.experiment.experiment import Experiment
-from kws_experiments.export.scorer import Facts, KerasScorer, Scorer
+from kws_experiments.export.scorer import Facts
 from kws_experiments.runs.files import read_json, read_lines, whole
-from kws_experiments.runs.folder import RunFolder, write_text
+from kws_experiments.runs.folder import write_text
 
 SCHEMA_VERSION = 1
 RECORD, LABELS = "export.json", "labels.txt"
+ORIGINAL = "model.keras"
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class Port:
     """An input or output of a model.
 
     Attributes:
-        name: what the format calls it.
-        shape: -1 where any size goes.
+        name: its name in the model.
+        shape: -1 where any size is possible.
         dtype: NumPy's name.
         scale: real value = scale × (quantized value − zero_point); None for floats.
         zero_point: see scale.
@@ -43,6 +45,27 @@ class Port:
     scale: float | None = None
     zero_point: int | None = None
 
+    def quantized(self, values: np.ndarray) -> np.ndarray:
+        """Floats as an input takes them: scaled, rounded and clipped to its integers, if it has integers."""
+        if self.scale is None or self.zero_point is None:
+            return values.astype(self.dtype)
+        limits = np.iinfo(self.dtype)
+        steps = np.rint(values / np.float32(self.scale)) + self.zero_point
+        return np.clip(steps, limits.min, limits.max).astype(self.dtype)
+
+    def dequantized(self, values: np.ndarray) -> np.ndarray:
+        """An output's values as float32."""
+        if self.scale is None or self.zero_point is None:
+            return values.astype(np.float32)
+        return (values.astype(np.float32) - self.zero_point) * np.float32(self.scale)
+
+    @property
+    def highest_score(self) -> float:
+        """The highest score that an output can have: 1, or the top of its integers."""
+        if self.scale is None or self.zero_point is None:
+            return 1.0
+        return (int(np.iinfo(self.dtype).max) - self.zero_point) * self.scale
+
 
 @dataclass(frozen=True)
 class ModelFile:
@@ -51,12 +74,12 @@ class ModelFile:
     Attributes:
         file: its name in the export's folder.
         takes: waveform, or features (frames of the front end that export.json describes).
-        input: what goes in.
-        output: what comes out: `scores` (softmax), or a SavedModel's `predictions` (logits).
-        operators: the kinds of operators in it, where the format tells.
+        input: a batch of these.
+        output: `scores` (softmax), or a SavedModel's `predictions` (logits).
+        operators: the kinds of operators in it; empty for a SavedModel.
         bytes: size.
         sha256: of its content.
-        check: how it did on the test split; empty where it was not checked.
+        check: its results on the test split; empty where it was not checked.
     """
 
     file: str
@@ -69,32 +92,26 @@ class ModelFile:
     check: dict[str, Any] = field(default_factory=dict)
 
 
-def model_file(fields: dict[str, Any]) -> ModelFile:
-    """A ModelFile of its fields as JSON has them."""
-    return ModelFile(**fields | {"input": Port(**fields["input"]), "output": Port(**fields["output"])})
-
-
 @dataclass(frozen=True)
 class Artifact:
-    """What export.json says.
+    """The contents of export.json.
 
     Attributes:
-        format: saved_model, tflite or onnx.
+        format: a module of `kws_experiments.export.formats`.
         quantize: none, dynamic, float16 or int8.
         run: the run's `name`, `fingerprint` and `data_fingerprint`.
         labels: class names.
         sample_rate: Hz.
         clip_samples: samples of a clip; None: any number.
-        front_end: the configuration of the front end, its sizes in samples, frames and bins, and, if it normalises,
-            the mean and variance of each bin.
+        front_end: see `front_end.described`.
         thresholds: each keyword's decision threshold, on the scores of the first file.
-        thresholds_from: whose scores they were found on.
+        thresholds_from: the scores that they were found on.
         data_licence: of the clips that it was trained on.
         data_citation: how to cite them.
         versions: of the packages that converted.
         files: the models; the first is the one to prefer.
         notes: what the user should know.
-        requires: the module of TensorFlow to import before a SavedModel with ops of its own can be loaded.
+        requires: the module to import before a SavedModel with ops of its own can be loaded.
     """
 
     format: str
@@ -115,7 +132,7 @@ class Artifact:
 
     @property
     def facts(self) -> Facts:
-        """What goes with each of its models."""
+        """What belongs to each of its models."""
         return Facts(self.labels, self.sample_rate, self.clip_samples, self.thresholds)
 
     def write(self, folder: Path) -> None:
@@ -125,10 +142,10 @@ class Artifact:
 
 
 def read_artifact(folder: Path) -> Artifact:
-    """What an export's folder says of itself.
+    """Read export.json.
 
     Raises:
-        KwsError: it holds no export, a damaged one, one of another version, or labels that aren't its own.
+        KwsError: the folder holds no export, a damaged one, one of another version, or labels of another one.
     """
     advice = "export the run again"
     content = read_json(folder / RECORD, advice, ["schema_version"])
@@ -136,7 +153,10 @@ def read_artifact(folder: Path) -> Artifact:
     if schema != SCHEMA_VERSION:
         raise KwsError(f"'{folder / RECORD}' has schema version {schema}, not {SCHEMA_VERSION}: {advice}")
     with whole(folder / RECORD, advice):
-        files = [model_file(fields) for fields in content.pop("files")]
+        files = [
+            ModelFile(**fields | {"input": Port(**fields["input"]), "output": Port(**fields["output"])})
+            for fields in content.pop("files")
+        ]
         artifact = Artifact(**content, files=files)
     labels = read_lines(folder / LABELS, advice)
     if labels != artifact.labels:
@@ -145,17 +165,6 @@ def read_artifact(folder: Path) -> Artifact:
             f" ({', '.join(artifact.labels[:4])}, …): export the run again"
         )
     return artifact
-
-
-def find_exports(run: Path) -> list[tuple[Path, Artifact]]:
-    """A run's exports, each with its folder, in the order of their names; damaged ones are left out."""
-    found = []
-    for record in sorted(RunFolder(run).exports.glob(f"[!.]*/{RECORD}")):
-        try:
-            found.append((record.parent, read_artifact(record.parent)))
-        except KwsError:
-            continue
-    return found
 
 
 def content_hash(path: Path) -> tuple[int, str]:
@@ -173,84 +182,3 @@ def content_hash(path: Path) -> tuple[int, str]:
         total += size
         digest.update(f"{file.relative_to(path).as_posix()}\0{of_file}\n".encode())
     return total, digest.hexdigest()
-
-
-def load_scorer(path: Path) -> Scorer:
-    """What scores waveforms by the model at `path`.
-
-    Args:
-        path: the folder of a finished run, the folder of one of its exports, or a model in the latter.
-
-    Raises:
-        KwsError: there is none of these, or it is damaged.
-    """
-    path = path.expanduser()
-    if not path.exists():
-        raise KwsError(f"'{path}': no such file or folder; give the folder of a finished run or of an export")
-    if (path / RECORD).is_file():
-        artifact = read_artifact(path)
-        return load_export(path, artifact, artifact.files[0])
-    if (path.parent / RECORD).is_file():
-        artifact = read_artifact(path.parent)
-        for file in artifact.files:
-            if file.file == path.name:
-                return load_export(path.parent, artifact, file)
-        known = ", ".join(file.file for file in artifact.files)
-        raise KwsError(f"'{path}' is no model of this export, which has {known}")
-    if path.is_file():
-        raise KwsError(f"'{path}': there is no {RECORD} beside it; give a run's folder or an export's, whole")
-    return load_run(path)
-
-
-def load_export(folder: Path, artifact: Artifact, file: ModelFile) -> Scorer:
-    """One model of an export.
-
-    Raises:
-        KwsError: it is not there, or not what was exported.
-    """
-    try:
-        size, sha256 = content_hash(folder / file.file)
-    except OSError as error:
-        raise KwsError(f"'{folder / file.file}': {error.strerror or error}") from error
-    if sha256 != file.sha256:
-        raise KwsError(
-            f"'{folder / file.file}' is not what was exported ({size:,} of {file.bytes:,} bytes): export the run again"
-        )
-    from kws_experiments.export.runners import runner
-
-    return runner(folder, artifact, file)
-
-
-def load_run(run: Path, clip_samples: int | None = None) -> Scorer:
-    """A run's own model.
-
-    Args:
-        run: the folder.
-        clip_samples: the one length to take clips at, for a run that keeps lengths.
-
-    Raises:
-        KwsError: `run` is no folder of a finished run, or its model is damaged.
-    """
-    from kws_experiments.runs.saved_model import load_model
-
-    facts = run_facts(run)
-    if clip_samples is not None:
-        facts = replace(facts, clip_samples=clip_samples)
-    model = load_model(run)
-    if model.output_shape[-1] != len(facts.labels):
-        raise KwsError(
-            f"'{RunFolder(run).labels}' names {len(facts.labels)} labels, but the model beside it has"
-            f" {model.output_shape[-1]} outputs"
-        )
-    return KerasScorer(model, facts)
-
-
-def run_facts(run: Path) -> Facts:
-    """What goes with a run's model.
-
-    Raises:
-        KwsError: `run` is no folder of a finished run.
-    """
-    folder = RunFolder(run)
-    experiment = Experiment(folder.read_config())
-    return Facts(folder.read_labels(), experiment.sample_rate, experiment.clip_samples, folder.read_thresholds())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from kws_experiments.export.artifact import ModelFile
+from kws_experiments.export.artifact import ModelFile, Port
 
 _BYTES_A_LINE = 16
 
@@ -27,8 +27,8 @@ def c_header(
         thresholds: each keyword's decision threshold; labels without one get a value that no score reaches.
         about: lines for the comment at the head.
     """
-    steps = file.output.scale is not None
-    limits = [_threshold(thresholds.get(label, math.inf), file) for label in labels]
+    quantized = file.output.scale is not None
+    limits = [_threshold(thresholds.get(label, math.inf), file.output) for label in labels]
     lines = [
         "/*",
         *(f" * {line.replace('*/', '* /')}" for line in about),
@@ -49,18 +49,14 @@ def c_header(
         f"static const int g_input_frames = {file.input.shape[1]};",
         f"static const int g_input_bins = {file.input.shape[2]};",
     ]
-    if steps:
-        lines += [
-            "/* real = scale * (quantized - zero point) */",
-            f"static const float g_input_scale = {_c_float(file.input.scale)};",
-            f"static const int g_input_zero_point = {file.input.zero_point};",
-            f"static const float g_output_scale = {_c_float(file.output.scale)};",
-            f"static const int g_output_zero_point = {file.output.zero_point};",
-        ]
-    kind = "int" if steps else "float"
+    if quantized:
+        lines.append("/* real = scale * (quantized - zero point) */")
+        for name, port in (("input", file.input), ("output", file.output)):
+            lines.append(f"static const float g_{name}_scale = {_c_float(port.scale)};")
+            lines.append(f"static const int g_{name}_zero_point = {port.zero_point};")
     lines += [
-        "/* A keyword is heard where its output reaches this; others can't reach it. */",
-        f"static const {kind} g_thresholds[] = {{{', '.join(limits)}}};",
+        "/* A keyword is detected where its output reaches this; the outputs of other labels can't. */",
+        f"static const {'int' if quantized else 'float'} g_thresholds[] = {{{', '.join(limits)}}};",
         "",
         f"static const int g_model_len = {len(model)};",
         "KWS_ALIGN_16 static const unsigned char g_model[] = {",
@@ -78,14 +74,12 @@ def c_string(text: str) -> str:
     return '"' + "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in text.encode()) + '"'
 
 
-def _threshold(threshold: float, file: ModelFile) -> str:
-    """As the model puts scores out: in its integers, rounded up, where it has any."""
-    if file.output.scale is None or file.output.zero_point is None:
+def _threshold(threshold: float, output: Port) -> str:
+    """On the scale of the model's output: where that has integers, rounded up to one."""
+    if output.scale is None or output.zero_point is None:
         return _c_float(min(threshold, 2.0))
-    beyond = 128  # one above int8's largest
-    if math.isinf(threshold):
-        return str(beyond)
-    return str(min(math.ceil(threshold / file.output.scale) + file.output.zero_point, beyond))
+    beyond = 128 - output.zero_point  # one above int8's largest
+    return str(math.ceil(min(threshold / output.scale, beyond)) + output.zero_point)
 
 
 def _c_float(value: float | None) -> str:

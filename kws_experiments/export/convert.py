@@ -1,65 +1,46 @@
-"""One conversion, in a process of its own: `python -m kws_experiments.export.convert REQUEST.json`.
+"""One conversion, in a process of its own: `python -m kws_experiments.export.convert FOLDER`.
 
-TensorFlow's converter can abort the process that calls it; this one has nothing to lose. The request names a run, a
-format and a folder; the answer is a JSON file with what was written, or with the error.
+TensorFlow's converter can abort the process that calls it; this process has nothing to lose. The folder holds the
+request; the answer beside it is the artifact, or an error.
 """
 
 from __future__ import annotations
 
-import importlib
-import json
+import pickle
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from kws_data.errors import KwsError
 from kws_experiments.config import tensorflow_setup
+from kws_experiments.export.artifact import Artifact, content_hash
+from kws_experiments.export.formats.base import Request, clean_lines, find_format
+
+_REQUEST, _ANSWER = "request.pickle", "answer.pickle"
 
 
-def convert_in_child(
-    run: Path, out: Path, scratch: Path, *, format: str, quantize: str, clip_samples: int | None,
-    calibration: np.ndarray | None,
-) -> dict[str, Any]:  # fmt: skip
-    """Convert a run's model in a child process, into the folder `out`.
+def convert_in_child(request: Request, scratch: Path) -> Artifact:
+    """Convert a run's model in a child process.
 
     Args:
-        run: its folder.
-        out: an empty folder.
+        request: what to convert.
         scratch: a folder for what passes between the processes.
-        format: saved_model, tflite or onnx.
-        quantize: none, dynamic, float16 or int8.
-        clip_samples: samples of a clip; None: any number, for a SavedModel.
-        calibration: [clips, samples] float32 waveforms of training clips, for int8.
 
     Returns:
-        `files`, `notes`, `front_end`, `versions` and `requires`, as export.json has them.
+        what export.json is to hold, before the models are checked.
 
     Raises:
         KwsError: the conversion failed, or the converter ended the process.
     """
-    request, answer = scratch / "request.json", scratch / "answer.json"
-    waveforms = None
-    if calibration is not None:
-        waveforms = scratch / "calibration.npy"
-        np.save(waveforms, calibration)
-    content = {
-        "run": str(run.resolve()), "out": str(out.resolve()), "answer": str(answer), "format": format,
-        "quantize": quantize, "clip_samples": clip_samples, "calibration": waveforms and str(waveforms),
-    }  # fmt: skip
-    request.write_text(json.dumps(content))
-    command = [sys.executable, "-m", "kws_experiments.export.convert", str(request)]
+    (scratch / _REQUEST).write_bytes(pickle.dumps(request))
+    command = [sys.executable, "-m", "kws_experiments.export.convert", str(scratch)]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    what = f"converting to {format} (quantize {quantize}) failed"
-    if not answer.is_file():
-        raise KwsError(f"{what}: {_last_words(done)}")
-    result = json.loads(answer.read_text())
-    if "error" in result:
-        raise KwsError(f"{what}: {result['error']}")
+    answer = scratch / _ANSWER
+    result = pickle.loads(answer.read_bytes()) if answer.is_file() else _last_words(done)
+    if isinstance(result, str):
+        raise KwsError(f"converting to {request.format} (quantize {request.quantize}) failed: {result}")
     return result
 
 
@@ -68,72 +49,60 @@ def _last_words(done: subprocess.CompletedProcess[str]) -> str:
     status = f"exit status {done.returncode}"
     if done.returncode < 0:
         status = f"signal {signal.Signals(-done.returncode).name}"
-    lines = [" ".join(line.split()) for line in done.stderr.splitlines() if line.strip()]
-    telling = [line for line in lines if "ERROR:" in line] or lines[-1:]  # LLVM's, before the trace of the abort
-    return f"the converter ended with {status}" + (f": {telling[0][:300]}" if telling else "")
+    lines = clean_lines(done.stderr)
+    reasons = [line for line in lines if "ERROR:" in line] or lines[-1:]  # LLVM's, before the trace of the abort
+    return f"the converter ended with {status}" + (f": {reasons[0][:300]}" if reasons else "")
 
 
-def convert(request: dict[str, Any]) -> dict[str, Any]:
-    """What the child does: load, convert, describe."""
-    from importlib.metadata import version
-
+def convert(request: Request) -> Artifact:
+    """The child's work: load, convert, describe."""
     import tensorflow as tf
 
     from kws_experiments.experiment.experiment import Experiment
+    from kws_experiments.export import front_end
     from kws_experiments.export.trained import load_trained
     from kws_experiments.runs.folder import RunFolder
 
     tf.config.set_visible_devices([], "GPU")  # where recurrent layers would become cuDNN's
-    run, out, clip_samples = Path(request["run"]), Path(request["out"]), request["clip_samples"]
-    experiment = Experiment(RunFolder(run).read_config())
-    trained = load_trained(run, unrolled=request["format"] == "tflite")
-    writer = importlib.import_module(f"kws_experiments.export.to_{request['format']}")
-    arguments: dict[str, Any] = {"clip_samples": clip_samples}
-    if request["format"] == "saved_model":
-        arguments["sample_rate"] = experiment.sample_rate
-    else:
-        arguments["quantize"] = request["quantize"]
-    if request["format"] == "tflite":
-        calibration = request["calibration"] and np.load(request["calibration"])
-        arguments["calibration"] = calibration if calibration is None else trained.features(calibration).numpy()
-    files, notes = writer.write(trained, out, **arguments)
-    packages = ["tensorflow", "keras"] + (["tf2onnx", "onnx", "onnxruntime"] if request["format"] == "onnx" else [])
-    return {
-        "files": [asdict(file) for file in files],
-        "notes": notes,
-        "front_end": _front_end(trained.features, experiment.part("features"), clip_samples),
-        "requires": trained.features.op_module if request["format"] == "saved_model" else None,
-        "versions": {package: version(package) for package in packages},
-    }
-
-
-def _front_end(features: Any, config: dict[str, Any], clip_samples: int | None) -> dict[str, Any]:
-    """What an implementation elsewhere needs to know of the front end."""
-    described = {
-        "config": config,
-        "frame_length": features.frame_length,
-        "frame_step": features.frame_step,
-        "fft_size": features.fft_size,
-        "frames": None if clip_samples is None else features.num_frames(clip_samples),
-        "bins": features.num_bins,
-    }
-    if features.normalise:
-        described |= {"mean": features.mean.numpy().tolist(), "variance": features.variance.numpy().tolist()}
-    return described
+    folder, format = RunFolder(request.run), find_format(request.format)
+    experiment, record = Experiment(folder.read_config()), folder.read_record() or {}
+    trained = load_trained(request.run, request.clip_samples, unrolled=format.unrolls)
+    written, facts = format.write(trained, request), trained.facts
+    files = []
+    for file in written.files:
+        size, sha256 = content_hash(request.out / file.file)
+        files.append(replace(file, bytes=size, sha256=sha256))
+    return Artifact(
+        format=request.format,
+        quantize=request.quantize,
+        run={"name": experiment.name} | {key: record.get(key) for key in ("fingerprint", "data_fingerprint")},
+        labels=facts.labels,
+        sample_rate=facts.sample_rate,
+        clip_samples=facts.clip_samples,
+        front_end=front_end.described(trained.features, experiment.part("features"), facts.clip_samples),
+        thresholds=facts.thresholds,
+        thresholds_from="the original's scores of the validation clips",
+        data_licence=record.get("data_licence"),
+        data_citation=record.get("data_citation"),
+        versions=format.versions(),
+        files=files,
+        notes=written.notes,
+        requires=written.requires,
+    )
 
 
 def main() -> None:
-    """Answer one request: what was written, or why not, in one line."""
-    request = json.loads(Path(sys.argv[1]).read_text())
+    """Answer one request: with the artifact, or in one line why there is none."""
+    scratch = Path(sys.argv[1])
     tensorflow_setup.quiet()
+    answer: Artifact | str
     try:
-        answer = convert(request)
+        answer = convert(pickle.loads((scratch / _REQUEST).read_bytes()))
     except KwsError as error:
-        answer = {"error": str(error)}
-    except Exception as error:  # converters raise whatever they like
-        lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
-        answer = {"error": f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__}
-    Path(request["answer"]).write_text(json.dumps(answer))
+        answer = str(error)
+    except Exception as error:  # whatever a converter raises
+        answer = ": ".join([type(error).__name__, *(line[:300] for line in clean_lines(str(error))[:1])])
+    (scratch / _ANSWER).write_bytes(pickle.dumps(answer))
 
 
 if __name__ == "__main__":

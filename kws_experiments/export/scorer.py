@@ -1,22 +1,27 @@
-"""What every form of a trained run can do: waveforms in, a score per label out."""
+"""A trained run in any format: waveforms in, a score per label out."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kws_data.errors import KwsError
+from kws_experiments.experiment.experiment import Experiment
+from kws_experiments.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     import keras
 
+Function = Callable[[np.ndarray], np.ndarray]
+
 
 @dataclass(frozen=True)
 class Facts:
-    """What goes with a model, in whatever format it is.
+    """What belongs to a model, in any format.
 
     Attributes:
         labels: class names, in the order of the scores.
@@ -31,35 +36,43 @@ class Facts:
     thresholds: dict[str, float] = field(default_factory=dict)
 
 
-class Scorer(ABC):
-    """A trained model, whatever its format. Not for several threads at once.
+def run_facts(run: Path, clip_samples: int | None = None) -> Facts:
+    """What belongs to a run's model.
+
+    Args:
+        run: the folder.
+        clip_samples: the one length of all clips, for a run that keeps lengths.
+
+    Raises:
+        KwsError: `run` is no folder of a finished run.
+    """
+    folder = RunFolder(run)
+    experiment = Experiment(folder.read_config())
+    length = experiment.clip_samples if clip_samples is None else clip_samples
+    return Facts(folder.read_labels(), experiment.sample_rate, length, folder.read_thresholds())
+
+
+class Scorer:
+    """A trained model, in any format. Not for several threads at once.
+
+    Args:
+        facts: what belongs to it.
+        infer: the model itself: inputs, as `prepare` returns them → scores [batch, labels] float32.
+        features: waveforms → features, for a model that takes features.
 
     Attributes:
-        facts: labels, rate, length and thresholds.
+        facts: see above.
+        infer: see above.
+        labels: class names, in the order of the scores.
+        sample_rate: of the waveforms, in Hz.
+        clip_samples: samples of a clip; None: any number.
+        thresholds: each keyword's decision threshold.
     """
 
-    def __init__(self, facts: Facts) -> None:
-        self.facts = facts
-
-    @property
-    def labels(self) -> list[str]:
-        """Class names, in the order of the scores."""
-        return self.facts.labels
-
-    @property
-    def sample_rate(self) -> int:
-        """Of the waveforms, in Hz."""
-        return self.facts.sample_rate
-
-    @property
-    def clip_samples(self) -> int | None:
-        """Samples that the model looks at; None: as many as come."""
-        return self.facts.clip_samples
-
-    @property
-    def thresholds(self) -> dict[str, float]:
-        """Each keyword's decision threshold."""
-        return self.facts.thresholds
+    def __init__(self, facts: Facts, infer: Function, features: Function | None = None) -> None:
+        self.facts, self.infer, self._features = facts, infer, features
+        self.labels, self.thresholds = facts.labels, facts.thresholds
+        self.sample_rate, self.clip_samples = facts.sample_rate, facts.clip_samples
 
     def scores(self, waveforms: np.ndarray) -> np.ndarray:
         """Softmax scores [batch, labels] float32 of waveforms [batch, samples] float32 in [-1, 1].
@@ -79,12 +92,9 @@ class Scorer(ABC):
         return self.infer(self.prepare(waveforms))
 
     def prepare(self, waveforms: np.ndarray) -> np.ndarray:
-        """Waveforms [batch, samples] as the model takes them: fitted to its length."""
-        return fitted(waveforms, self.clip_samples)
-
-    @abstractmethod
-    def infer(self, inputs: np.ndarray) -> np.ndarray:
-        """What `prepare` made → scores [batch, labels] float32."""
+        """Waveforms [batch, samples] as the model takes them: of its length, or their features."""
+        waveforms = fitted(waveforms, self.clip_samples)
+        return waveforms if self._features is None else self._features(waveforms)
 
 
 def fitted(waveforms: np.ndarray, clip_samples: int | None) -> np.ndarray:
@@ -102,7 +112,6 @@ class KerasScorer(Scorer):
     def __init__(self, model: keras.Model, facts: Facts) -> None:
         import tensorflow as tf
 
-        super().__init__(facts)
         keeps_lengths = isinstance(model.input, dict)
 
         def scores(waveforms: tf.Tensor) -> tf.Tensor:
@@ -112,8 +121,5 @@ class KerasScorer(Scorer):
                 inputs = {"waveform": waveforms, "lengths": lengths}
             return tf.nn.softmax(model(inputs, training=False))
 
-        self._scores = tf.function(scores, [tf.TensorSpec([None, facts.clip_samples], tf.float32)])
-
-    def infer(self, inputs: np.ndarray) -> np.ndarray:
-        """Waveforms of the model's length → scores."""
-        return self._scores(inputs).numpy()
+        graph = tf.function(scores, [tf.TensorSpec([None, facts.clip_samples], tf.float32)])
+        super().__init__(facts, lambda waveforms: graph(waveforms).numpy())

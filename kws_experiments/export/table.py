@@ -1,36 +1,35 @@
-"""The figures of exports as a table, for the terminal and for reports."""
+"""The results of an export as a table, for the terminal and for reports."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from kws_experiments.export.artifact import Artifact
+from kws_experiments.export.artifact import ORIGINAL, Artifact
 
 HEADINGS = ("model", "takes", "accuracy", "as the original", "size", "ms a clip")
 
 
 def rows(artifact: Artifact) -> list[tuple[str, ...]]:
-    """A row for the original and one for each exported file, as text; figures of unchecked files are dashes."""
-    table: list[tuple[str, ...]] = []
-    checked = [file.check for file in artifact.files if file.check]
-    if checked:
-        own = checked[0]["original"]
-        table.append(
-            ("model.keras", "waveform", f"{own['accuracy']:.1%}", "", _size(own["bytes"]), _ms(own["latency_ms"]))
-        )
+    """A row for the original and one for each exported file, as text; results of unchecked files are dashes."""
+    table = []
+    if own := next((file.check["original"] for file in artifact.files if file.check), None):
+        table.append(_row(ORIGINAL, "waveform", own["bytes"], own, ""))
     for file in artifact.files:
-        result = file.check
-        if not result:
-            table.append((file.file, file.takes, "–", "–", _size(file.bytes), "–"))
-            continue
-        agreement = f"{result['clips'] - result['disagreements']} of {result['clips']}"
-        figures = f"{result['accuracy']:.1%}", agreement, _size(file.bytes), _ms(result["latency_ms"])
-        table.append((file.file, file.takes, *figures))
+        agreement = "–"
+        if result := file.check:
+            agreement = f"{result['clips'] - result['disagreements']} of {result['clips']}"
+        table.append(_row(file.file, file.takes, file.bytes, result, agreement))
     return table
 
 
+def _row(model: str, takes: str, size: int, result: dict[str, Any], agreement: str) -> tuple[str, ...]:
+    accuracy, latency = (f"{result['accuracy']:.1%}", f"{result['latency_ms']:.2f}") if result else ("–", "–")
+    return model, takes, accuracy, agreement, f"{size / 1000:,.1f} kB", latency
+
+
 def show(artifact: Artifact, folder: Path) -> None:
-    """Print the table, what it is of, and where everything lies."""
+    """Print the table, the clips that it is of, and the folder."""
     from rich.console import Console
     from rich.table import Table
 
@@ -48,11 +47,3 @@ def show(artifact: Artifact, folder: Path) -> None:
         if value := getattr(artifact, name):
             console.print(f"{name.replace('_', ' ')}: {value}", soft_wrap=True, highlight=False)
     console.print(str(folder), soft_wrap=True, highlight=False)
-
-
-def _size(size: int) -> str:
-    return f"{size / 1000:,.1f} kB"
-
-
-def _ms(milliseconds: float) -> str:
-    return f"{milliseconds:.2f}"

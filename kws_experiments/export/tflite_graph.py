@@ -1,4 +1,4 @@
-"""TensorFlow Lite models as data: what operators they hold, and two of them joined into one."""
+"""TensorFlow Lite models as data: their operators, and two of them joined into one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if n
 
 
 def operators(model: bytes) -> list[str]:
-    """The kinds of operators in a model, sorted: what an interpreter for it has to know."""
+    """The kinds of operators in a model, sorted: those that an interpreter for it needs."""
     graph = flatbuffer_utils.convert_bytearray_to_object(bytearray(model))
     return sorted({_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)] for code in graph.operatorCodes})
 
@@ -22,10 +22,10 @@ def has_branches(model: bytes) -> bool:
 
 
 def joined(first: bytes, second: bytes) -> bytes:
-    """One model that feeds what `first` puts out to `second`, float at both ends; neither has branches.
+    """One model that feeds the output of `first` to `second`, float at both ends; neither has branches.
 
     Converting both as one would quantize the front end's own matrices and spectra as well, which eight bits do not
-    hold; so each is converted by itself. Where `second` takes or gives int8, the conversion is put in between.
+    hold; so each is converted by itself. Where `second` takes or gives int8, the conversion is put between them.
     """
     model, tail = (flatbuffer_utils.convert_bytearray_to_object(bytearray(part)) for part in (first, second))
     graph, added = model.subgraphs[0], tail.subgraphs[0]
@@ -37,8 +37,8 @@ def joined(first: bytes, second: bytes) -> bytes:
         operator.opcodeIndex += codes
         for field in ("inputs", "outputs", "intermediates"):
             if getattr(operator, field) is not None:
-                places = [index + tensors if index >= 0 else index for index in getattr(operator, field)]
-                setattr(operator, field, places)
+                moved = [index + tensors if index >= 0 else index for index in getattr(operator, field)]
+                setattr(operator, field, moved)
     graph.tensors = [*graph.tensors, *added.tensors]
     model.buffers = [*model.buffers, *tail.buffers]
     model.operatorCodes = [*model.operatorCodes, *tail.operatorCodes]

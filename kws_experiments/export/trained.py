@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kws_experiments.experiment.experiment import Experiment
+from kws_experiments.export.scorer import Facts, run_facts
 from kws_experiments.runs.folder import RunFolder
 from kws_experiments.runs.saved_model import load_model, network_of
 
@@ -24,33 +26,38 @@ class Trained:
     Attributes:
         features: the front end, with the statistics that it was adapted to.
         network: features → logits.
-        labels: class names.
-        keeps_lengths: whether the network also takes the clips' lengths (`clip_ms=null`).
+        facts: labels, sample rate, the length of a clip, thresholds.
     """
 
     features: FeatureLayer
     network: keras.Model
-    labels: list[str]
-    keeps_lengths: bool
+    facts: Facts
 
     def logits(self, features: tf.Tensor) -> tf.Tensor:
         """[batch, frames, bins] without padding → [batch, labels]."""
         import tensorflow as tf
 
-        if not self.keeps_lengths:
+        if not isinstance(self.network.input, dict):
             return self.network(features, training=False)
-        num_frames = tf.fill(tf.shape(features)[:1], tf.shape(features)[1])
+        num_frames = tf.fill(tf.shape(features)[:1], tf.shape(features)[1])  # clips that keep their lengths
         return self.network({"features": features, "num_frames": num_frames}, training=False)
 
+    def scores(self, features: tf.Tensor) -> tf.Tensor:
+        """[batch, frames, bins] without padding → softmax [batch, labels]."""
+        import tensorflow as tf
 
-def load_trained(run: Path, *, unrolled: bool) -> Trained:
+        return tf.nn.softmax(self.logits(features))
+
+
+def load_trained(run: Path, clip_samples: int | None, *, unrolled: bool) -> Trained:
     """The front end and the network of a finished run.
 
-    The network is built anew from the run's configuration where the one in `model.keras` computes in half precision,
+    The network is built again from the run's configuration where the one in `model.keras` computes in half precision,
     or has a loop that is to be unrolled; its weights are the same.
 
     Args:
         run: its folder.
+        clip_samples: samples of an exported clip; None: any number.
         unrolled: write recurrent layers out frame by frame, where the model can (its parameter `unroll`).
 
     Raises:
@@ -58,8 +65,7 @@ def load_trained(run: Path, *, unrolled: bool) -> Trained:
     """
     from kws_data.features.base import FeatureLayer
 
-    folder = RunFolder(run)
-    experiment, labels = Experiment(folder.read_config()), folder.read_labels()
+    experiment, facts = Experiment(RunFolder(run).read_config()), run_facts(run, clip_samples)
     model = load_model(run)
     features = next(layer for layer in model.layers if isinstance(layer, FeatureLayer))
     network = network_of(model)
@@ -67,7 +73,23 @@ def load_trained(run: Path, *, unrolled: bool) -> Trained:
     if unrolled and experiment.part("model").get("unroll") is False and experiment.clip_samples is not None:
         changes["unroll"] = True
     if changes or experiment.settings.precision != "float32":
-        rebuilt = experiment.build_network(len(labels), precision="float32", **changes)
+        rebuilt = experiment.build_network(len(facts.labels), precision="float32", **changes)
         rebuilt.set_weights(network.get_weights())
         network = rebuilt
-    return Trained(features, network, labels, isinstance(network.input, dict))
+    return Trained(features, network, facts)
+
+
+def frozen(function: Callable[[Any], Any], shape: list[int | None], name: str, **options: Any) -> Any:
+    """A graph of a function of one float32 tensor, its variables made constants.
+
+    Args:
+        function: of one tensor.
+        shape: of its input.
+        name: of its input.
+        options: of `convert_variables_to_constants_v2`.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    spec = tf.TensorSpec(shape, tf.float32, name=name)
+    return convert_variables_to_constants_v2(tf.function(function).get_concrete_function(spec), **options)

@@ -52,8 +52,7 @@ class ClipLabeller:
 
     def __init__(self, run: Path) -> None:
         from kws_data.features.base import FeatureLayer
-        from kws_experiments.export.artifact import run_facts
-        from kws_experiments.export.scorer import KerasScorer
+        from kws_experiments.export.scorer import KerasScorer, run_facts
         from kws_experiments.runs.saved_model import load_model
 
         self._run = run

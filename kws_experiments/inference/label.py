@@ -55,7 +55,7 @@ def label(
         KwsError: no model, no files, or none that can be read.
     """
     files = find_files(paths)
-    from kws_experiments.export.artifact import load_scorer
+    from kws_experiments.export.load import load_scorer
 
     scorer = load_scorer(model)
     most = scorer.clip_samples or LONGEST_CLIP_S * scorer.sample_rate

@@ -196,14 +196,14 @@ def open_windows(path: Path, hop_ms: float) -> WindowScorer:
     Raises:
         KwsError: there is no model, or the hop isn't possible.
     """
-    from kws_experiments.export.artifact import load_scorer
+    from kws_experiments.export.load import load_scorer
 
     path = path.expanduser()
     if not (path / "model.keras").is_file():
         scorer = load_scorer(path)
         return EachWindow(scorer, round(hop_ms * scorer.sample_rate / 1000))
     from kws_data.features.base import FeatureLayer
-    from kws_experiments.export.artifact import run_facts
+    from kws_experiments.export.scorer import run_facts
     from kws_experiments.runs.saved_model import load_model, network_of
 
     facts = run_facts(path)

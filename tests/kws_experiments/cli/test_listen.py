@@ -17,7 +17,7 @@ import soundfile
 from PIL import Image
 
 from kws_data.streams.plan import StreamSettings
-from kws_experiments.export.artifact import load_scorer
+from kws_experiments.export.load import load_scorer
 from kws_experiments.streaming.listener import open_listener
 from kws_experiments.streaming.make_stream import write_stream
 from kws_experiments.streaming.recognize import RecognizerSettings

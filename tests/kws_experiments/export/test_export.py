@@ -1,11 +1,12 @@
-"""What exports put beside their models, and the reading of it back; what is wrong is one line."""
+"""What an export's folder holds, reading it back, and the messages where something is wrong."""
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
+import functools
 import json
 import math
+import pickle
 import re
 import shutil
 import subprocess
@@ -19,20 +20,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kws_data.errors import KwsError
+from kws_experiments.config.compose import compose
 from kws_experiments.export import convert, table
-from kws_experiments.export.artifact import (
-    Artifact,
-    ModelFile,
-    Port,
-    content_hash,
-    find_exports,
-    load_scorer,
-    read_artifact,
-)
+from kws_experiments.export.artifact import Artifact, ModelFile, Port, content_hash, read_artifact
 from kws_experiments.export.c_header import c_header, c_string
 from kws_experiments.export.check import compared
 from kws_experiments.export.export_run import export_run
-from kws_experiments.export.runners import dequantized, quantized
+from kws_experiments.export.formats.base import Format, Request, find_format, format_names
+from kws_experiments.export.load import load_scorer
 from kws_experiments.export.scorer import Facts, Scorer, fitted
 from kws_experiments.runs.folder import RunFolder, write_text
 from tests.conftest import SAMPLE_RATE
@@ -45,16 +40,13 @@ INT8 = ModelFile(
     Port("scores", [1, 3], "int8", 1 / 256, -128),
     operators=["CONV_2D", "SOFTMAX"],
 )
-
-
 FRONT_END = {"config": {"_target_": "kws_data.features.log_mel.LogMel"}}
 
 
-class Loudness(Scorer):
-    """Scores that tell what came in."""
-
-    def infer(self, inputs: np.ndarray) -> np.ndarray:
-        return np.abs(inputs).sum(axis=1, keepdims=True) * [[1, 2, 3]]
+def loudness() -> Scorer:
+    """Scores that show what came in."""
+    facts = Facts(LABELS, SAMPLE_RATE, 4, {"yes": 0.5})
+    return Scorer(facts, lambda inputs: np.abs(inputs).sum(axis=1, keepdims=True) * [[1, 2, 3]])
 
 
 def artifact(folder: Path, content: bytes = b"model") -> Artifact:
@@ -94,13 +86,13 @@ def test_waveforms_are_padded_or_cut_at_their_end(samples: int, clip_samples: in
         (np.array([[np.inf]]), "not finite"),
     ],
 )
-def test_waveforms_that_nothing_can_be_said_of_are_refused(waveforms: np.ndarray, message: str) -> None:
+def test_waveforms_that_cannot_be_scored_are_refused(waveforms: np.ndarray, message: str) -> None:
     with pytest.raises(KwsError, match=message):
-        Loudness(Facts(LABELS, SAMPLE_RATE, 4)).scores(waveforms)
+        loudness().scores(waveforms)
 
 
 def test_any_length_and_no_clip_at_all_is_scored() -> None:
-    scorer = Loudness(Facts(LABELS, SAMPLE_RATE, 4, {"yes": 0.5}))
+    scorer = loudness()
     assert scorer.scores(np.ones((2, 1))).tolist() == [[1, 2, 3]] * 2
     assert scorer.scores(np.ones((1, 99))).tolist() == [[4, 8, 12]]
     assert scorer.scores(np.ones((0, 4))).shape == (0, 3)
@@ -112,10 +104,10 @@ def test_any_length_and_no_clip_at_all_is_scored() -> None:
 
 
 @given(st.floats(-20, 20, width=32), st.floats(0.01, 1), st.integers(-128, 127))
-def test_quantized_values_are_the_nearest_that_there_are(value: float, scale: float, zero_point: int) -> None:
+def test_quantized_values_are_the_nearest_possible(value: float, scale: float, zero_point: int) -> None:
     port = Port("features", [1], "int8", scale, zero_point)
-    whole = quantized(np.array([value], np.float32), port)
-    back = float(dequantized(whole, port)[0])
+    whole = port.quantized(np.array([value], np.float32))
+    back = float(port.dequantized(whole)[0])
     lowest, highest = (-128 - zero_point) * scale, (127 - zero_point) * scale
     assert whole.dtype == np.int8
     assert abs(back - min(max(value, lowest), highest)) <= 0.5001 * scale + 1e-5
@@ -125,7 +117,7 @@ def test_quantized_values_are_the_nearest_that_there_are(value: float, scale: fl
 def test_a_score_reaches_the_headers_threshold_where_it_reaches_the_own(threshold: float, output: int) -> None:
     text = c_header(b"x", INT8, labels=LABELS, thresholds={"yes": threshold}, about=[])
     silence, yes, no = map(int, re.search(r"g_thresholds\[\] = \{(.*)\}", text)[1].split(","))
-    score = float(dequantized(np.array([output], np.int8), INT8.output)[0])
+    score = float(INT8.output.dequantized(np.array([output], np.int8))[0])
     assert (output >= yes) == (score >= threshold)
     assert output < silence
     assert output < no
@@ -142,6 +134,18 @@ def test_strings_survive_c(text: str) -> None:
     assert octal == text.encode()
 
 
+USES_HEADER = r"""
+#include <stdio.h>
+#include "network.h"
+int main(void) {
+  fwrite(g_model, 1, g_model_len, stdout);
+  printf("|end|%d\n%.9g %d\n", (int)((size_t)g_model % 16), g_input_scale, g_input_zero_point);
+  for (int i = 0; i < g_num_labels; i++) printf("%s %d\n", g_labels[i], g_thresholds[i]);
+  return g_input_frames != 49 || g_input_bins != 10 || g_output_zero_point != -128 || g_output_scale != 1.0f / 256;
+}
+"""
+
+
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 @pytest.mark.parametrize("language", ["c", "c++"])
 def test_the_header_compiles_to_the_models_bytes(language: str, tmp_path: Path) -> None:
@@ -149,38 +153,21 @@ def test_the_header_compiles_to_the_models_bytes(language: str, tmp_path: Path) 
     labels = ["_silence_", "größe", 'a "?" \\ b']
     text = c_header(model, INT8, labels=labels, thresholds={"größe": 0.5}, about=["made */ here"])
     (tmp_path / "network.h").write_text(text)
-    extern = 'extern "C" ' if language == "c++" else ""
-    names = {"bytes": "g_model", "length": "&g_model_len", "label": "g_labels", "limit": "g_thresholds"}
-    code = "".join(f"{extern}const void* {name}(void) {{ return {value}; }}\n" for name, value in names.items())
-    code += f"{extern}float scale(void) {{ return g_input_scale; }}\n"
-    code += f"{extern}int zero(void) {{ return g_input_zero_point; }}\n"
-    (tmp_path / "use.src").write_text('#include "network.h"\n' + code)
-    command = ["cc", "-Wall", "-Werror", "-Wno-unused-variable", "-shared", "-fPIC", "-x", language]
-    subprocess.run([*command, "use.src", "-o", "use.so"], cwd=tmp_path, check=True)
-
-    library = ctypes.CDLL(str(tmp_path / "use.so"))
-
-    def pointer(name: str, kind: Any) -> Any:
-        function = getattr(library, name)
-        function.restype = ctypes.POINTER(kind)
-        return function()
-
-    length = pointer("length", ctypes.c_int)[0]
-    array = pointer("bytes", ctypes.c_ubyte)
-    assert bytes(array[:length]) == model
-    assert ctypes.addressof(array.contents) % 16 == 0
-    assert [text.decode() for text in pointer("label", ctypes.c_char_p)[:3]] == labels
-    assert pointer("limit", ctypes.c_int)[:3] == [128, 0, 128]
-    library.scale.restype = ctypes.c_float
-    assert library.scale() == np.float32(0.1194)
-    assert library.zero() == -27
+    (tmp_path / "use.src").write_text(USES_HEADER)
+    command = ["cc", "-Wall", "-Werror", "-x", language, "use.src", "-o", "use"]
+    subprocess.run([*command, *(["-lstdc++"] if language == "c++" else [])], cwd=tmp_path, check=True)
+    content, _, rest = subprocess.run([tmp_path / "use"], capture_output=True, check=True).stdout.partition(b"|end|")
+    aligned, quantization, *rows = rest.decode().splitlines()
+    assert content == model
+    assert aligned == "0"
+    assert quantization == f"{np.float32(0.1194):.9g} -27"
+    assert rows == ["_silence_ 128", "größe 0", 'a "?" \\ b 128']
 
 
 def test_a_float_models_header_has_no_quantization() -> None:
     ports = Port("features", [1, 49, 10], "float32"), Port("scores", [1, 3], "float32")
-    text = c_header(
-        b"x", ModelFile("network.tflite", "features", *ports), labels=LABELS, thresholds={"no": 0.25}, about=[]
-    )
+    file = ModelFile("network.tflite", "features", *ports)
+    text = c_header(b"x", file, labels=LABELS, thresholds={"no": 0.25}, about=[])
     assert "scale" not in text
     assert "g_thresholds[] = {2.000000000e+00f, 2.000000000e+00f, 2.500000000e-01f};" in text
 
@@ -217,28 +204,23 @@ def test_damaged_exports_are_one_line(tmp_path: Path, name: str, content: str | 
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_export_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("nothing", "no such file or folder; give the folder of a finished run or of an export"),
+        ("alone.tflite", r"there is no export.json beside it"),
+        ("export/labels.txt", r"labels.txt' is no model of this export, which has network.tflite"),
+        (".", r"config.yaml' is missing or damaged: give the folder of a run"),
+        ("export", r"network.tflite' can't be loaded"),
+        ("foreign", r"export.json': format must be one of onnx, saved_model, tflite, got 'h5'"),
+    ],
+)
+def test_what_cannot_be_opened_is_one_line(path: str, message: str, tmp_path: Path) -> None:
     artifact(tmp_path / "export")
+    dataclasses.replace(artifact(tmp_path / "foreign"), format="h5").write(tmp_path / "foreign")
     (tmp_path / "alone.tflite").write_bytes(b"model")
-    with pytest.raises(KwsError, match="no such file or folder; give the folder of a finished run or of an export"):
-        load_scorer(tmp_path / "nothing")
-    with pytest.raises(KwsError, match=r"there is no export.json beside it"):
-        load_scorer(tmp_path / "alone.tflite")
-    with pytest.raises(KwsError, match=r"labels.txt' is no model of this export, which has network.tflite"):
-        load_scorer(tmp_path / "export" / "labels.txt")
-    with pytest.raises(KwsError, match=r"config.yaml' is missing or damaged: give the folder of a run"):
-        load_scorer(tmp_path)
-    with pytest.raises(KwsError, match=r"network.tflite' can't be loaded"):
-        load_scorer(tmp_path / "export")
-
-
-def test_finding_passes_over_the_damaged_and_the_unfinished(tmp_path: Path) -> None:
-    whole = artifact(tmp_path / "exports" / "tflite-int8")
-    artifact(tmp_path / "exports" / ".tflite-none.0123456789abcdef.tmp")
-    artifact(tmp_path / "exports" / "onnx-none")
-    (tmp_path / "exports" / "onnx-none" / "export.json").write_text("{")
-    assert find_exports(tmp_path) == [(tmp_path / "exports" / "tflite-int8", whole)]
-    assert find_exports(tmp_path / "exports") == []
+    with pytest.raises(KwsError, match=message):
+        load_scorer(tmp_path / path)
 
 
 # the comparison
@@ -268,9 +250,23 @@ def test_table_has_the_original_and_each_file(tmp_path: Path, capsys: pytest.Cap
 # choices, before any work
 
 
+def test_formats_are_found_by_their_files() -> None:
+    assert format_names() == ["onnx", "saved_model", "tflite"]
+    for name in format_names():
+        found = find_format(name)
+        assert isinstance(found, Format)
+        assert found.name == name
+        assert found.quantizations[0] == "none"
+
+
+@functools.cache
+def default_config() -> dict[str, Any]:
+    return compose([])
+
+
 def run_folder(path: Path, clip_ms: int | None = 1000, status: str = "done") -> Path:
     folder = RunFolder(path)
-    folder.write_config({"clip_ms": clip_ms, "sample_rate": 16000, "name": "train"})
+    folder.write_config(default_config() | {"clip_ms": clip_ms})
     folder.write_record(status=status)
     write_text(folder.labels, "yes\n")
     write_text(folder.thresholds, json.dumps({"thresholds": {}}))
@@ -281,41 +277,35 @@ def run_folder(path: Path, clip_ms: int | None = 1000, status: str = "done") -> 
 @pytest.mark.parametrize(
     ("choice", "clip_ms", "message"),
     [
-        ({"format": "h5"}, 1000, "--format must be one of saved_model, tflite, onnx, got 'h5'"),
+        ({"format": "h5"}, 1000, "--format must be one of onnx, saved_model, tflite, got 'h5'"),
         ({"format": "onnx", "quantize": "int8"}, 1000, "--quantize with onnx must be one of none, dynamic, got 'int8'"),
         ({"format": "saved_model", "quantize": "float16"}, 1000, "--quantize with saved_model must be one of none"),
-        (
-            {"format": "tflite", "clip_ms": 500},
-            1000,
-            r"--clip-ms: the run's clips have one length already \(clip_ms=1000\)",
-        ),
+        ({"format": "tflite", "clip_ms": 500}, 1000, r"the run's clips have one length already \(clip_ms=1000\)"),
         ({"format": "tflite"}, None, r"--clip-ms: this run keeps its clips' lengths .* --clip-ms 1000"),
         ({"format": "tflite", "clip_ms": math.nan}, None, "--clip-ms must be a number from 10 to 60000, got nan"),
         ({"format": "saved_model", "clip_ms": 1000}, None, "--clip-ms: a SavedModel takes clips of any length"),
     ],
 )
-def test_choices_that_make_no_sense(tmp_path: Path, choice: dict[str, Any], clip_ms: int | None, message: str) -> None:
+def test_options_that_make_no_sense(tmp_path: Path, choice: dict[str, Any], clip_ms: int | None, message: str) -> None:
     with pytest.raises(KwsError, match=message):
         export_run(run_folder(tmp_path / "run", clip_ms), **choice)
     assert not (tmp_path / "run" / "exports").exists()
 
 
-def test_unfinished_runs_and_other_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(KwsError, match="holds no finished run: the same training command finishes it"):
-        export_run(run_folder(tmp_path / "run", status="training"), format="onnx")
-    with pytest.raises(KwsError, match=r"config.yaml' is missing or damaged: give the folder of a run"):
-        export_run(tmp_path, format="onnx")
-
-
-def test_a_run_without_its_model_is_refused(tmp_path: Path) -> None:
-    run = run_folder(tmp_path / "run")
-    (run / "model.keras").unlink()
-    with pytest.raises(KwsError, match=r"run' holds no model.keras: give the folder of a finished run"):
-        export_run(run, format="onnx")
+def test_runs_that_cannot_be_exported_are_refused(tmp_path: Path) -> None:
+    run_folder(tmp_path / "unfinished", status="training")
+    (run_folder(tmp_path / "without model") / "model.keras").unlink()
+    for name, message in (
+        ("unfinished", "holds no finished run: the same training command finishes it"),
+        ("without model", r"model' holds no model.keras: give the folder of a finished run"),
+        ("", r"config.yaml' is missing or damaged: give the folder of a run"),
+    ):
+        with pytest.raises(KwsError, match=message):
+            export_run(tmp_path / name, format="onnx")
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # pretend that nothing is installed
     with pytest.raises(KwsError, match=r"--format onnx needs tf2onnx and onnxruntime: pip install -e '.\[onnx\]'"):
         export_run(run_folder(tmp_path / "run"), format="onnx")
 
@@ -333,13 +323,7 @@ kill -ABRT $$
 
 @pytest.mark.parametrize(
     ("script", "message"),
-    [
-        (
-            ABORTS,
-            r"converting to tflite \(quantize int8\) failed: the converter ended with signal SIGABRT: .*LLVM ERROR",
-        ),
-        ("#!/bin/sh\nexit 7\n", "the converter ended with exit status 7$"),
-    ],
+    [(ABORTS, "signal SIGABRT: .*LLVM ERROR"), ("#!/bin/sh\nexit 7\n", "exit status 7$")],
 )
 def test_a_converter_that_aborts_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, message: str
@@ -348,23 +332,18 @@ def test_a_converter_that_aborts_is_one_line(
     converter.write_text(script)
     converter.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(converter))
-    out = tmp_path / "out"
-    out.mkdir()
+    message = rf"converting to tflite \(quantize int8\) failed: the converter ended with {message}"
     with pytest.raises(KwsError, match=message) as caught:
-        convert.convert_in_child(
-            tmp_path, out, tmp_path, format="tflite", quantize="int8", clip_samples=16000,
-            calibration=np.zeros((1, 16000), np.float32),
-        )  # fmt: skip
+        convert.convert_in_child(Request(tmp_path, tmp_path, "tflite", "int8", 16000), tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_the_childs_error_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(request: dict[str, Any]) -> dict[str, Any]:
-        raise RuntimeError("first line\nsecond line")
+    def fail(request: Request) -> Artifact:
+        raise RuntimeError(f"{request.format}: first line\nsecond line")
 
-    request = tmp_path / "request.json"
-    request.write_text(json.dumps({"answer": str(tmp_path / "answer.json")}))
+    (tmp_path / "request.pickle").write_bytes(pickle.dumps(Request(tmp_path, tmp_path, "onnx")))
     monkeypatch.setattr(convert, "convert", fail)
-    monkeypatch.setattr(sys, "argv", ["convert", str(request)])
+    monkeypatch.setattr(sys, "argv", ["convert", str(tmp_path)])
     convert.main()
-    assert json.loads((tmp_path / "answer.json").read_text()) == {"error": "RuntimeError: first line"}
+    assert pickle.loads((tmp_path / "answer.pickle").read_bytes()) == "RuntimeError: onnx: first line"

@@ -8,14 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kws_experiments.export.artifact import Artifact, load_export, load_run, read_artifact
+from kws_experiments.export.artifact import Artifact, read_artifact
 from kws_experiments.export.convert import convert
-from kws_experiments.export.export_run import described
+from kws_experiments.export.formats.base import Request
+from kws_experiments.export.load import load_export, load_run
+from kws_experiments.export.scorer import run_facts
 from kws_experiments.runs.folder import RunFolder
 from tests.conftest import ROOT
 from tests.untrained import some_waveforms, untrained_run
 
 pytestmark = pytest.mark.slow
+
+SHORT = ["features=log_mel_20ms", "clip_ms=300"]  # for recurrent layers, which are written out frame by frame
 
 # One of each kind of network, as small as its kind allows
 FAMILIES = {
@@ -26,13 +30,7 @@ FAMILIES = {
     "low_latency_svdf": ["model=low_latency_svdf", "features=mfcc", "model.units=64"],
     "ds_cnn": ["model=ds_cnn_s", "features=mfcc_mlperf_tiny"],
     "matchboxnet": ["model=matchboxnet_3x1x64", "features=mfcc"],
-    "mhatt_rnn": [
-        "model=mhatt_rnn",
-        "features=log_mel_20ms",
-        "clip_ms=300",
-        "model.rnn_units=16",
-        "model.rnn_layers=1",
-    ],
+    "mhatt_rnn": ["model=mhatt_rnn", *SHORT, "model.rnn_units=16", "model.rnn_layers=1"],
     "res": ["model=res8_narrow", "features=mfcc"],
     "simple_audio": ["model=simple_audio", "features=stft"],
     "single_fc": ["model=single_fc", "features=average"],
@@ -44,19 +42,18 @@ FAMILIES = {
 
 def exported(run: Path, format: str, quantize: str = "none", clip_samples: int | None = None) -> tuple[Path, Artifact]:
     """`kws export` without its child process and without data."""
-    folder = RunFolder(run)
-    config = folder.read_config()
-    clip_samples = clip_samples or round(config["clip_ms"] * 16)
-    out = folder.exports / f"{format}-{quantize}"
+    clip_samples = clip_samples or run_facts(run).clip_samples
+    out = RunFolder(run).exports / f"{format}-{quantize}"
     out.mkdir(parents=True)
-    request = {"run": str(run), "out": str(out), "format": format, "quantize": quantize, "calibration": None}
-    if quantize == "int8":
-        request["calibration"] = str(run / "calibration.npy")
-        np.save(run / "calibration.npy", some_waveforms(30, clip_samples))
-    result = convert(request | {"clip_samples": clip_samples})
-    artifact = described(folder, config, clip_samples, format, quantize, result, out)
-    artifact.write(out)
+    calibration = some_waveforms(30, clip_samples or 16000) if quantize == "int8" else None
+    convert(Request(run, out, format, quantize, clip_samples, calibration)).write(out)
     return out, read_artifact(out)
+
+
+def scores_of(export: tuple[Path, Artifact], waveforms: np.ndarray) -> list[np.ndarray]:
+    """Of each of its models."""
+    out, artifact = export
+    return [load_export(out, artifact, file).scores(waveforms) for file in artifact.files]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -68,17 +65,16 @@ def test_every_family_scores_as_the_original(family: str, tmp_path: Path) -> Non
     assert np.ptp(expected, axis=0).max() > 0.3, "the clips' scores are to differ"
 
     for format, names in (("tflite", ["model.tflite", "network.tflite"]), ("onnx", ["model.onnx"])):
-        out, artifact = exported(run, format)
-        assert [file.file for file in artifact.files] == names
-        for file in artifact.files:
-            np.testing.assert_allclose(load_export(out, artifact, file).scores(waveforms), expected, atol=2e-5)
+        export = exported(run, format)
+        assert [file.file for file in export[1].files] == names
+        for scores in scores_of(export, waveforms):
+            np.testing.assert_allclose(scores, expected, atol=2e-5)
 
-    out, artifact = exported(run, "tflite", "int8")
-    for file in artifact.files:
-        scores = load_export(out, artifact, file).scores(waveforms)
-        # drawn weights tell clips apart by little, which coarse steps blur; learned ones are checked elsewhere
+    export = exported(run, "tflite", "int8")
+    for scores in scores_of(export, waveforms):
+        # drawn weights separate clips by little, which coarse steps blur; learned ones are checked elsewhere
         assert np.corrcoef(scores.ravel(), expected.ravel())[0, 1] > 0.5
-    network = artifact.files[-1]
+    network = export[1].files[-1]
     assert (network.input.dtype, network.output.dtype) == ("int8", "int8")
     assert not {"QUANTIZE", "DEQUANTIZE"} & set(network.operators)
 
@@ -98,11 +94,10 @@ def test_smaller_weights_change_little(format: str, quantize: str, tmp_path: Pat
     expected = load_run(run).scores(waveforms)
     _, whole = exported(run, format)
     level = logging.getLogger().level
-    out, artifact = exported(run, format, quantize)
-    assert logging.getLogger().level == level  # converters talk by the root logger, whose other users go on
-    assert artifact.files[-1].bytes < 0.9 * whole.files[-1].bytes
-    for file in artifact.files:
-        scores = load_export(out, artifact, file).scores(waveforms)
+    export = exported(run, format, quantize)
+    assert logging.getLogger().level == level  # converters log to the root logger, whose other users go on
+    assert export[1].files[-1].bytes < 0.9 * whole.files[-1].bytes
+    for scores in scores_of(export, waveforms):
         np.testing.assert_allclose(scores, expected, atol=0.002 if quantize == "float16" else 0.05)
         assert not np.array_equal(scores, expected)
 
@@ -111,45 +106,38 @@ def test_smaller_weights_change_little(format: str, quantize: str, tmp_path: Pat
 def test_the_front_end_inside_stays_in_float(quantize: str, tmp_path: Path) -> None:
     """Quantized along with the network, the quietest clips would lose all that is in them."""
     run = untrained_run(tmp_path / "run", *SMALL)
-    out, artifact = exported(run, "tflite", quantize)
-    whole, network = (load_export(out, artifact, file) for file in artifact.files)
     waveforms = some_waveforms(40) * np.logspace(0, -3, 40, dtype=np.float32)[:, np.newaxis]
-    np.testing.assert_allclose(whole.scores(waveforms), network.scores(waveforms), atol=0.02)
+    whole, network = scores_of(exported(run, "tflite", quantize), waveforms)
+    np.testing.assert_allclose(whole, network, atol=0.02)
 
 
 def test_a_front_end_that_cannot_be_converted_stays_outside_and_is_named(tmp_path: Path) -> None:
     run = untrained_run(tmp_path / "run", *SMALL, "features=micro", "features.normalise=true")
     waveforms = some_waveforms()
     expected = load_run(run).scores(waveforms)
-    for format, name in (("tflite", "network.tflite"), ("onnx", "network.onnx")):
+    for format, title in (("tflite", "TensorFlow Lite"), ("onnx", "ONNX")):
         out, artifact = exported(run, format)
         (file,) = artifact.files
-        assert (file.file, file.takes) == (name, "features")
-        assert (
-            f"the front end (MicroFrontend) can't be converted to {artifact.notes[0].split(' to ')[1][:4]}"
-            in artifact.notes[0]
-        )
-        assert f"so that {name} takes features" in artifact.notes[0]
-        np.testing.assert_allclose(load_export(out, artifact, file).scores(waveforms), expected, atol=2e-5)
+        assert (file.file, file.takes) == (f"network.{format}", "features")
+        reason = f"the front end (MicroFrontend) can't be converted to {title}, so that {file.file} takes features: "
+        assert artifact.notes[0].startswith(reason)
+        (scores,) = scores_of((out, artifact), waveforms)
+        np.testing.assert_allclose(scores, expected, atol=2e-5)
     out, artifact = exported(run, "saved_model")
     assert artifact.requires == "tensorflow.lite.experimental.microfrontend.python.ops.audio_microfrontend_op"
     assert artifact.requires in artifact.notes[0]
-    np.testing.assert_allclose(load_export(out, artifact, artifact.files[0]).scores(waveforms), expected, atol=1e-6)
+    (scores,) = scores_of((out, artifact), waveforms)
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
 
 
 def test_a_run_that_keeps_lengths(tmp_path: Path) -> None:
     run = untrained_run(tmp_path / "run", *SMALL, "clip_ms=null")
-    out, artifact = exported(run, "tflite", clip_samples=12000)
     waveforms = some_waveforms(4, 12000)
-    for file in artifact.files:
-        scores = load_export(out, artifact, file).scores(waveforms)
+    for scores in scores_of(exported(run, "tflite", clip_samples=12000), waveforms):
         np.testing.assert_allclose(scores, load_run(run, 12000).scores(waveforms), atol=2e-5)
-    request = {"run": str(run), "out": str(run), "format": "saved_model", "quantize": "none", "calibration": None}
-    result = convert(request | {"clip_samples": None})
-    config = RunFolder(run).read_config()
-    artifact = described(RunFolder(run), config, None, "saved_model", "none", result, run)
+    out, artifact = exported(run, "saved_model")
     assert artifact.clip_samples is None
-    scorer = load_export(run, artifact, artifact.files[0])
+    scorer = load_export(out, artifact, artifact.files[0])
     for samples in (1, 3000, 12000):
         expected = load_run(run).scores(waveforms[:, :samples])
         np.testing.assert_allclose(scorer.scores(waveforms[:, :samples]), expected, atol=1e-6)
@@ -157,8 +145,6 @@ def test_a_run_that_keeps_lengths(tmp_path: Path) -> None:
 
 def test_half_precision_is_exported_in_single(tmp_path: Path) -> None:
     run = untrained_run(tmp_path / "run", *SMALL, "trainer.precision=mixed_bfloat16")
-    out, artifact = exported(run, "tflite")
-    waveforms = some_waveforms()
-    scores = load_export(out, artifact, artifact.files[1]).scores(waveforms)
-    np.testing.assert_allclose(scores, load_run(run).scores(waveforms), atol=0.03)
-    assert "CAST" not in artifact.files[1].operators
+    export, waveforms = exported(run, "tflite"), some_waveforms()
+    np.testing.assert_allclose(scores_of(export, waveforms)[1], load_run(run).scores(waveforms), atol=0.03)
+    assert "CAST" not in export[1].files[1].operators

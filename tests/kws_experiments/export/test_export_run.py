@@ -16,7 +16,8 @@ import pandas as pd
 import pytest
 import soundfile
 
-from kws_experiments.export.artifact import find_exports, load_scorer, read_artifact
+from kws_experiments.export.artifact import read_artifact
+from kws_experiments.export.load import load_scorer
 from tests.conftest import ROOT, SAMPLE_RATE
 from tests.kws_experiments.test_train import SMALL, only_run, train
 
@@ -118,7 +119,8 @@ def test_float_exports_agree_on_every_clip(run: Path) -> None:
 
 def test_what_is_written_says_what_was_compared(run: Path) -> None:
     own = pd.read_parquet(run / "predictions.parquet")
-    for folder, artifact in find_exports(run):
+    for folder in (run / "exports").glob("[!.]*"):
+        artifact = read_artifact(folder)
         table = pd.read_parquet(folder / "predictions.parquet")
         assert (table["model.keras predicted"] == own["predicted"]).all()
         assert (table["label"] == own["label"]).all()
@@ -164,9 +166,8 @@ def test_every_form_of_the_run_scores_the_same(run: Path, real_data: Path) -> No
 
 
 def test_saved_model_without_this_package(run: Path, real_data: Path, tmp_path: Path) -> None:
-    paths = [path for path in sorted((real_data / "no").glob("*.wav")) if soundfile.info(path).frames == SAMPLE_RATE][
-        :8
-    ]
+    whole = [path for path in sorted((real_data / "no").glob("*.wav")) if soundfile.info(path).frames == SAMPLE_RATE]
+    paths = whole[:8]
     waveforms = np.stack([soundfile.read(path, dtype="float32")[0] for path in paths])
     np.save(tmp_path / "waveforms.npy", waveforms)
     soundfile.write(tmp_path / "fast.wav", waveforms[0], 2 * SAMPLE_RATE)

@@ -1,31 +1,26 @@
-"""A SavedModel with the preprocessing inside, called as the TensorFlow tutorial's is: a file name or waveforms in."""
+"""The TensorFlow module that a SavedModel holds: a file name or waveforms in."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import tensorflow as tf
 
-from kws_experiments.export.artifact import ModelFile, Port
 from kws_experiments.export.trained import Trained
-
-NAME = "saved_model"
 
 
 class KeywordSpotter(tf.Module):
     """A file name, or waveforms [batch, samples] float32 in [-1, 1] of any length → a dict.
 
-    `predictions` [batch, labels] float32 (logits, as the tutorial's), `class_ids` [batch] int64 and `class_names`
-    [batch] string. Clips are padded with zeros at their end, or cut, to the model's length; where the model honours
+    `predictions` [batch, labels] float32 (logits, like the tutorial's), `class_ids` [batch] int64 and `class_names`
+    [batch] string. Clips are padded with zeros at their end, or cut, to the model's length; where the model keeps
     lengths, all of a batch's samples count. A file is a 16-bit WAV at the model's rate; channels are averaged.
     """
 
-    def __init__(self, trained: Trained, sample_rate: int, clip_samples: int | None) -> None:
+    def __init__(self, trained: Trained) -> None:
         super().__init__()
         self._features, self._network = trained.features, trained.network  # so that their variables are saved
         self._logits = trained.logits
-        self._labels = tf.constant(trained.labels)
-        self._sample_rate, self._clip_samples = sample_rate, clip_samples
+        self._labels = tf.constant(trained.facts.labels)
+        self._sample_rate, self._clip_samples = trained.facts.sample_rate, trained.facts.clip_samples
         self.__call__.get_concrete_function(tf.TensorSpec([], tf.string))
         self.serving = self.__call__.get_concrete_function(tf.TensorSpec([None, None], tf.float32, name="waveform"))
 
@@ -46,16 +41,3 @@ class KeywordSpotter(tf.Module):
         audio, rate = tf.audio.decode_wav(tf.io.read_file(path))
         tf.debugging.assert_equal(rate, self._sample_rate, f"the file must have {self._sample_rate} samples a second")
         return tf.reduce_mean(audio, axis=-1)[tf.newaxis]
-
-
-def write(
-    trained: Trained, out: Path, *, sample_rate: int, clip_samples: int | None
-) -> tuple[list[ModelFile], list[str]]:
-    """Write the folder `saved_model` below `out`: its description, and what the user should know."""
-    module = KeywordSpotter(trained, sample_rate, clip_samples)
-    tf.saved_model.save(module, str(out / NAME), signatures=module.serving)
-    takes = Port("waveform", [-1, -1], "float32")
-    notes = []
-    if trained.features.op_module is not None:
-        notes.append(f"the front end has ops of its own: import {trained.features.op_module} before loading {NAME}")
-    return [ModelFile(NAME, "waveform", takes, Port("predictions", [-1, len(trained.labels)], "float32"))], notes

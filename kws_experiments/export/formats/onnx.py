@@ -1,0 +1,117 @@
+"""ONNX: waveform → scores with the front end inside, for any number of clips at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kws_experiments.export.formats.base import Format, Request, Written
+
+if TYPE_CHECKING:
+    import onnx
+    import tensorflow as tf
+
+    from kws_experiments.export.scorer import Function
+    from kws_experiments.export.trained import Trained
+
+WHOLE, NETWORK = "model.onnx", "network.onnx"
+OPSET = 17  # the first with a Fourier transform
+_FRONT_END = "front_end"
+
+
+class Onnx(Format):
+    """`model.onnx`, or `network.onnx`, which takes features, where ONNX lacks an op of the front end."""
+
+    about = "`model.onnx` takes waveforms"
+    quantizations = ("none", "dynamic")
+    needs = ("tf2onnx", "onnxruntime")
+
+    def write(self, trained: Trained, request: Request) -> Written:
+        """See Format. dynamic: weights and activations of the network in eight bits, by onnxruntime."""
+        import onnx
+        import tensorflow as tf
+
+        from kws_experiments.export.artifact import ModelFile, Port
+
+        clip_samples = trained.facts.clip_samples
+        assert clip_samples is not None
+        frames, bins = trained.features.output_shape_for(clip_samples)
+
+        def whole(waveform: tf.Tensor) -> tf.Tensor:
+            with tf.name_scope(_FRONT_END):
+                features = trained.features.in_one_piece(waveform)
+            return trained.scores(tf.ensure_shape(features, [None, frames, bins]))
+
+        notes, name, takes, shape = [], WHOLE, "waveform", [clip_samples]
+        try:
+            model = _converted(whole, shape, takes)
+        except Exception as error:  # whatever the converter raises
+            reason = f"the front end ({type(trained.features).__name__}) can't be converted to ONNX"
+            notes.append(f"{reason}, so that {NETWORK} takes features: {' '.join(str(error).split())[:200]}")
+            name, takes, shape = NETWORK, "features", [frames, bins]
+            model = _converted(trained.scores, shape, takes)
+        path = request.out / name
+        if request.quantize == "dynamic":
+            _write_quantized(model, path)
+            notes.append(f"dynamic is the network in {name}; its front end stays in float32")
+        else:
+            onnx.save(model, path)
+        operators = sorted({node.op_type for node in onnx.load(path).graph.node})
+        ports = Port(takes, [-1, *shape], "float32"), Port("scores", [-1, len(trained.facts.labels)], "float32")
+        return Written([ModelFile(name, takes, *ports, operators=operators)], notes)
+
+    def load(self, path: Path) -> Function:
+        """See Format: by onnxruntime on the processor."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        name = session.get_inputs()[0].name
+        return lambda inputs: session.run(["scores"], {name: inputs})[0]
+
+    def versions(self) -> dict[str, str]:
+        """See Format; tf2onnx brings onnx along."""
+        return super().versions() | {"onnx": version("onnx")}
+
+
+def _converted(function: Callable[[Any], Any], shape: list[int], name: str) -> onnx.ModelProto:
+    """A function of one float32 tensor, [batch, *shape], as a model that has been checked."""
+    import onnx
+    import tf2onnx
+
+    from kws_experiments.export.onnx_fourier import HANDLERS
+    from kws_experiments.export.trained import frozen
+
+    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
+    # frozen first: tf2onnx's own freezing takes tensors that a layer holds, such as Normalization's, for inputs
+    traced = frozen(function, [None, *shape], name, lower_control_flow=False)
+    (source,), (result,) = traced.inputs, traced.outputs
+    model, _ = tf2onnx.convert.from_graph_def(
+        traced.graph.as_graph_def(),
+        input_names=[source.name],
+        output_names=[result.name],
+        tensors_to_rename={source.name: name, result.name: "scores"},
+        opset=OPSET,
+        custom_op_handlers=HANDLERS,
+    )
+    for port in (*model.graph.input, *model.graph.output):
+        port.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.checker.check_model(model)  # tf2onnx leaves an op that it doesn't know as it is
+    return model
+
+
+def _write_quantized(model: onnx.ModelProto, path: Path) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    front_end = [node.name for node in model.graph.node if f"{_FRONT_END}/" in node.name]
+    root = logging.getLogger()  # through which it advises to pre-process the model
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        quantize_dynamic(model, path, weight_type=QuantType.QUInt8, nodes_to_exclude=front_end)
+    finally:
+        root.setLevel(level)

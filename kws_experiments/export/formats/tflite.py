@@ -1,0 +1,149 @@
+"""TensorFlow Lite: waveform → scores with the front end inside, and features → scores for microcontrollers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kws_experiments.export.formats.base import Format, Request, Written, clean_lines
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from kws_experiments.export.artifact import Artifact, ModelFile, Port
+    from kws_experiments.export.scorer import Function
+    from kws_experiments.export.trained import Trained
+
+WHOLE, NETWORK = "model.tflite", "network.tflite"
+_FOR_MICROCONTROLLERS = ("none", "int8")  # TensorFlow Lite Micro runs no hybrid operators
+
+
+class Tflite(Format):
+    """`model.tflite` takes a waveform, `network.tflite` features; a batch is one clip."""
+
+    about = (
+        "`model.tflite` takes a waveform, `network.tflite` features; int8 is all of the latter, input and output"
+        " included, with a C header beside it"
+    )
+    quantizations = ("none", "dynamic", "float16", "int8")
+    unrolls = True
+
+    def write(self, trained: Trained, request: Request) -> Written:
+        """See Format. dynamic: weights in int8; float16: weights; int8: everything, input and output too."""
+        from kws_experiments.export import tflite_graph
+
+        out, quantize, clip_samples = request.out, request.quantize, trained.facts.clip_samples
+        assert clip_samples is not None
+        calibration = None if request.calibration is None else trained.features(request.calibration).numpy()
+        shape = trained.features.output_shape_for(clip_samples)
+        network = converter(trained.scores, [1, *shape], "features", quantize, calibration).convert()
+        (out / NETWORK).write_bytes(network)
+        features_in = _described(out / NETWORK, "features")
+        try:
+            front_end = converter(trained.features.in_one_piece, [1, clip_samples], "waveform").convert()
+        except Exception as error:  # whatever the converter raises; a converter that aborts ends the process anyway
+            reason = f"the front end ({type(trained.features).__name__}) can't be converted to TensorFlow Lite"
+            why = (*clean_lines(str(error)), type(error).__name__)[0][:200]
+            return Written([features_in], [f"{reason}, so that {NETWORK} takes features: {why}"])
+        if tflite_graph.has_branches(network):  # recurrent layers of clips that keep their lengths
+            note = f"the network has loops and can't be joined with its front end: {NETWORK} takes features"
+            return Written([features_in], [note])
+        (out / WHOLE).write_bytes(tflite_graph.joined(front_end, network))
+        notes = [] if quantize == "none" else [f"{quantize} is the network in {WHOLE}; its front end stays in float32"]
+        return Written([_described(out / WHOLE, "waveform"), features_in], notes)
+
+    def load(self, path: Path) -> Function:
+        """See Format."""
+        import tensorflow as tf
+
+        return inference(tf.lite.Interpreter(str(path), num_threads=1))
+
+    def write_extras(self, artifact: Artifact, out: Path) -> None:
+        """Write a C header for the model that microcontrollers can run."""
+        from kws_experiments.export.c_header import c_header
+        from kws_experiments.runs.folder import write_text
+
+        if artifact.quantize not in _FOR_MICROCONTROLLERS:
+            return
+        file = artifact.files[-1]
+        about = [
+            f"{file.file} of run {artifact.run['name']} {artifact.run['fingerprint']}: features in, scores out.",
+            "The front end's parameters are in export.json beside it.",
+            f"Trained on data of licence: {artifact.data_licence or 'not stated'}",
+        ]
+        content = (out / file.file).read_bytes()
+        text = c_header(content, file, labels=artifact.labels, thresholds=artifact.thresholds, about=about)
+        write_text(out / f"{Path(file.file).stem}.h", text)
+
+
+def converter(
+    function: Callable[[Any], Any], shape: list[int | None], name: str, quantize: str = "none",
+    calibration: np.ndarray | None = None,
+) -> Any:  # fmt: skip
+    """A `TFLiteConverter` of a function of one float32 tensor, set to quantize as `Tflite.write` says.
+
+    Args:
+        function: what to convert. Straight from a Keras 3 model, the converter would abort the process.
+        shape: of its input; the first axis is 1.
+        name: of its input.
+        quantize: none, dynamic, float16 or int8.
+        calibration: for int8, inputs that set the ranges.
+    """
+    import tensorflow as tf
+
+    from kws_experiments.export.trained import frozen
+
+    result = tf.lite.TFLiteConverter.from_concrete_functions([frozen(function, shape, name)])
+    if quantize != "none":
+        result.optimizations = [tf.lite.Optimize.DEFAULT]
+    if quantize == "float16":
+        result.target_spec.supported_types = [tf.float16]
+    if quantize == "int8":
+        assert calibration is not None
+        result.representative_dataset = lambda: ([clip[None]] for clip in calibration)
+        result.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        result.inference_input_type = result.inference_output_type = tf.int8
+    return result
+
+
+def inference(interpreter: Any) -> Function:
+    """A function that runs a model clip by clip: [clips, …] float32 → [clips, labels] float32.
+
+    Inputs are quantized, and scores converted back, where the model has integers.
+    """
+    import numpy as np
+
+    interpreter.allocate_tensors()
+    (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+    takes, gives = _port("inputs", source), _port("scores", result)
+
+    def one(clip: np.ndarray) -> np.ndarray:
+        interpreter.set_tensor(source["index"], takes.quantized(clip))
+        interpreter.invoke()
+        return gives.dequantized(interpreter.get_tensor(result["index"]))
+
+    return lambda inputs: np.concatenate([one(clip[np.newaxis]) for clip in inputs])
+
+
+def _described(path: Path, takes: str) -> ModelFile:
+    import tensorflow as tf
+
+    from kws_experiments.export.artifact import ModelFile
+    from kws_experiments.export.tflite_graph import operators
+
+    interpreter = tf.lite.Interpreter(str(path))
+    (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+    ports = _port(takes, source), _port("scores", result)
+    return ModelFile(path.name, takes, *ports, operators=operators(path.read_bytes()))
+
+
+def _port(name: str, details: dict[str, Any]) -> Port:
+    """An interpreter's details of a tensor as a Port."""
+    import numpy as np
+
+    from kws_experiments.export.artifact import Port
+
+    dtype, (scale, zero_point) = np.dtype(details["dtype"]).name, details["quantization"]
+    steps = () if dtype == "float32" else (float(scale), int(zero_point))
+    return Port(name, details["shape"].tolist(), dtype, *steps)

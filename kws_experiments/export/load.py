@@ -1,0 +1,86 @@
+"""Open a trained run, or an export of one, as a Scorer."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from kws_data.errors import KwsError
+from kws_experiments.export import front_end
+from kws_experiments.export.artifact import RECORD, Artifact, ModelFile, content_hash, read_artifact
+from kws_experiments.export.formats.base import find_format
+from kws_experiments.export.scorer import KerasScorer, Scorer, run_facts
+from kws_experiments.runs.folder import RunFolder
+
+
+def load_scorer(path: Path) -> Scorer:
+    """Open the model at `path`.
+
+    Args:
+        path: the folder of a finished run, the folder of one of its exports, or a model in the latter.
+
+    Raises:
+        KwsError: it is not one of these, or it is damaged.
+    """
+    path = path.expanduser()
+    if not path.exists():
+        raise KwsError(f"'{path}': no such file or folder; give the folder of a finished run or of an export")
+    folder = path if (path / RECORD).is_file() else path.parent
+    if (folder / RECORD).is_file():
+        artifact = read_artifact(folder)
+        files = {file.file: file for file in artifact.files}
+        file = artifact.files[0] if folder == path else files.get(path.name)
+        if file is None:
+            raise KwsError(f"'{path}' is no model of this export, which has {', '.join(files)}")
+        return load_export(folder, artifact, file)
+    if path.is_file():
+        raise KwsError(f"'{path}': there is no {RECORD} beside it; give a run's folder or an export's, whole")
+    return load_run(path)
+
+
+def load_export(folder: Path, artifact: Artifact, file: ModelFile) -> Scorer:
+    """Open one model of an export.
+
+    Raises:
+        KwsError: it is missing, is not what was exported, or cannot be run here.
+    """
+    path = folder / file.file
+    try:
+        size, sha256 = content_hash(path)
+    except OSError as error:
+        raise KwsError(f"'{path}': {error.strerror or error}") from error
+    if sha256 != file.sha256:
+        raise KwsError(f"'{path}' is not what was exported ({size:,} of {file.bytes:,} bytes): export the run again")
+    format = find_format(artifact.format, f"'{folder / RECORD}': format")
+    try:
+        if artifact.requires is not None:
+            importlib.import_module(artifact.requires)
+        infer = format.load(path)
+    except ImportError as error:
+        raise KwsError(f"'{path}' needs the package {error.name}: pip install -e '.[{artifact.format}]'") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise KwsError(f"'{path}' can't be loaded: {' '.join(str(error).split())[:200]}") from error
+    features = front_end.rebuilt(artifact.front_end, artifact.clip_samples) if file.takes == "features" else None
+    return Scorer(artifact.facts, infer, features)
+
+
+def load_run(run: Path, clip_samples: int | None = None) -> Scorer:
+    """Open a run's own model.
+
+    Args:
+        run: the folder.
+        clip_samples: the one length of all clips, for a run that keeps lengths.
+
+    Raises:
+        KwsError: `run` is no folder of a finished run, or its model is damaged.
+    """
+    from kws_experiments.runs.saved_model import load_model
+
+    facts = run_facts(run, clip_samples)
+    model = load_model(run)
+    if model.output_shape[-1] != len(facts.labels):
+        raise KwsError(
+            f"'{RunFolder(run).labels}' names {len(facts.labels)} labels, but the model beside it has"
+            f" {model.output_shape[-1]} outputs"
+        )
+    return KerasScorer(model, facts)
