@@ -122,7 +122,7 @@ def test_an_old_run_is_reported(old_run: Path) -> None:
 def test_an_old_run_is_evaluated_exported_and_labels(old_run: Path) -> None:
     kws("evaluate", "run")
     before, now = (pd.read_parquet(path / "predictions.parquet") for path in (old_run, old_run / "evaluations/testing"))
-    assert list(before["prediction"]) == list(now["prediction"])
+    assert list(before["predicted"]) == list(now["predicted"])
     kws("export", "run", "--format", "tflite")
     assert json.loads((old_run / "exports" / "tflite-none" / "export.json").read_text())["run"]["name"] == "old"
     assert kws("label", "run", "clips/yes", "--csv").count("yes/") == 12
