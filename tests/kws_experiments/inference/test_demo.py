@@ -25,7 +25,7 @@ from tests.kws_experiments.test_train import SMALL, only_run, train
 
 
 class Recorder:
-    """A listener that keeps what it is fed, and hears a word in every chunk."""
+    """A listener that keeps its samples, and detects a word in every chunk."""
 
     sample_rate = SAMPLE_RATE
 
@@ -39,7 +39,7 @@ class Recorder:
 
 @pytest.mark.parametrize("rate", [SAMPLE_RATE, 48000, 44100])
 @pytest.mark.parametrize("kind", ["int16", "int32", "float32", "stereo"])
-def test_a_microphone_of_any_kind_is_heard_as_it_is(rate: int, kind: str) -> None:
+def test_samples_of_any_kind_reach_the_listener_at_its_rate(rate: int, kind: str) -> None:
     sine = 0.5 * np.sin(2 * np.pi * 440 * np.arange(2 * rate) / rate)
     dtype = np.dtype("int16" if kind == "stereo" else kind)
     scale = 2.0 ** (8 * dtype.itemsize - 1) if dtype.kind == "i" else 1.0
@@ -50,15 +50,15 @@ def test_a_microphone_of_any_kind_is_heard_as_it_is(rate: int, kind: str) -> Non
     for chunk in chunks:
         shown = session.feed(rate, np.stack([chunk, chunk], axis=1) if kind == "stereo" else chunk)
 
-    heard = listener.samples
-    assert 1.9 * SAMPLE_RATE < len(heard) <= 2 * SAMPLE_RATE
-    spectrum = np.abs(np.fft.rfft(heard * np.hanning(len(heard))))
-    assert np.argmax(spectrum) * SAMPLE_RATE / len(heard) == pytest.approx(440, abs=1)
-    assert np.sqrt(np.mean(heard[1000:-1000] ** 2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.01)
+    got = listener.samples
+    assert 1.9 * SAMPLE_RATE < len(got) <= 2 * SAMPLE_RATE
+    spectrum = np.abs(np.fft.rfft(got * np.hanning(len(got))))
+    assert np.argmax(spectrum) * SAMPLE_RATE / len(got) == pytest.approx(440, abs=1)
+    assert np.sqrt(np.mean(got[1000:-1000] ** 2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.01)
     assert shown.count('class="kws-word"') == len(session.detections) == 9
 
 
-def test_a_strip_shows_what_was_heard_lately_and_escapes_it() -> None:
+def test_a_strip_shows_recent_detections_and_escapes_them() -> None:
     detections = [Detection(1000, "old", 0.9), Detection(8000, "<b>", 0.8), Detection(10000, "no", 0.75)]
 
     shown = strip(detections, 5000, 15000)
@@ -70,7 +70,7 @@ def test_a_strip_shows_what_was_heard_lately_and_escapes_it() -> None:
     assert "nothing yet" in strip([], -20000, 100)
 
 
-def test_what_is_no_run_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(KwsError, match=r"holds no model\.keras: give the folder of a finished run"):
         demo_page.serve(tmp_path, host="127.0.0.1", port=7860)
 
@@ -130,8 +130,8 @@ def test_the_page_records_and_listens_in_a_browser(real_data: Path, tmp_path: Pa
 
             page.get_by_role("tab", name="Listen").click()
             page.get_by_role("button", name="Record").locator("visible=true").first.click()
-            heard = page.locator(".kws-times").locator("visible=true")
-            expect(heard).to_contain_text(re.compile(r"[2-9]\.\d s"), timeout=60_000)
+            times = page.locator(".kws-times").locator("visible=true")
+            expect(times).to_contain_text(re.compile(r"[2-9]\.\d s"), timeout=60_000)
         assert not errors
         assert not [url for url in elsewhere if not url.startswith((f"http://127.0.0.1:{port}", "data:", "blob:"))]
     finally:
