@@ -92,7 +92,7 @@ def operating_points(curve: pd.DataFrame) -> list[dict[str, Any]]:
     points = []
     for allowed in FALSE_ACCEPTS_PER_HOUR:
         within = curve[curve["false_accepts_per_hour"] <= allowed].sort_values(["miss_rate", "threshold"])
-        best = {"threshold": None, "miss_rate": None}
+        best: dict[str, float | None] = {"threshold": None, "miss_rate": None}
         if len(within):
             best = {name: float(within[name].iloc[0]) for name in best}
         points.append({"false_accepts_per_hour_at_most": allowed, **best})

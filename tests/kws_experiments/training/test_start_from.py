@@ -228,7 +228,7 @@ def test_what_is_no_run_is_refused_before_any_data_is_read(tmp_path: Path) -> No
         str(tmp_path / "notes.txt"): "is neither a run's folder",
         str(tmp_path / "no_labels.txt"): "labels.txt' is missing",
         str(tmp_path / "no_config.yaml"): "config.yaml' is missing",
-        str(tmp_path / "other_config"): "is no run's configuration",
+        str(tmp_path / "other_config"): "is not a run's configuration",
     }.items():
         with pytest.raises(KwsError) as caught:
             find_origin(value)
