@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import getitem
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,10 +68,7 @@ class Experiment:
 
     def part(self, key: str) -> Any:
         """The configuration below a dotted key, as plain data."""
-        node: Any = self.config
-        for name in key.split("."):
-            node = node[name]
-        return node
+        return reduce(getitem, key.split("."), self.config)
 
     # Identity and process
 

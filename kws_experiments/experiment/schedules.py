@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,8 @@ if TYPE_CHECKING:
     from keras.optimizers.schedules import LearningRateSchedule
 
 
-class Schedule(ABC):
-    """The learning rate over a training.
+class Schedule:
+    """The learning rate over a training: here the optimizer's own rate at every step.
 
     Attributes:
         own_rates: whether it replaces the optimizer's rate by rates of its own.
@@ -24,7 +23,6 @@ class Schedule(ABC):
 
     own_rates = False
 
-    @abstractmethod
     def rates(self, learning_rate: float, *, total_steps: int, steps_per_epoch: int) -> LearningRateSchedule | float:
         """The learning rate as a Keras optimizer takes it.
 
@@ -33,6 +31,7 @@ class Schedule(ABC):
             total_steps: of the whole training.
             steps_per_epoch: for durations in epochs.
         """
+        return learning_rate
 
     def rate_after(self, history: Sequence[Mapping[str, Any]], learning_rate: float) -> float | None:
         """The rate after the evaluations so far; None if it depends on the step alone."""
@@ -41,10 +40,6 @@ class Schedule(ABC):
 
 class Constant(Schedule):
     """The optimizer's rate at every step."""
-
-    def rates(self, learning_rate: float, *, total_steps: int, steps_per_epoch: int) -> float:
-        """See the base class."""
-        return learning_rate
 
 
 class Piecewise(Schedule):
@@ -170,10 +165,6 @@ class Plateau(Schedule):
         if monitor not in MONITORS:
             raise ValueError(f"monitor must be one of {', '.join(MONITORS)}, got '{monitor}'")
         self._monitor = monitor
-
-    def rates(self, learning_rate: float, *, total_steps: int, steps_per_epoch: int) -> float:
-        """See the base class."""
-        return learning_rate
 
     def rate_after(self, history: Sequence[Mapping[str, Any]], learning_rate: float) -> float:
         """See the base class."""
