@@ -61,7 +61,7 @@ class Listening:
 
     Attributes:
         name: of its folder.
-        metrics: see `streaming.evaluate_stream.figures_of`.
+        metrics: see `streaming.evaluate_stream.compute_metrics`.
         curve: see `streaming.curve.threshold_curve`.
         words: what was said: `time_ms`, `end_ms`, `word` and `detected_ms`, which is missing for words not detected.
     """
