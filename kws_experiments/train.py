@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from kws_data.batches import BatchPlan
     from kws_data.front_end import FrontEnd
     from kws_data.pipeline import ClipSource
-    from kws_experiments.training.loop import Diverged
+    from kws_experiments.training.loop import Diverged, Trainer
 
 log = logging.getLogger(__name__)
 
@@ -204,22 +204,45 @@ def train_network(
         KeyboardInterrupt: the state was saved.
     """
     from kws_data.pipeline import training_plan
-    from kws_experiments.training.initial_weights import set_initial_weights
-    from kws_experiments.training.loop import Diverged, Trainer
-    from kws_experiments.training.tensorboard_log import TensorBoardLog
+    from kws_experiments.training.loop import Diverged
 
     settings = experiment.settings
     plan = training_plan(source, settings.batch_size, balanced=settings.class_balance == "sampling")
-    total_steps = settings.total_steps(plan.steps_per_epoch)
+    steps = {"steps_per_epoch": plan.steps_per_epoch, "total_steps": settings.total_steps(plan.steps_per_epoch)}
+    trainer = _build_trainer(folder, experiment, source, labels, loggers, **steps)
+    network, stream = trainer.model, training_stream(experiment, source, plan, steps["total_steps"])
+    log.info("%s: %d parameters, %d steps", experiment.model_name, network.count_params(), steps["total_steps"])
+    try:
+        trainer.fit(stream, validation_batches(experiment, source), **steps)
+    except Diverged as error:
+        raise _divergence(error, folder, experiment, source) from error
+    return network
+
+
+def _build_trainer(
+    folder: RunFolder,
+    experiment: Experiment,
+    source: ClipSource,
+    labels: list[str],
+    loggers: Sequence[RunLogger],
+    *,
+    total_steps: int,
+    steps_per_epoch: int,
+) -> Trainer:
+    """A trainer of the network, which has its initial weights."""
+    from kws_experiments.training.initial_weights import set_initial_weights
+    from kws_experiments.training.loop import Trainer
+    from kws_experiments.training.tensorboard_log import TensorBoardLog
+
     network, optimizer = build_for_training(
-        experiment, len(labels), total_steps=total_steps, steps_per_epoch=plan.steps_per_epoch
+        experiment, len(labels), total_steps=total_steps, steps_per_epoch=steps_per_epoch
     )
     set_initial_weights(folder, experiment, source, network, labels)
-    tensorboard = [TensorBoardLog(folder.tensorboard, labels)] if settings.tensorboard else []
-    trainer = Trainer(
+    tensorboard = [TensorBoardLog(folder.tensorboard, labels)] if experiment.settings.tensorboard else []
+    return Trainer(
         network,
         optimizer,
-        settings,
+        experiment.settings,
         schedule=experiment.schedule,
         learning_rate=experiment.learning_rate,
         labels=labels,
@@ -228,17 +251,6 @@ def train_network(
         front_end=device_front_end(experiment),
         callbacks=[*tensorboard, *(logger.evaluated for logger in loggers)],
     )
-    log.info("%s: %d parameters, %d steps", experiment.model_name, network.count_params(), total_steps)
-    try:
-        trainer.fit(
-            training_stream(experiment, source, plan, total_steps),
-            validation_batches(experiment, source),
-            steps_per_epoch=plan.steps_per_epoch,
-            total_steps=total_steps,
-        )
-    except Diverged as error:
-        raise _divergence(error, folder, experiment, source) from error
-    return network
 
 
 def _class_weights(experiment: Experiment, source: ClipSource, num_labels: int) -> list[float]:
