@@ -85,10 +85,11 @@ def _train(
     if experiment.start_from is not None and not folder.training.initial.is_file():
         find_origin(experiment.start_from)
     loggers = build_loggers(experiment.config)
+    experiment.check_without_tensorflow()
+    _require_effective_rate(experiment)
     log.info("starting TensorFlow")
     experiment.start_tensorflow()
     experiment.check()
-    _require_effective_rate(experiment)
 
     # 2. prepare the data
     log.info("preparing the data")

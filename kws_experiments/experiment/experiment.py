@@ -325,15 +325,23 @@ class Experiment:
         """The ratios of speech to background noise to evaluate, in dB."""
         return self.config["evaluation"]["snr_db"]
 
+    def check_without_tensorflow(self) -> None:
+        """Build everything that needs neither data nor TensorFlow, so that most wrong values are found at once.
+
+        Raises:
+            KwsError: naming the key.
+        """
+        for name in ("dataset", "task", "split", "noise_folders", "schedule", "settings"):
+            getattr(self, name)
+
     def check(self) -> Experiment:
         """Build everything that needs no data, so that wrong values are found before data are read.
 
         Raises:
             KwsError: naming the key.
         """
-        for name in (
-            "dataset", "task", "split", "noise_folders", "augmentation", "features", "schedule", "settings",
-        ):  # fmt: skip
+        self.check_without_tensorflow()
+        for name in ("augmentation", "features"):
             getattr(self, name)
         # These two only check their parameters: the number of steps and of labels depends on the data.
         instantiate(self.config, "optimizer", **_optimizer_numbers(self.config["optimizer"]))
