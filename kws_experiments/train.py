@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from filelock import Timeout
 
 from kws_data.errors import KwsError
@@ -34,26 +33,27 @@ if TYPE_CHECKING:
     from kws_data.batches import BatchPlan
     from kws_data.front_end import FrontEnd
     from kws_data.pipeline import ClipSource
+    from kws_experiments.training.loop import Diverged, Trainer
 
 log = logging.getLogger(__name__)
 
 
 def train(config: dict[str, Any], path: Path, data: Data | None = None) -> dict[str, Any]:
-    """Train and evaluate what a resolved configuration describes, in the folder `path`.
+    """Train and evaluate the model of a resolved configuration in the folder `path`.
 
-    A folder with an unfinished run is resumed; a finished one is left as it is.
+    An unfinished run is resumed; a finished run stays as it is.
 
     Args:
         config: resolved.
         path: the run's folder.
-        data: where `prepare_data` has prepared them already.
+        data: the result of `prepare_data`, if that was called already.
 
     Returns:
-        the metrics of the test split (of the validation split where there is no test split).
+        the metrics on the test split (on validation if there is no test split).
 
     Raises:
-        KwsError: the configuration or the data are not right; the message is one line.
-        KeyboardInterrupt: the state was saved; the same call goes on.
+        KwsError: the configuration or the data are wrong; the message is one line.
+        KeyboardInterrupt: the state was saved; the same call resumes.
     """
     with _locked(path):
         folder = RunFolder(path)
@@ -68,7 +68,7 @@ def train(config: dict[str, Any], path: Path, data: Data | None = None) -> dict[
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the run's folder; a second process with the same command fails at once."""
+    """Lock the run's folder; a second process with the same command fails at once."""
     lock = lock_for(path, timeout_s=0)
     try:
         lock.acquire()
@@ -81,36 +81,29 @@ def _locked(path: Path) -> Iterator[None]:
 def _train(
     experiment: Experiment, folder: RunFolder, record: dict[str, Any] | None, data: Data | None
 ) -> dict[str, Any]:
-    # 1. everything that can be wrong without data
+    # 1. find all mistakes that can be found without data
     if experiment.start_from is not None and not folder.training.initial.is_file():
         find_origin(experiment.start_from)
     loggers = build_loggers(experiment.config)
+    experiment.check_without_tensorflow()
+    _require_effective_rate(experiment)
     log.info("starting TensorFlow")
     experiment.start_tensorflow()
     experiment.check()
-    _require_rate_that_counts(experiment)
 
-    # 2. data
+    # 2. prepare the data
     log.info("preparing the data")
     data = data or prepare_data(experiment)
     if record is not None and record["data_fingerprint"] != data.fingerprint:
         raise KwsError(f"'{folder.path}': the data changed since this run began; start over with force=true")
     source = experiment.clip_source(data.corpus, data.examples)
 
-    # 3. what the run's numbers depend on, written before there are any
-    folder.write_config(experiment.config)
-    folder.write_record(
-        status="training",
-        fingerprint=fingerprint(experiment.config),
-        data_fingerprint=data.fingerprint,
-        command=command_of_hydra(),
-    )
-    write_data_tables(folder, data)
-    record_environment(folder, experiment.config, experiment.arithmetic)
+    # 3. record what the results depend on, before there are any
+    _record_start(folder, experiment, data)
     for logger in loggers:
         logger.begin(folder, experiment.config)
 
-    # 4. training, then evaluation of the best weights
+    # 4. train, evaluate the best weights, and save the model
     from kws_data.pipeline import unwrap_errors
     from kws_experiments.evaluation.evaluate_network import draw_training_batch, evaluate_network
 
@@ -121,6 +114,31 @@ def _train(
             draw_training_batch(folder, experiment, source, data.labels)
     finally:
         experiment.augmentation.close()
+    _finish(folder, experiment, network)
+
+    # 5. log and report the results
+    for logger in loggers:
+        logger.end(result)
+    if experiment.report:
+        write_report(folder.path)
+    return result
+
+
+def _record_start(folder: RunFolder, experiment: Experiment, data: Data) -> None:
+    """Write the configuration, the data's tables and the environment."""
+    folder.write_config(experiment.config)
+    folder.write_record(
+        status="training",
+        fingerprint=fingerprint(experiment.config),
+        data_fingerprint=data.fingerprint,
+        command=command_of_hydra(),
+    )
+    write_data_tables(folder, data)
+    record_environment(folder, experiment.config, experiment.arithmetic)
+
+
+def _finish(folder: RunFolder, experiment: Experiment, network: keras.Model) -> None:
+    """Save the model, measure its cost, and mark the run as done."""
     model = save_model(folder.model, experiment.features, network, experiment.clip_samples)
     with _not_fatal("the run's costs are not measured"):
         write_cost(folder, experiment, network, model)
@@ -133,16 +151,9 @@ def _train(
     )
     folder.training.state.unlink(missing_ok=True)
 
-    # 5. what others make of it
-    for logger in loggers:
-        logger.end(result)
-    if experiment.report:
-        write_report(folder.path)
-    return result
 
-
-def _require_rate_that_counts(experiment: Experiment) -> None:
-    """A learning rate on the command line must not be one that the schedule passes over."""
+def _require_effective_rate(experiment: Experiment) -> None:
+    """Refuse a learning rate on the command line that the schedule ignores."""
     if experiment.schedule.own_rates and "optimizer.learning_rate" in overridden():
         raise KwsError(
             f"optimizer.learning_rate={experiment.learning_rate} would do nothing: this schedule has rates of its own,"
@@ -151,7 +162,7 @@ def _require_rate_that_counts(experiment: Experiment) -> None:
 
 
 def write_report(path: Path) -> None:
-    """Write the report of a finished run; whatever goes wrong with it, the run is done."""
+    """Write the report of a finished run; an error in it is only a warning, since the run is done."""
     with _not_fatal(f"the run is done, but not its report; `{quoted('kws', 'report', path)}` writes it"):
         from kws_experiments.reports.run_report import write_run_report
 
@@ -159,19 +170,19 @@ def write_report(path: Path) -> None:
 
 
 @contextmanager
-def _not_fatal(lost: str) -> Iterator[None]:
-    """Turn any error into a warning: it must not cost the training."""
+def _not_fatal(consequence: str) -> Iterator[None]:
+    """Turn any error into a warning, so that the training is not lost."""
     try:
         yield
     except Exception as error:
-        log.warning("%s (%s)", lost, " ".join(str(error).split()) or type(error).__name__)
+        log.warning("%s (%s)", consequence, " ".join(str(error).split()) or type(error).__name__)
 
 
 def build_for_training(
     experiment: Experiment, num_labels: int, *, total_steps: int, steps_per_epoch: int
 ) -> tuple[keras.Model, keras.optimizers.Optimizer]:
     """The network with its initial weights, and its optimizer."""
-    tensorflow_setup.seed_everything(experiment.seed)  # initial weights depend on nothing built before
+    tensorflow_setup.seed_everything(experiment.seed)  # so that initial weights do not depend on objects built before
     network = experiment.build_network(num_labels)
     optimizer = experiment.build_optimizer(network, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
     return network, optimizer
@@ -184,63 +195,86 @@ def train_network(
     labels: list[str],
     loggers: Sequence[RunLogger] = (),
 ) -> keras.Model:
-    """Build the network, set its initial weights, and train: the best weights.
+    """Build the network, set its initial weights, and train it.
+
+    Returns:
+        the network with its best weights.
 
     Raises:
         KwsError: the training diverged; the message says at which step, and what to try.
         KeyboardInterrupt: the state was saved.
     """
     from kws_data.pipeline import training_plan
-    from kws_experiments.training.initial_weights import set_initial_weights
-    from kws_experiments.training.loop import Diverged, Trainer
-    from kws_experiments.training.tensorboard_log import TensorBoardLog
+    from kws_experiments.training.loop import Diverged
 
     settings = experiment.settings
     plan = training_plan(source, settings.batch_size, balanced=settings.class_balance == "sampling")
-    total_steps = settings.total_steps(plan.steps_per_epoch)
+    steps = {"steps_per_epoch": plan.steps_per_epoch, "total_steps": settings.total_steps(plan.steps_per_epoch)}
+    trainer = _build_trainer(folder, experiment, source, labels, loggers, **steps)
+    network, stream = trainer.model, training_stream(experiment, source, plan, steps["total_steps"])
+    log.info("%s: %d parameters, %d steps", experiment.model_name, network.count_params(), steps["total_steps"])
+    try:
+        trainer.fit(stream, validation_batches(experiment, source), **steps)
+    except Diverged as error:
+        raise _divergence(error, folder, experiment, source) from error
+    return network
+
+
+def _build_trainer(
+    folder: RunFolder,
+    experiment: Experiment,
+    source: ClipSource,
+    labels: list[str],
+    loggers: Sequence[RunLogger],
+    *,
+    total_steps: int,
+    steps_per_epoch: int,
+) -> Trainer:
+    """A trainer of the network, which has its initial weights."""
+    from kws_experiments.training.initial_weights import set_initial_weights
+    from kws_experiments.training.loop import Trainer
+    from kws_experiments.training.tensorboard_log import TensorBoardLog
+
     network, optimizer = build_for_training(
-        experiment, len(labels), total_steps=total_steps, steps_per_epoch=plan.steps_per_epoch
+        experiment, len(labels), total_steps=total_steps, steps_per_epoch=steps_per_epoch
     )
     set_initial_weights(folder, experiment, source, network, labels)
-    class_weights = np.ones(len(labels))
-    if settings.class_balance == "weights":
-        class_weights = balancing_weights(source.labels[source.ids(TRAINING)], len(labels))
-    tensorboard = [TensorBoardLog(folder.tensorboard, labels)] if settings.tensorboard else []
-    trainer = Trainer(
+    tensorboard = [TensorBoardLog(folder.tensorboard, labels)] if experiment.settings.tensorboard else []
+    return Trainer(
         network,
         optimizer,
-        settings,
+        experiment.settings,
         schedule=experiment.schedule,
         learning_rate=experiment.learning_rate,
         labels=labels,
-        class_weights=class_weights.tolist(),
+        class_weights=_class_weights(experiment, source, len(labels)),
         files=folder.training,
         front_end=device_front_end(experiment),
         callbacks=[*tensorboard, *(logger.evaluated for logger in loggers)],
     )
-    log.info("%s: %d parameters, %d steps", experiment.model_name, network.count_params(), total_steps)
-    try:
-        trainer.fit(
-            training_stream(experiment, source, plan, total_steps),
-            validation_batches(experiment, source),
-            steps_per_epoch=plan.steps_per_epoch,
-            total_steps=total_steps,
-        )
-    except Diverged as error:
-        clips = source.examples.loc[error.ids, ["path", "offset", "word", "speaker"]]
-        write_text(folder.diverged, clips.to_csv(index_label="example"))
-        kept = "the checkpoint from before is kept" if folder.training.state.is_file() else "no checkpoint was due"
-        rates = "schedule.rates" if experiment.schedule.own_rates else "optimizer.learning_rate"
-        raise KwsError(
-            f"training diverged: {error}, at learning rate {error.learning_rate:g}; the batch's {len(clips)} clips"
-            f" are in '{folder.diverged}', and {kept}; try a lower {rates}, or"
-            " optimizer.global_clipnorm=1"
-        ) from error
-    return network
+
+
+def _class_weights(experiment: Experiment, source: ClipSource, num_labels: int) -> list[float]:
+    """[labels] factors on the losses."""
+    if experiment.settings.class_balance != "weights":
+        return [1.0] * num_labels
+    return balancing_weights(source.labels[source.ids(TRAINING)], num_labels).tolist()
+
+
+def _divergence(error: Diverged, folder: RunFolder, experiment: Experiment, source: ClipSource) -> KwsError:
+    """The error of a training that diverged, with the clips of its last batch in a file."""
+    clips = source.examples.loc[error.ids, ["path", "offset", "word", "speaker"]]
+    write_text(folder.diverged, clips.to_csv(index_label="example"))
+    kept = "the checkpoint from before is kept" if folder.training.state.is_file() else "no checkpoint was due"
+    rates = "schedule.rates" if experiment.schedule.own_rates else "optimizer.learning_rate"
+    return KwsError(
+        f"training diverged: {error}, at learning rate {error.learning_rate:g}; the batch's {len(clips)} clips"
+        f" are in '{folder.diverged}', and {kept}; try a lower {rates}, or optimizer.global_clipnorm=1"
+    )
 
 
 def device_front_end(experiment: Experiment) -> FrontEnd | None:
-    """What computes features inside the training step, where the configuration asks for that."""
+    """The front end to compute inside the training step, or None with `pipeline.on_device=false`."""
     from kws_data.front_end import FrontEnd
 
     if not experiment.on_device:
@@ -252,7 +286,7 @@ def device_front_end(experiment: Experiment) -> FrontEnd | None:
 def training_stream(
     experiment: Experiment, source: ClipSource, plan: BatchPlan, total_steps: int
 ) -> Callable[[int], tf.data.Dataset]:
-    """From a first step to the training batches from there on: features, or samples with `pipeline.on_device`."""
+    """A function from a step to the training batches from there on: features, or samples with `pipeline.on_device`."""
     from kws_data.pipeline import batches, host_batches
 
     def stream(step: int) -> tf.data.Dataset:
@@ -268,7 +302,7 @@ def training_stream(
 
 
 def validation_batches(experiment: Experiment, source: ClipSource) -> tf.data.Dataset:
-    """The validation clips' features, kept in the cache folder, and in memory where they fit."""
+    """The features of the validation clips, cached on disk, and in memory if they fit."""
     from kws_data.feature_cache import cached_evaluation_batches
 
     identity = feature_identity(experiment.part("features"))

@@ -1,4 +1,4 @@
-"""What a finished run is evaluated on: a split of its own data, or all clips of another data set."""
+"""The clips to evaluate a finished run on: a split of its own data, or all clips of another data set."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from kws_data.errors import KwsError
 from kws_data.sources.archives import ARCHIVES
 from kws_data.splits import TESTING, TRAINING, VALIDATION
 from kws_data.storage.cache import datasets_dir
+from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.runs.clip_table import read_clip_table
 from kws_experiments.runs.finished import FinishedRun
 
@@ -29,17 +30,17 @@ TEST_SETS = [archive.test_set for archive in ARCHIVES.values() if archive.test_s
 
 @dataclass(frozen=True)
 class Clips:
-    """What is evaluated on.
+    """The clips to evaluate.
 
     Attributes:
-        source: the clips.
-        split: which of them.
-        noise_splits: those that are evaluated in noise.
-        name: what `metrics.json` calls them, as `split`.
+        source: fills batches with their samples.
+        split: the split of `source` to evaluate.
+        noise_splits: the splits to evaluate in noise.
+        name: their name in `metrics.json`, as `split`.
         folder: the name of the folder for the results.
         licence: of the data, if known.
-        citation: likewise.
-        heard_in_training: how many of them, though of another data set, the run was trained on; None for its own.
+        citation: of the data, if known.
+        heard_in_training: for another data set, how many of its clips the run was trained on; None for the run's own.
     """
 
     source: ClipSource
@@ -53,10 +54,10 @@ class Clips:
 
 
 def find_dataset(dataset: str) -> Path:
-    """The folder that `--dataset` means: a path, or the name of a canonical test set in the cache.
+    """The folder of `--dataset`: a path, or the name of a canonical test set in the cache.
 
     Raises:
-        KwsError: there is none.
+        KwsError: there is no such folder.
     """
     folder = Path(dataset).expanduser()
     if folder.is_dir():
@@ -72,16 +73,16 @@ def find_dataset(dataset: str) -> Path:
 
 
 def labelled(clips: pd.DataFrame, labels: list[str], dataset: Path) -> pd.DataFrame:
-    """The clips with their `label` among a run's; a fresh index, which are the example ids.
+    """Add the `label` of each clip, an index into a run's labels; the table's new index holds the example ids.
 
     Raises:
-        KwsError: no folder is named as a label.
+        KwsError: no folder has the name of a label.
     """
     label_of = {label: index for index, label in enumerate(labels)}
     numbers = clips["word"].map(label_of)
     words = sorted(set(clips["word"]))
     if numbers.isna().all():
-        unknown = f"; clips that are to count as unknown go below a folder {UNKNOWN}" if UNKNOWN in label_of else ""
+        unknown = f"; put clips of unknown words below a folder {UNKNOWN}" if UNKNOWN in label_of else ""
         raise KwsError(
             f"--dataset: '{dataset}' has no clip of the run's labels: {', '.join(labels)}; its folders are"
             f" {_shortened(words)}{unknown}"
@@ -91,15 +92,17 @@ def labelled(clips: pd.DataFrame, labels: list[str], dataset: Path) -> pd.DataFr
     kept = numbers.notna()
     if not kept.all():
         words = sorted(set(clips.loc[~kept, "word"]))
-        log.warning("%d clips of words that are no label of the run are left out: %s", (~kept).sum(), ", ".join(words))
+        log.warning(
+            "%d clips of words that are not labels of the run are left out: %s", (~kept).sum(), ", ".join(words)
+        )
     return clips[kept].assign(label=numbers[kept].astype(np.int64)).reset_index(drop=True)
 
 
 def clips_in_training(clips_file: Path, examples: pd.DataFrame) -> int:
-    """How many of the clips a run was trained on, by their samples, wherever they stood then; a warning names some.
+    """Count the clips that a run was trained on, by their samples, whatever their paths; a warning names some.
 
     Args:
-        clips_file: the run's `data/clips.parquet`; if it can't be read, a warning says so.
+        clips_file: the run's `data/clips.parquet`; if it cannot be read, a warning says so and the count is 0.
         examples: `path` and `content` of the clips.
     """
     try:
@@ -119,12 +122,14 @@ def clips_in_training(clips_file: Path, examples: pd.DataFrame) -> int:
     return len(paths)
 
 
-def own_clips(run: FinishedRun, split: str | None) -> Clips:
-    """A split of the data that the run was trained on, if they are still the same."""
-    from kws_experiments.experiment.data import prepare_data
-    from kws_experiments.experiment.experiment import Experiment
+def own_clips(run: FinishedRun, experiment: Experiment, split: str | None) -> Clips:
+    """A split of the data that the run was trained on.
 
-    experiment = Experiment(run.config)
+    Raises:
+        KwsError: the data changed since then, or the split has no clips.
+    """
+    from kws_experiments.experiment.data import prepare_data
+
     data = prepare_data(experiment)
     if data.labels != run.labels or data.fingerprint != run.record.get("data_fingerprint"):
         raise KwsError(
@@ -132,7 +137,7 @@ def own_clips(run: FinishedRun, split: str | None) -> Clips:
             " them; --dataset evaluates other clips"
         )
     source = experiment.clip_source(data.corpus, data.examples)
-    in_noise = (VALIDATION, TESTING) if split is None else (split,)  # by default those of training's own evaluation
+    in_noise = (VALIDATION, TESTING) if split is None else (split,)  # by default as in the evaluation after training
     if split is None:
         split = TESTING if len(source.ids(TESTING)) else VALIDATION
     if not len(source.ids(split)):
@@ -140,12 +145,14 @@ def own_clips(run: FinishedRun, split: str | None) -> Clips:
     return Clips(source, split, in_noise, split, split, experiment.dataset.licence, experiment.dataset.citation)
 
 
-def other_clips(run: FinishedRun, root: Path, name: str, *, noise: bool) -> Clips:
-    """All clips of another data set, labelled as the run would."""
-    from kws_experiments.experiment.data import prepare_data
-    from kws_experiments.experiment.experiment import Experiment
+def other_clips(run: FinishedRun, experiment: Experiment, root: Path, name: str, *, noise: bool) -> Clips:
+    """All clips of another data set, with the run's labels.
 
-    experiment = Experiment(run.config)
+    Raises:
+        KwsError: the data set has no clips of the run's labels.
+    """
+    from kws_experiments.experiment.data import prepare_data
+
     try:
         corpus = experiment.corpus_for_testing(root, _AllForTesting())
     except KwsError as error:
@@ -155,7 +162,7 @@ def other_clips(run: FinishedRun, root: Path, name: str, *, noise: bool) -> Clip
     examples = labelled(corpus.clips, run.labels, root)
     trained_on = clips_in_training(run.folder.clips, examples)
     if noise and corpus.noise.generated:
-        log.info("the noise is that of the run's own data, its part for testing")
+        log.info("the noise is from the run's own data, its part for testing")
         corpus = replace(corpus, noise=prepare_data(experiment).corpus.noise)
     source = experiment.clip_source(corpus, examples, silence_kind="noise", silence_level_db=None)
     archive = ARCHIVES.get(name)
@@ -164,7 +171,7 @@ def other_clips(run: FinishedRun, root: Path, name: str, *, noise: bool) -> Clip
 
 
 class _AllForTesting:
-    """The split policy of a data set that is nothing but a test set."""
+    """The split policy of a data set that is only a test set."""
 
     validation_percentage, testing_percentage = 0.0, 100.0
     whole_speakers = False

@@ -1,4 +1,4 @@
-"""What a run's model costs: parameters, multiply-adds, size, and how long one clip takes on this machine."""
+"""The cost of a run's model: parameters, multiply-adds, size, and the time for one clip on this machine."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LATENCY_CALLS, WARM_UP_CALLS = 100, 10
-LATENCY_SECONDS = 10  # after which a slow model has had calls enough
+LATENCY_SECONDS = 10  # then a slow model gets fewer calls
 
 
 def write_cost(folder: RunFolder, experiment: Experiment, network: keras.Model, model: keras.Model) -> None:
-    """Write `cost.json`, measured in this process with the threads it trained with.
+    """Write `cost.json`, measured in this process with the threads of training.
 
     Args:
-        folder: the run's, with the saved model.
+        folder: the run's, with the saved model in it.
         experiment: the run's.
         network: features → logits.
         model: waveform → logits, as saved.
@@ -49,7 +49,7 @@ def write_cost(folder: RunFolder, experiment: Experiment, network: keras.Model, 
 
 
 def counted(experiment: Experiment, network: keras.Model) -> dict[str, Any]:
-    """Multiply-adds and weights at inference (see `kws_models.cost`); None, and a warning, where they can't be told."""
+    """Multiply-adds and weights at inference (see `kws_models.cost`); None, with a warning, if that is not possible."""
     from kws_models.cost import inference_cost
 
     frames, _ = experiment.nominal_feature_shape()
@@ -66,8 +66,8 @@ def counted(experiment: Experiment, network: keras.Model) -> dict[str, Any]:
 def latency_ms(model: keras.Model, experiment: Experiment) -> dict[str, float | int]:
     """Milliseconds from one clip's samples to its logits: the `median`, `low` and `high` (10 and 90 %) of `calls`.
 
-    One call after another on a batch of one, after a few to warm up. The process has trained and holds its memory, and
-    others may share the machine: compare medians of one machine only.
+    The calls follow each other on a batch of one, after some calls to warm up. This process still holds the memory of
+    training, and others may share the machine: compare only medians from the same machine.
     """
     import tensorflow as tf
 
@@ -78,9 +78,9 @@ def latency_ms(model: keras.Model, experiment: Experiment) -> dict[str, float | 
     if experiment.clip_samples is None:
         inputs = {"waveform": waveform, "lengths": tf.constant([experiment.nominal_samples], tf.int32)}
     times: list[float] = []
-    begun = time.perf_counter()
+    began = time.perf_counter()
     while len(times) < WARM_UP_CALLS + LATENCY_CALLS:
-        if len(times) > 2 * WARM_UP_CALLS and time.perf_counter() - begun > LATENCY_SECONDS:
+        if len(times) > 2 * WARM_UP_CALLS and time.perf_counter() - began > LATENCY_SECONDS:
             break
         start = time.perf_counter()
         infer(inputs).numpy()
@@ -90,6 +90,6 @@ def latency_ms(model: keras.Model, experiment: Experiment) -> dict[str, float | 
 
 
 def machine() -> dict[str, str | int]:
-    """What the latency was measured on: `processor`, `cpus` that this process may use, `system`."""
+    """The machine of the measured latency: `processor`, `cpus` that this process may use, `system`."""
     found = processor()
     return {"processor": found["model"], "cpus": found["cores"], "system": f"{platform.system()} {platform.machine()}"}

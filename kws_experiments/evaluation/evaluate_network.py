@@ -1,4 +1,4 @@
-"""Evaluate a trained network: predictions, metrics, thresholds and a picture in the run's folder."""
+"""Evaluate a trained network: write predictions, metrics, thresholds and a picture to the run's folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ log = logging.getLogger(__name__)
 def evaluate_network(
     folder: RunFolder, experiment: Experiment, source: ClipSource, network: keras.Model, labels: list[str]
 ) -> dict[str, Any]:
-    """Predict the test split (validation where there is none), and write thresholds, metrics and tables."""
+    """Predict the test split (validation if there is none), and write thresholds, metrics and tables.
+
+    Returns:
+        the metrics.
+    """
     split = TESTING if len(source.ids(TESTING)) else VALIDATION
     if split == VALIDATION:
         log.warning("the split leaves no clip for testing: the results below are of the validation clips")
@@ -51,7 +55,7 @@ def evaluate_network(
 
 
 def data_facts(corpus: Corpus, licence: str | None, citation: str | None) -> dict[str, Any]:
-    """The data behind the metrics, for `metrics.json`: where the clips' audio lies, files set aside, licence."""
+    """The data behind the metrics, for `metrics.json`: folders of the clips' audio, files set aside, licence."""
     folders = corpus.clips[["folder", "source"]].drop_duplicates()
     roots = {folder: str(corpus.roots[source]) for folder, source in folders.itertuples(index=False)}
     return {
@@ -65,7 +69,11 @@ def data_facts(corpus: Corpus, licence: str | None, citation: str | None) -> dic
 def find_thresholds(
     folder: RunFolder, predictor: Predictor, false_accept_rate: float
 ) -> tuple[dict[str, float], float]:
-    """Each keyword's threshold for a false accept rate on validation, written beside the model; the accuracy there."""
+    """Write each keyword's threshold for a false accept rate on validation.
+
+    Returns:
+        the thresholds, and the accuracy on validation.
+    """
     logits, truth, _ = predictor.logits(VALIDATION)
     thresholds = keyword_thresholds(softmax(logits, axis=1), truth, predictor.labels, false_accept_rate)
     content = {
@@ -76,7 +84,7 @@ def find_thresholds(
 
 
 def draw_training_batch(folder: RunFolder, experiment: Experiment, source: ClipSource, labels: list[str]) -> None:
-    """A picture of the first training batch as the model sees it; all others are the report's."""
+    """Draw the first training batch as the model gets it; the report draws all other pictures."""
     from kws_data.pipeline import batches, training_plan
     from kws_experiments.plots.clips import clips
     from kws_experiments.plots.style import save

@@ -1,4 +1,4 @@
-"""A network's predictions of a split: with the clips' levels, and in noise."""
+"""A network's predictions for a split: with the clips' levels, and in noise."""
 
 from __future__ import annotations
 
@@ -33,15 +33,14 @@ class Predictor:
         features: the network's own feature layer.
         network: features → logits.
         labels: class names, in the order of the logits.
-        threads: batches computed at once; changes nothing but speed.
+        threads: batches computed at once; affects nothing but speed.
     """
 
     def __init__(
         self, source: ClipSource, features: FeatureLayer, network: keras.Model, labels: list[str], threads: int
     ) -> None:
-        self.source, self.features, self.network, self.labels, self.threads = (
-            source, features, network, labels, threads,
-        )  # fmt: skip
+        self.source, self.features, self.network = source, features, network
+        self.labels, self.threads = labels, threads
         self._infer: Any = None
 
     def logits(self, split: str, **arguments: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -60,7 +59,7 @@ class Predictor:
         """The table of `evaluation.predictions_table`.
 
         Raises:
-            KwsError: the model's output is not finite, of which no figure could tell anything.
+            KwsError: the model's output is not finite, so that no metric would be valid.
         """
         logits, _, ids = self.logits(split)
         if not np.isfinite(logits).all():
@@ -69,16 +68,16 @@ class Predictor:
         return predictions_table(self.source.examples, self.labels, logits, ids, levels_db(self.source, split, ids))
 
     def in_noise(self, splits: Sequence[str], snrs_db: Sequence[float]) -> pd.DataFrame:
-        """Accuracy with noise at each ratio, over all clips but silence rows.
+        """Accuracy with noise at each ratio, over all clips except silence.
 
-        The noise is of the split's own part of the recordings, and the same from run to run.
+        The noise is from the split's own part of the recordings, and the same for every run.
 
         Returns:
             `split`, `snr_db`, `clips`, `correct`, `accuracy`, and Wilson's interval as `accuracy_low` and
-            `accuracy_high`; no row where the data have no noise recordings, or a split no spoken clip.
+            `accuracy_high`; no rows if there are no noise recordings, or if a split has no spoken clips.
         """
         if len(snrs_db) and self.source.corpus.noise.generated:
-            log.warning("accuracy in noise is passed over: there are no noise recordings (noise.dirs adds some)")
+            log.warning("accuracy in noise is not evaluated: there are no noise recordings (noise.dirs adds some)")
             snrs_db = []
         rows = [
             (split, float(snr_db), *self._correct(split, snr_db))
@@ -93,20 +92,20 @@ class Predictor:
         return table.assign(accuracy=accuracy, accuracy_low=interval[:, 0], accuracy_high=interval[:, 1])
 
     def _correct(self, split: str, snr_db: float) -> tuple[int, int]:
-        """(spoken clips, how many of them are right) with noise."""
+        """(number of spoken clips, number of correct ones) in noise."""
         from kws_data.augment.augmentation import Augmentation
         from kws_data.augment.background_noise import BackgroundNoise
 
         noise = Augmentation({"background_noise": BackgroundNoise(None, 1.0, (snr_db, snr_db))}, clipping="leave")
         logits, truth, ids = self.logits(split, augmentation=noise)
         spoken = np.isin(ids, self.source.context(split).words)
-        right = (logits.argmax(axis=1) == truth)[spoken]
-        log.info("%s at %g dB SNR: %.1f %%", split, snr_db, 100 * right.mean())
-        return len(right), int(right.sum())
+        correct = (logits.argmax(axis=1) == truth)[spoken]
+        log.info("%s at %g dB SNR: %.1f %%", split, snr_db, 100 * correct.mean())
+        return len(correct), int(correct.sum())
 
 
 def inference(model: keras.Model, batches: tf.data.Dataset) -> Infer:
-    """The model as a graph for inputs as `batches` has them: inputs → logits, without dropout."""
+    """The model as a graph for the inputs of `batches`: inputs → logits, without dropout."""
     import tensorflow as tf
 
     return tf.function(lambda inputs: model(inputs, training=False), [batches.element_spec["inputs"]])
@@ -120,9 +119,9 @@ def predict(infer: Infer, batches: tf.data.Dataset) -> tuple[np.ndarray, np.ndar
 
 
 def levels_db(source: ClipSource, split: str, ids: np.ndarray) -> np.ndarray:
-    """Each clip's level where it is active (frames within 30 dB of its loudest): [clips] dB of full scale (RMS).
+    """Each clip's level while it is active (in frames within 30 dB of the loudest): [clips] RMS in dB of full scale.
 
-    NaN for clips of zeros. A full-scale square wave has 0 dB, a sine -3.
+    Clips of zeros have NaN. A full-scale square wave has 0 dB, a sine wave -3 dB.
     """
     import tensorflow as tf
 

@@ -1,1 +1,1 @@
-"""What a configuration describes, checked and built: its data and its recipe."""
+"""The objects that a configuration describes: its data and its recipe."""

@@ -1,4 +1,4 @@
-"""The data of a run: prepared as its experiment says, and described in its folder."""
+"""The data of a run: prepared as its experiment describes, and recorded in its folder."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Data:
-    """What a run is trained and evaluated on.
+    """The data that a run is trained and evaluated on.
 
     Attributes:
         corpus: clips and noise.
-        examples: the task's, of all splits; a row each.
+        examples: of the task, in all splits; one row per example.
         labels: class names.
     """
 
@@ -39,7 +39,7 @@ class Data:
 
     @property
     def fingerprint(self) -> str:
-        """12 hex digits that name exactly these clips (by content) in these splits with these labels."""
+        """12 hex digits that identify these clips (by content) in these splits with these labels."""
         rows = self.examples[["split", "label", "path", "offset", "length", "content"]]
         digest = hashlib.sha256(json.dumps(self.labels).encode())
         digest.update(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())
@@ -50,11 +50,11 @@ def prepare_data(experiment: Experiment, root: Path | None = None) -> Data:
     """Locate, catalog, split and decode the data, and draw the task's examples from it.
 
     Args:
-        experiment: says which.
-        root: where the data set is; None asks the data set.
+        experiment: the run's.
+        root: the data set's folder; None means where the data set locates it.
 
     Raises:
-        KwsError: the data are missing, hold nothing usable, or leave a split without a clip of the task's words.
+        KwsError: the data are missing or unusable, or a split has no clip of the task's words.
     """
     corpus = experiment.corpus(root)
     labels = experiment.task.labels(corpus)
@@ -74,7 +74,7 @@ def prepare_data(experiment: Experiment, root: Path | None = None) -> Data:
             log.info("%s of the data set are not read; split=lists does", " and ".join(lists))
     untrained = words - set(wanted.loc[wanted["split"] == TRAINING, "word"])
     if untrained:
-        log.warning("no training clip of %s: the model can't learn what it never hears", ", ".join(sorted(untrained)))
+        log.warning("no training clip of %s: the model can't learn it", ", ".join(sorted(untrained)))
     log.info(
         "data: '%s'; %d classes; examples: %s",
         corpus.roots[0],
@@ -85,7 +85,7 @@ def prepare_data(experiment: Experiment, root: Path | None = None) -> Data:
 
 
 def write_data_tables(folder: RunFolder, data: Data) -> None:
-    """Write what the run is trained on: counts, and the files set aside with their reasons."""
+    """Write the run's clips and labels, their counts, and the files set aside with their reasons."""
     from kws_data.describe import summary
 
     corpus, examples, labels = data.corpus, data.examples, data.labels
@@ -106,11 +106,14 @@ def write_data_tables(folder: RunFolder, data: Data) -> None:
 
 
 def balancing_weights(labels: np.ndarray, num_labels: int) -> np.ndarray:
-    """Factors on the losses with which every class weighs the same: [num_labels], their mean over the clips 1.
+    """Factors on the losses that give every class the same total weight.
 
     Args:
         labels: [clips], of the training clips.
-        num_labels: classes; one without a clip gets 1.
+        num_labels: number of classes; a class without clips gets 1.
+
+    Returns:
+        [num_labels], with a mean of 1 over the clips.
     """
     counts = np.bincount(labels, minlength=num_labels)
     return np.where(counts, len(labels) / np.maximum(1, counts * np.count_nonzero(counts)), 1.0)

@@ -1,12 +1,13 @@
-"""What a configuration describes: its data and its recipe, checked before any data is read.
+"""The objects that a configuration describes: its data and its recipe, checked before any data is read.
 
-`config["…"]` is read here and in `kws_experiments.config` only; all else asks an `Experiment`.
+`config["…"]` is read here and in `kws_experiments.config` only; all other code uses an `Experiment`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import getitem
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from kws_experiments.experiment.schedules import Schedule
     from kws_experiments.experiment.settings import TrainerSettings
 
-NOMINAL_MS = 1000  # the length of silence rows, and of windows of long recordings, where clips keep their lengths
+NOMINAL_MS = 1000  # where clips keep their lengths: the length of silence rows, and of windows of long recordings
 
 _OPTIMIZER_RANGES: dict[str, tuple[float, ...]] = {
     "learning_rate": (0,),
@@ -46,15 +47,15 @@ _OPTIMIZER_RANGES: dict[str, tuple[float, ...]] = {
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a resolved configuration describes.
+    """The objects that a resolved configuration describes.
 
-    Its objects are built when they are first asked for, and once; those of the data need no TensorFlow.
+    Each object is built once, when it is first used; those of the data need no TensorFlow.
 
     Args:
-        config: resolved, as `kws_experiments.config.compose.compose` gives it, or as a run's folder keeps it.
+        config: resolved, as returned by `kws_experiments.config.compose.compose` or stored in a run's folder.
 
     Raises:
-        KwsError: a key that no object of its own checks is wrong; the message names it.
+        KwsError: a value is wrong that no object checks itself; the message names the key.
     """
 
     config: dict[str, Any] = field(repr=False)
@@ -67,31 +68,28 @@ class Experiment:
 
     def part(self, key: str) -> Any:
         """The configuration below a dotted key, as plain data."""
-        node: Any = self.config
-        for name in key.split("."):
-            node = node[name]
-        return node
+        return reduce(getitem, key.split("."), self.config)
 
     # Identity and process
 
     @property
     def name(self) -> str:
-        """The name that the run's folder is filed under."""
+        """The name of the folder that holds the run's folder."""
         return self.config["name"]
 
     @property
     def seed(self) -> int:
-        """Of initial weights, order and augmentation."""
+        """The seed of initial weights, order and augmentation."""
         return self.config["seed"]
 
     @property
     def data_seed(self) -> int:
-        """Of what is evaluated on."""
+        """The seed of the splits, of the unknown clips and of silence: of the clips to evaluate."""
         return self.config["data_seed"]
 
     @property
     def arithmetic(self) -> dict[str, Any]:
-        """What the last bits of all results depend on: `deterministic`, and the threads `intra_op` and `inter_op`."""
+        """The settings that affect the last bits of results: `deterministic`, and threads: `intra_op`, `inter_op`."""
         return {"deterministic": self.config["deterministic"], **self.config["threads"]}
 
     @property
@@ -101,11 +99,11 @@ class Experiment:
 
     @property
     def start_from(self) -> Any:
-        """The run whose weights a training begins with, or None."""
+        """The run whose weights a training starts with, or None."""
         return self.config["start_from"]
 
     def start_tensorflow(self, **changes: Any) -> None:
-        """Configure TensorFlow as the configuration asks, but for `changes` of `arithmetic`; once per process."""
+        """Configure TensorFlow, with `changes` to `arithmetic`; possible once per process."""
         tensorflow_setup.start(seed=self.seed, **(self.arithmetic | changes))
 
     # Data
@@ -116,22 +114,22 @@ class Experiment:
         return self.config["sample_rate"]
 
     def samples(self, milliseconds: float) -> int:
-        """Samples of so much time."""
+        """The number of samples in this time."""
         return round(milliseconds * self.sample_rate / 1000)
 
     @property
     def clip_samples(self) -> int | None:
-        """The one length of all clips; None where they keep their own."""
+        """The length of all clips; None if they keep their own."""
         return None if self.config["clip_ms"] is None else self.samples(self.config["clip_ms"])
 
     @property
     def nominal_samples(self) -> int:
-        """`clip_samples`, or a second where clips keep their lengths."""
+        """`clip_samples`, or one second if clips keep their lengths."""
         return self.samples(NOMINAL_MS) if self.clip_samples is None else self.clip_samples
 
     @cached_property
     def dataset(self) -> Any:
-        """Where the clips are: an object of `kws_data.sources.datasets`."""
+        """The location of the clips: an object of `kws_data.sources.datasets`."""
         return instantiate(self.config, "dataset")
 
     @cached_property
@@ -141,7 +139,7 @@ class Experiment:
 
     @cached_property
     def split(self) -> SplitPolicy:
-        """Which clips train, validate and test."""
+        """The policy that assigns clips to training, validation and testing."""
         return instantiate(self.config, "split")
 
     @cached_property
@@ -153,26 +151,24 @@ class Experiment:
         """Locate, catalog, split and decode the data.
 
         Args:
-            root: where the data set is; None asks the data set.
+            root: the data set's folder; None means where the data set locates it.
 
         Raises:
-            KwsError: the data are missing, or hold nothing usable.
+            KwsError: the data are missing or unusable.
         """
-        from kws_data.corpus import build_corpus
-
-        return build_corpus(
+        return self._build_corpus(
             self.dataset.locate() if root is None else root,
             self.split,
-            sample_rate=self.sample_rate,
-            clip_samples=self.nominal_samples,
-            data_seed=self.data_seed,
             unknown_folders=self.task.unknown_folders,
             noise_folders=self.noise_folders,
             speaker_pattern=self.dataset.speaker_pattern,
         )
 
     def corpus_for_testing(self, root: Path, split: SplitPolicy) -> Corpus:
-        """Another data set, decoded as this one is."""
+        """Another data set, decoded like this one."""
+        return self._build_corpus(root, split, speaker_pattern=self.config["dataset"].get("speaker_pattern"))
+
+    def _build_corpus(self, root: Path, split: SplitPolicy, **arguments: Any) -> Corpus:
         from kws_data.corpus import build_corpus
 
         return build_corpus(
@@ -181,11 +177,11 @@ class Experiment:
             sample_rate=self.sample_rate,
             clip_samples=self.nominal_samples,
             data_seed=self.data_seed,
-            speaker_pattern=self.config["dataset"].get("speaker_pattern"),
+            **arguments,
         )
 
     def clip_source(self, corpus: Corpus, examples: pd.DataFrame, **changes: Any) -> ClipSource:
-        """What fills batches with samples; `changes` are other arguments of `ClipSource` than the experiment's."""
+        """The source that fills batches with samples; `changes` replace the experiment's arguments of `ClipSource`."""
         from kws_data.pipeline import ClipSource
 
         arguments: dict[str, Any] = {
@@ -202,7 +198,7 @@ class Experiment:
 
     @property
     def pipeline_threads(self) -> int:
-        """Batches prepared at once; changes nothing but speed."""
+        """The number of batches prepared at once; it affects nothing but speed."""
         return self.config["pipeline"]["threads"]
 
     @property
@@ -212,12 +208,12 @@ class Experiment:
 
     @property
     def cache_memory_mb(self) -> float:
-        """How much memory features to evaluate on may take."""
+        """The most memory for the features of clips to evaluate."""
         return self.config["pipeline"]["cache_memory_mb"]
 
     @cached_property
     def augmentation(self) -> Augmentation:
-        """The stages of `augment`, each named by its key; it may hold worker processes: `close` ends them."""
+        """The stages of `augment`, each named by its key; they may use worker processes, which `close` ends."""
         return _augmentation(self.config)
 
     @cached_property
@@ -226,7 +222,7 @@ class Experiment:
         return instantiate(self.config, "features")
 
     def feature_shape(self) -> tuple[int | None, int]:
-        """(frames, bins) of a clip; frames is None where clips keep their lengths."""
+        """(frames, bins) of a clip; frames is None if clips keep their lengths."""
         frames, bins = self.nominal_feature_shape()
         return (None if self.clip_samples is None else frames), bins
 
@@ -238,17 +234,17 @@ class Experiment:
 
     @cached_property
     def settings(self) -> TrainerSettings:
-        """What `conf/trainer/` chooses."""
+        """The settings of `conf/trainer/`."""
         return instantiate(self.config, "trainer")
 
     @cached_property
     def schedule(self) -> Schedule:
-        """Of the learning rate."""
+        """The schedule of the learning rate."""
         return instantiate(self.config, "schedule")
 
     @property
     def learning_rate(self) -> float:
-        """The configured one, before any schedule."""
+        """The configured learning rate, before any schedule."""
         return self.config["optimizer"]["learning_rate"]
 
     @property
@@ -260,12 +256,12 @@ class Experiment:
         """The model for these features: features → logits.
 
         Args:
-            num_labels: of the task.
-            precision: another one than `trainer.precision`.
-            changes: other parameters of the model than the configured ones.
+            num_labels: number of labels of the task.
+            precision: replaces `trainer.precision`.
+            changes: replace the configured parameters of the model.
 
         Raises:
-            KwsError: it can't take features of this shape, or is not a valid model.
+            KwsError: it cannot take features of this shape, or is not a valid model.
         """
         import keras
 
@@ -282,16 +278,18 @@ class Experiment:
         finally:
             keras.config.set_dtype_policy(before)
         if problem := _invalid_model(network, num_labels, any_length=self.clip_samples is None):
-            raise KwsError(f"model: what {self.model_name} makes {problem}")
+            raise KwsError(f"model: the result of {self.model_name} {problem}")
         return network
 
     def build_optimizer(
         self, network: keras.Model, *, total_steps: int, steps_per_epoch: int
     ) -> keras.optimizers.Optimizer:
-        """The optimizer, with its schedule; weight decay spares norms and biases, those of two axes too (a GRU's).
+        """The optimizer, with its schedule.
+
+        Weight decay excludes norms and biases, also biases with two axes (of a GRU).
 
         Raises:
-            KwsError: the schedule doesn't fit into so many steps.
+            KwsError: the schedule does not fit into `total_steps`.
         """
         import keras
 
@@ -304,12 +302,12 @@ class Experiment:
             raise KwsError(f"schedule.{error}") from error
         optimizer = instantiate(self.config, "optimizer", **numbers)
         if optimizer.weight_decay:
-            spared = [
+            excluded = [
                 variable
                 for variable in network.trainable_variables
                 if len(variable.shape) <= 1 or variable.name in ("bias", "gamma", "beta")
             ]
-            optimizer.exclude_from_weight_decay(var_list=spared)
+            optimizer.exclude_from_weight_decay(var_list=excluded)
         if self.settings.precision == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         return optimizer
@@ -318,40 +316,47 @@ class Experiment:
 
     @property
     def false_accept_rate(self) -> float:
-        """Of other clips, for which each keyword's threshold is found on validation."""
+        """The false accept rate on validation that sets each keyword's threshold."""
         return self.config["evaluation"]["false_accept_rate"]
 
     @property
     def snrs_db(self) -> list[float]:
-        """The ratios of speech to background noise that are also evaluated, dB."""
+        """The ratios of speech to background noise to evaluate, in dB."""
         return self.config["evaluation"]["snr_db"]
 
-    def check(self) -> Experiment:
-        """Build everything that needs no data, so that a wrong value is found before any is read.
+    def check_without_tensorflow(self) -> None:
+        """Build everything that needs neither data nor TensorFlow, so that most wrong values are found at once.
 
         Raises:
             KwsError: naming the key.
         """
-        for _ in (
-            self.dataset, self.task, self.split, self.noise_folders, self.augmentation, self.features, self.schedule,
-            self.settings,
-        ):  # fmt: skip
-            pass
-        # only whether they take their parameters: how long a schedule lasts, and the labels, follow from the data
+        for name in ("dataset", "task", "split", "noise_folders", "schedule", "settings"):
+            getattr(self, name)
+
+    def check(self) -> Experiment:
+        """Build everything that needs no data, so that wrong values are found before data are read.
+
+        Raises:
+            KwsError: naming the key.
+        """
+        self.check_without_tensorflow()
+        for name in ("augmentation", "features"):
+            getattr(self, name)
+        # These two only check their parameters: the number of steps and of labels depends on the data.
         instantiate(self.config, "optimizer", **_optimizer_numbers(self.config["optimizer"]))
         self.build_network(num_labels=2)
         return self
 
 
 def _invalid_model(network: Any, num_labels: int, *, any_length: bool) -> str | None:
-    """Why this is not a valid model, or None; found before data are read, and not by TensorFlow in the first step."""
+    """Why this is not a valid model, or None; checked before data are read, not by TensorFlow in the first step."""
     import keras
 
     if not isinstance(network, keras.Model) or not getattr(network, "outputs", None):
         return f"must be a keras.Model(inputs, logits), and is of type {type(network).__name__}"
     if any_length and "num_frames" not in {tensor.name for tensor in network.inputs}:
         return (
-            "takes no num_frames, by which it would tell a clip from its padding, as clip_ms=null needs:"
+            "takes no num_frames, which separates a clip from its padding and is needed with clip_ms=null:"
             " take the inputs of kws_models.inputs.feature_inputs, or give clip_ms"
         )
     if network.output_shape != (None, num_labels):
@@ -366,7 +371,7 @@ def _invalid_model(network: Any, num_labels: int, *, any_length: bool) -> str | 
 
 
 def _optimizer_numbers(optimizer: dict[str, Any]) -> dict[str, float]:
-    """The optimizer's numbers as floats: Keras refuses some that are whole, and checks others only in training.
+    """The optimizer's numbers as floats: Keras refuses some integers, and checks other values only in training.
 
     Raises:
         ValueError: naming the key.
@@ -379,7 +384,7 @@ def _optimizer_numbers(optimizer: dict[str, Any]) -> dict[str, float]:
 
 
 def _check_top_level(config: dict[str, Any]) -> None:
-    """Check the keys that no object of their own looks after; needs no TensorFlow.
+    """Check the keys that no object checks; needs no TensorFlow.
 
     Raises:
         ValueError: naming the key.
@@ -402,11 +407,8 @@ def _check_top_level(config: dict[str, Any]) -> None:
     for kind in ("waveform", "features"):
         if not isinstance(config["augment"].get(kind) or {}, dict):
             raise ValueError(f"augment.{kind} must hold stages by name, got {config['augment'][kind]!r}")
-    _optimizer_numbers(config["optimizer"])
-    _check_optimizer_flags(config["optimizer"])
-
-
-def _check_optimizer_flags(optimizer: dict[str, Any]) -> None:
+    optimizer = config["optimizer"]
+    _optimizer_numbers(optimizer)
     if check_flag("optimizer.nesterov", optimizer.get("nesterov", False)) and not optimizer.get("momentum"):
         raise ValueError("optimizer.nesterov: true does nothing without momentum; give optimizer.momentum, such as 0.9")
     if optimizer.get("use_ema"):

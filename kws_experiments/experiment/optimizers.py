@@ -12,17 +12,17 @@ import tensorflow as tf
 class Adam(keras.optimizers.Adam):
     """`keras.optimizers.Adam` that updates all weights together, as one vector.
 
-    Keras writes the update out anew for each weight: some twenty small operations, which for the few thousand values of
-    a small network's weight take more time than the arithmetic in them. Put end to end, all weights need them once.
-    Arguments, state (so checkpoints) and formulas are Keras's, and so is every bit of the results, as each value is
-    computed by itself. What is not an ordinary step on one device is left to Keras: `amsgrad`, sparse gradients,
-    weights of several types.
+    Keras repeats the update for each weight: some twenty small operations, which take more time than the arithmetic in
+    them, since the weights of a small network have only a few thousand values. Joined end to end, all weights need
+    these operations once. Arguments, state (so checkpoints) and formulas are those of Keras, and so is every bit of the
+    results, since each value is computed by itself. Keras handles all other steps: `amsgrad`, sparse gradients, weights
+    of several types.
     """
 
     def _backend_update_step(
         self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
     ) -> None:
-        """Update the weights and their moments with gradients of their shapes, clipped if need be."""
+        """Update the weights and their moments; gradients have the weights' shapes and are already clipped."""
         weights = [variable.value for variable in trainable_variables]
         if not self._can_join(grads, weights):
             super()._backend_update_step(grads, trainable_variables, learning_rate)
@@ -63,6 +63,6 @@ def _joined(values: Sequence[Any]) -> tf.Tensor:
 
 
 def _parted(values: tf.Tensor, like: Sequence[tf.Variable]) -> list[tf.Tensor]:
-    """`_joined` undone: tensors of the variables' shapes."""
+    """The reverse of `_joined`: tensors of the variables' shapes."""
     parts = tf.split(values, [variable.shape.num_elements() for variable in like])
     return [tf.reshape(part, variable.shape) for part, variable in zip(parts, like, strict=True)]

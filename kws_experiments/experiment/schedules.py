@@ -1,9 +1,10 @@
+# ruff: noqa: ARG002 (most schedules ignore some arguments)
 """Learning-rate schedules (`conf/schedule/`): from the optimizer's own rate to a rate for each step."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from kws_data.checks import check_flag, check_list, check_number, check_whole
@@ -13,48 +14,44 @@ if TYPE_CHECKING:
     from keras.optimizers.schedules import LearningRateSchedule
 
 
-class Schedule(ABC):
-    """What a learning rate does over a training.
+class Schedule:
+    """The learning rate over a training: here the optimizer's own rate at every step.
 
     Attributes:
-        own_rates: whether it takes none of the optimizer's.
+        own_rates: whether it replaces the optimizer's rate by rates of its own.
     """
 
     own_rates = False
 
-    @abstractmethod
     def rates(self, learning_rate: float, *, total_steps: int, steps_per_epoch: int) -> LearningRateSchedule | float:
-        """What a Keras optimizer takes for its learning rate.
+        """The learning rate as a Keras optimizer takes it.
 
         Args:
-            learning_rate: the optimizer's own; a float, whose type Keras's schedules give everything.
+            learning_rate: the optimizer's own; a float, since Keras's schedules compute in its type.
             total_steps: of the whole training.
             steps_per_epoch: for durations in epochs.
         """
+        return learning_rate
 
-    def rate_after(self, history: Sequence[Mapping[str, Any]], learning_rate: float) -> float | None:  # noqa: ARG002
-        """The rate that follows from the evaluations so far; None where it follows from the step alone."""
+    def rate_after(self, history: Sequence[Mapping[str, Any]], learning_rate: float) -> float | None:
+        """The rate after the evaluations so far; None if it depends on the step alone."""
         return None
 
 
 class Constant(Schedule):
-    """The optimizer's rate throughout."""
-
-    def rates(self, learning_rate: float, *, total_steps: int, steps_per_epoch: int) -> float:  # noqa: ARG002
-        """See the base class."""
-        return learning_rate
+    """The optimizer's rate at every step."""
 
 
 class Piecewise(Schedule):
-    """Phase i lasts `steps[i]` steps at `rates[i]`; the last phase's rate goes on.
+    """Phase i lasts `steps[i]` steps at `rates[i]`; the last rate stays.
 
-    Takes the place of the optimizer's rate. As `--how_many_training_steps` and `--learning_rate` of the
+    Replaces the optimizer's rate. As `--how_many_training_steps` and `--learning_rate` of the
     speech_commands example's train.py.
 
     Args:
         steps: the phases' lengths.
         rates: their rates.
-        unit: of the lengths, 'steps' or 'epochs'.
+        unit: of the lengths: 'steps' or 'epochs'.
     """
 
     own_rates = True
@@ -67,31 +64,25 @@ class Piecewise(Schedule):
         self._rates = [float(check_number("rates", rate, 0)) for rate in rates]
         self._unit = _checked_unit(unit)
 
-    def rates(
-        self,
-        learning_rate: float,  # noqa: ARG002
-        *,
-        total_steps: int,  # noqa: ARG002
-        steps_per_epoch: int,
-    ) -> LearningRateSchedule | float:
+    def rates(self, learning_rate: float, *, total_steps: int, steps_per_epoch: int) -> LearningRateSchedule | float:
         """See the base class."""
         import keras
 
         scale = steps_per_epoch if self._unit == "epochs" else 1
-        ends = [sum(self._lengths[: place + 1]) * scale for place in range(len(self._lengths) - 1)]
+        ends = [end * scale for end in accumulate(self._lengths[:-1])]
         if not ends:
             return self._rates[0]
-        # Keras changes the rate after a boundary's step; its count starts at 0, ours of phases at the first step
+        # Keras counts steps from 0, and changes the rate after the step of the boundary
         return keras.optimizers.schedules.PiecewiseConstantDecay([end - 1 for end in ends], self._rates)
 
 
 class Cosine(Schedule):
-    """Half a cosine from the optimizer's rate to `final` of it at the training's end (arXiv:1608.03983).
+    """Half a cosine from the optimizer's rate to the fraction `final` of it (arXiv:1608.03983).
 
     Args:
-        warmup: over so long the rate first rises from 0, in a line.
+        warmup: for this time the rate first rises linearly from 0.
         final: the last rate, as a fraction of the optimizer's.
-        unit: of `warmup`, 'steps' or 'epochs'.
+        unit: of `warmup`: 'steps' or 'epochs'.
     """
 
     def __init__(self, warmup: float = 0, final: float = 0.0, unit: str = "epochs") -> None:
@@ -103,7 +94,7 @@ class Cosine(Schedule):
         """See the base class.
 
         Raises:
-            ValueError: the warm-up takes the whole training.
+            ValueError: the warm-up is as long as the training.
         """
         import keras
 
@@ -111,12 +102,12 @@ class Cosine(Schedule):
         if warmup_steps >= total_steps:
             raise ValueError(
                 f"warmup must be shorter than the training, got {warmup_steps} steps of {total_steps}; "
-                "schedule.warmup=0 does without"
+                "schedule.warmup=0 turns it off"
             )
         decay = {"decay_steps": total_steps - warmup_steps, "alpha": self._final}
         if not warmup_steps:
             return keras.optimizers.schedules.CosineDecay(learning_rate, **decay)
-        # Keras's rate at step 0 of a warm-up is 0: such a step would be wasted
+        # Keras's rate at step 0 of a warm-up is 0, which would waste a step
         first = learning_rate / (warmup_steps + 1)
         return keras.optimizers.schedules.CosineDecay(
             first, **decay, warmup_target=learning_rate, warmup_steps=warmup_steps
@@ -124,13 +115,13 @@ class Cosine(Schedule):
 
 
 class Exponential(Schedule):
-    """The optimizer's rate, times `factor` for every `every` that has gone by.
+    """The optimizer's rate, multiplied by `factor` once per `every` steps or epochs.
 
     Args:
         factor: of the decay.
-        every: how long one such decay takes.
-        unit: of `every`, 'steps' or 'epochs'.
-        staircase: in jumps rather than a little at each step.
+        every: how long one decay takes.
+        unit: of `every`: 'steps' or 'epochs'.
+        staircase: decay in jumps rather than a little at each step.
     """
 
     def __init__(self, factor: float = 0.95, every: float = 1, unit: str = "epochs", staircase: bool = False) -> None:
@@ -138,13 +129,7 @@ class Exponential(Schedule):
         self._every = check_number("every", every, 1e-9)
         self._unit, self._staircase = _checked_unit(unit), check_flag("staircase", staircase)
 
-    def rates(
-        self,
-        learning_rate: float,
-        *,
-        total_steps: int,  # noqa: ARG002
-        steps_per_epoch: int,
-    ) -> LearningRateSchedule:
+    def rates(self, learning_rate: float, *, total_steps: int, steps_per_epoch: int) -> LearningRateSchedule:
         """See the base class."""
         import keras
 
@@ -153,16 +138,16 @@ class Exponential(Schedule):
 
 
 class Plateau(Schedule):
-    """Multiply the rate by `factor` whenever `patience` evaluations in a row brought no better one.
+    """Multiply the rate by `factor` whenever `patience` evaluations in a row were no better than the best.
 
-    What it does is a function of the history, so that a resumed run does the same.
+    The rate is a function of the history, so that a resumed run has the same rates.
 
     Args:
         factor: of each reduction.
-        patience: evaluations to wait, after a reduction too.
-        min_rate: no reduction goes below it.
+        patience: evaluations to wait, also after a reduction.
+        min_rate: no reduction goes below this.
         monitor: 'val_loss' or 'val_accuracy'.
-        min_change: what counts as better.
+        min_change: the least change that counts as better.
     """
 
     def __init__(
@@ -180,10 +165,6 @@ class Plateau(Schedule):
         if monitor not in MONITORS:
             raise ValueError(f"monitor must be one of {', '.join(MONITORS)}, got '{monitor}'")
         self._monitor = monitor
-
-    def rates(self, learning_rate: float, *, total_steps: int, steps_per_epoch: int) -> float:  # noqa: ARG002
-        """See the base class."""
-        return learning_rate
 
     def rate_after(self, history: Sequence[Mapping[str, Any]], learning_rate: float) -> float:
         """See the base class."""

@@ -1,4 +1,4 @@
-"""What `conf/trainer/` chooses, checked; imports no TensorFlow."""
+"""The settings of `conf/trainer/`, checked; imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ import numpy as np
 
 from kws_data.checks import check_flag, check_number, check_whole
 
-MONITORS = {"val_accuracy": 1, "val_loss": -1}  # and whether more or less is better
+MONITORS = {"val_accuracy": 1, "val_loss": -1}  # 1 if more is better, -1 if less is
 CLASS_BALANCES = ("none", "weights", "sampling")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """What `conf/trainer/` chooses; the YAML says what each key means."""
+    """The settings of `conf/trainer/`; the YAML describes each key.
+
+    Raises:
+        ValueError: naming the key.
+    """
 
     batch_size: int
     epochs: int | None
@@ -52,11 +56,7 @@ class TrainerSettings:
         check_number("label_smoothing", self.label_smoothing, 0, 0.99)
         if self.ema_momentum is not None:
             check_number("ema_momentum", self.ema_momentum, 0, 0.999999)
-        for name, choices in (
-            ("monitor", MONITORS),
-            ("class_balance", CLASS_BALANCES),
-            ("precision", PRECISIONS),
-        ):
+        for name, choices in (("monitor", MONITORS), ("class_balance", CLASS_BALANCES), ("precision", PRECISIONS)):
             if getattr(self, name) not in tuple(choices):
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got '{getattr(self, name)}'")
 
@@ -66,11 +66,10 @@ class TrainerSettings:
 
 
 def best_row(history: list[dict[str, Any]], monitor: str) -> int:
-    """The place of the best evaluation; of equally accurate ones the one with the lower loss, then the first.
+    """The index of the best evaluation; of equally good ones the one with the lowest loss, then the first.
 
-    A loss that is not a number (half precision may overflow in an early evaluation) counts as infinite.
+    A loss of NaN counts as infinite: half precision may overflow in an early evaluation.
     """
     sign = MONITORS[monitor]
-    values = [row | {"val_loss": np.nan_to_num(row["val_loss"], nan=np.inf, posinf=np.inf)} for row in history]
-    keys = [(sign * row[monitor], -row["val_loss"]) for row in values]
-    return max(range(len(keys)), key=keys.__getitem__)
+    rows = [row | {"val_loss": np.nan_to_num(row["val_loss"], nan=np.inf, posinf=np.inf)} for row in history]
+    return max(range(len(rows)), key=lambda index: (sign * rows[index][monitor], -rows[index]["val_loss"]))

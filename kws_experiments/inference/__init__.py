@@ -1,1 +1,1 @@
-"""A trained model, or a front end, on files and in the demo page."""
+"""Apply a trained model, or a front end, to audio files and in the demo page."""

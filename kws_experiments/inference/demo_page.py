@@ -1,4 +1,4 @@
-"""The demo page, by Gradio: a clip from the microphone or a file, and a live strip of detections."""
+"""The demo page, made with Gradio: a clip from the microphone or a file, and a live strip of detections."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CSS = """
 .kws-times { display: flex; justify-content: space-between; font-size: 0.85em; opacity: 0.8; }
 """
 _FONTS = ["system-ui", "sans-serif"]
-_SESSION_S = 3600  # after which what a visitor's session holds is let go
+_SESSION_S = 3600  # then the data of a visitor's session are deleted
 
 
 def serve(run: Path, *, host: str, port: int) -> None:
@@ -30,15 +30,15 @@ def serve(run: Path, *, host: str, port: int) -> None:
     Args:
         run: the folder of a finished run.
         host: the address to listen at.
-        port: of it.
+        port: the port at that address.
 
     Raises:
-        KwsError: Gradio isn't installed, `run` is no finished run, or the port is taken.
+        KwsError: Gradio is not installed, `run` is not a finished run, or the port is taken.
     """
     if importlib.util.find_spec("gradio") is None:
         raise KwsError("the demo page needs the extra 'demo': pip install -c requirements.lock -e '.[demo]'")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # nothing leaves this machine
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # tells every request that Gradio makes to itself
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request that Gradio makes to itself
     page = build(run)
     import gradio
 
@@ -57,21 +57,20 @@ def build(run: Path) -> Any:
     """The page as Gradio's Blocks.
 
     Raises:
-        KwsError: `run` is no finished run.
+        KwsError: `run` is not a finished run.
     """
     labeller = ClipLabeller(run)
     import gradio
     from matplotlib import pyplot as plt
 
-    def hear(recording: str | None) -> tuple[Any, Any, str]:
-        plt.close("all")  # pyplot keeps its figures until then, and the page has drawn the one before
+    def label(recording: str | None) -> tuple[Any, Any, str]:
+        plt.close("all")  # pyplot keeps figures until then, and the page has already drawn the last one
         if recording is None:
             return None, None, ""
         try:
-            heard = labeller.hear(Path(recording))
+            return labeller.label(Path(recording))
         except KwsError as error:
             raise gradio.Error(str(error)) from error
-        return heard.scores, heard.picture, heard.strip
 
     def listen(chunk: tuple[int, np.ndarray] | None, session: LiveSession | None) -> tuple[LiveSession | None, str]:
         if chunk is None:
@@ -88,9 +87,9 @@ def build(run: Path) -> Any:
                     sources=["microphone", "upload"], type="filepath", label="Record, or give a file", buttons=[]
                 )
                 scores = gradio.Label(num_top_classes=5, label="Scores of the first window")
-                heard = gradio.HTML(label="Over the whole recording")
+                detected = gradio.HTML(label="Over the whole recording")
             picture = gradio.Plot(label="Waveform and features", show_label=False)
-            clip.change(hear, clip, [scores, picture, heard])
+            clip.change(label, clip, [scores, picture, detected])
         with gradio.Tab("Listen"):
             live = gradio.Audio(sources=["microphone"], streaming=True, type="numpy", label="Microphone")
             strip = gradio.HTML(label="Detections")

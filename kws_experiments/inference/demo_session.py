@@ -1,4 +1,4 @@
-"""What the demo page shows, without the page: scores and pictures of a clip, and a strip of detections as they come."""
+"""The contents of the demo page, without the page: a clip's scores and picture, and a strip of detections."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ import soxr
 from kws_data.audio import UnreadableAudioError
 from kws_data.audio_blocks import read_start
 from kws_data.errors import KwsError
+from kws_experiments.export.scorer import fitted
+from kws_experiments.inference.label import longest_clip
 from kws_experiments.streaming.audio_file import check_file, file_blocks
 from kws_experiments.streaming.listener import Detection, Listener, open_listener
 
 if TYPE_CHECKING:
-    import keras
     from matplotlib.figure import Figure
 
     from kws_experiments.export.scorer import Scorer
 
-STRIP_S = 20.0  # of the past that a live strip shows
-LONGEST_CLIP_S = 10  # of models that take clips of any length: as in training
+STRIP_S = 20.0  # a live strip shows this much of the past
 
 
-class Heard(NamedTuple):
-    """What a model makes of a recording.
+class LabelledRecording(NamedTuple):
+    """The results for a recording.
 
     Attributes:
         scores: by label, of the first window.
         picture: that window's waveform and features.
-        strip: detections over the whole recording, as HTML; of one that is no longer than the window, ''.
+        strip: detections over the whole recording, as HTML; '' if it is no longer than the window.
     """
 
     scores: dict[str, float]
@@ -41,49 +41,45 @@ class Heard(NamedTuple):
 
 
 class ClipLabeller:
-    """The model of a run, on recordings in files.
+    """The model of a run, for recordings in files.
 
     Args:
         run: the folder of a finished run.
 
     Raises:
-        KwsError: it is none.
+        KwsError: `run` is not a finished run.
     """
 
     def __init__(self, run: Path) -> None:
-        from kws_data.features.base import FeatureLayer
         from kws_experiments.export.scorer import KerasScorer, run_facts
-        from kws_experiments.runs.saved_model import load_model
+        from kws_experiments.runs.saved_model import features_of, load_model
 
         self._run = run
-        model: keras.Model = load_model(run)
+        model = load_model(run)
         self.scorer: Scorer = KerasScorer(model, run_facts(run))
-        self._features = next(layer for layer in model.layers if isinstance(layer, FeatureLayer))
+        self._features = features_of(model)
 
-    def hear(self, recording: Path) -> Heard:
-        """Score the first window of a file, and listen to all of it where there is more.
+    def label(self, recording: Path) -> LabelledRecording:
+        """Score the first window of a file, and detect words in all of it if it is longer.
 
         Raises:
-            KwsError: the file can't be read.
+            KwsError: the file cannot be read.
         """
-        rate = self.scorer.sample_rate
-        window = self.scorer.clip_samples or LONGEST_CLIP_S * rate
         check_file(recording)
         try:
-            samples, more = read_start(recording, rate, window)
+            samples, longer = read_start(recording, self.scorer.sample_rate, longest_clip(self.scorer))
         except UnreadableAudioError as error:
             raise KwsError(f"'{recording.name}': {error}") from error
         scores = self.scorer.scores(samples[None])[0]
         named = dict(zip(self.scorer.labels, scores.tolist(), strict=True))
-        return Heard(named, self._picture(samples), self._strip_of(recording) if more else "")
+        return LabelledRecording(named, self._picture(samples), self._strip_of(recording) if longer else "")
 
     def _picture(self, samples: np.ndarray) -> Figure:
         from kws_experiments.plots.clips import clips
 
-        clip = np.zeros(self.scorer.clip_samples or max(len(samples), self._features.frame_length), np.float32)
-        clip[: len(samples)] = samples
-        features = self._features(clip[None]).numpy()
-        return clips(clip[None], features, [""], self.scorer.sample_rate, columns=1)
+        length = self.scorer.clip_samples or max(len(samples), self._features.frame_length)
+        waveform = fitted(samples[None], length)
+        return clips(waveform, self._features(waveform).numpy(), [""], self.scorer.sample_rate, columns=1)
 
     def _strip_of(self, recording: Path) -> str:
         listener, detections, count = open_listener(self._run), [], 0
@@ -95,7 +91,7 @@ class ClipLabeller:
 
 
 class LiveSession:
-    """One visitor's microphone: takes chunks at the browser's rate, and keeps what was detected."""
+    """One visitor's microphone: takes chunks at the browser's rate, and keeps the detections."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
@@ -105,7 +101,7 @@ class LiveSession:
         self.detections: list[Detection] = []
 
     def feed(self, rate: int, chunk: np.ndarray) -> str:
-        """The next samples, [n] or [n, channels], of whatever number type, at `rate` Hz → the strip as it is now."""
+        """Process the next samples, [n] or [n, channels] of any number type, at `rate` Hz; return the current strip."""
         mono = _as_float(chunk)
         if rate != self._rate:
             self._rate = rate
@@ -126,7 +122,7 @@ def _as_float(chunk: np.ndarray) -> np.ndarray:
 
 
 def strip(detections: Sequence[Detection], from_ms: float, to_ms: float) -> str:
-    """The detections of a stretch of time as HTML: each a word at its place, below it its time; then as a list."""
+    """HTML of the detections in a stretch of time: each word above its time on an axis, then all of them as a list."""
     shown = [detection for detection in detections if detection.time_ms >= from_ms]
     words = []
     for number, (time_ms, word, score) in enumerate(shown):
@@ -135,9 +131,9 @@ def strip(detections: Sequence[Detection], from_ms: float, to_ms: float) -> str:
             f'<span class="kws-word" style="left: {left:.1f}%; top: {2.1 * (number % 2):.1f}em"'
             f' title="{score:.2f} at {time_ms / 1000:.1f} s">{html.escape(word)}</span>'
         )
-    told = ", ".join(f"{html.escape(word)} ({time_ms / 1000:.1f} s, {score:.2f})" for time_ms, word, score in shown)
+    listed = ", ".join(f"{html.escape(word)} ({time_ms / 1000:.1f} s, {score:.2f})" for time_ms, word, score in shown)
     first, last = max(0.0, from_ms) / 1000, to_ms / 1000
     return (
         f'<div class="kws-strip">{"".join(words)}</div><div class="kws-times"><span>{first:.1f} s</span>'
-        f"<span>{last:.1f} s</span></div><p>Heard: {told or 'nothing yet'}</p>"
+        f"<span>{last:.1f} s</span></div><p>Heard: {listed or 'nothing yet'}</p>"
     )

@@ -13,6 +13,7 @@ from kws_data.audio import AUDIO_SUFFIXES, INT16_SCALE, UnreadableAudioError, re
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_file
 from kws_data.storage.parallel import show_progress
+from kws_experiments.export.scorer import fitted
 
 log = logging.getLogger(__name__)
 
@@ -27,14 +28,14 @@ def write(paths: Sequence[Path], out: Path, *, features: str, clip_ms: int, samp
         paths: audio files, or folders of them.
         out: `.npy` for one float32 array [clips, frames, bins]; `.png` for a picture with the waveforms above.
         features: the name of a file in `conf/features/`.
-        clip_ms: every file is padded or cut to this.
+        clip_ms: every file is padded or cut to this length.
         sample_rate: Hz.
 
     Returns:
         the files that could not be read; each is logged with its reason.
 
     Raises:
-        KwsError: no such features, no files, or none that can be read.
+        KwsError: there are no such features, or no readable files.
     """
     if out.suffix not in (".npy", ".png"):
         raise KwsError(f"--out: '{out}' must end in .npy or .png")
@@ -46,13 +47,13 @@ def write(paths: Sequence[Path], out: Path, *, features: str, clip_ms: int, samp
     for path in files:
         try:
             read_header(path)
-            waveforms.append(_one_clip(read_pcm(path, sample_rate), round(clip_ms * sample_rate / 1000)))
+            waveforms.append(fitted(read_pcm(path, sample_rate)[None], round(clip_ms * sample_rate / 1000)))
         except UnreadableAudioError as error:
             log.warning("%s: %s", path, error)
             failed.append(path)
     if not waveforms:
         raise KwsError(f"none of the {len(files)} files can be read")
-    batch = np.stack(waveforms)
+    batch = np.concatenate(waveforms)
     starts = tqdm(range(0, len(batch), BATCH), desc="features", disable=not show_progress(len(batch)))
     parts = [layer(batch[start : start + BATCH] / np.float32(INT16_SCALE)).numpy() for start in starts]
     array = np.concatenate(parts)
@@ -66,10 +67,10 @@ def write(paths: Sequence[Path], out: Path, *, features: str, clip_ms: int, samp
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
-    """Files as they are named, and every audio file below folders, sorted.
+    """The given files, and every audio file below the given folders, sorted.
 
     Raises:
-        KwsError: a path doesn't exist, or nothing is found.
+        KwsError: a path does not exist, or there are no files.
     """
     found: set[Path] = set()
     for path in paths:
@@ -82,12 +83,6 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
     if not found:
         raise KwsError(f"no audio files below {', '.join(map(str, paths))}")
     return sorted(found)
-
-
-def _one_clip(pcm: np.ndarray, num_samples: int) -> np.ndarray:
-    clip = np.zeros(num_samples, np.int16)
-    clip[: min(len(pcm), num_samples)] = pcm[:num_samples]
-    return clip
 
 
 def _draw(out: Path, batch: np.ndarray, array: np.ndarray, titles: list[str], sample_rate: int) -> None:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import pandas as pd
 from tqdm import tqdm
 
 from kws_data.audio import UnreadableAudioError
 from kws_data.audio_blocks import read_start
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import show_progress
+from kws_experiments.export.scorer import fitted
 from kws_experiments.inference.feature_files import find_files
 from kws_experiments.runs.folder import write_text
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BATCH = 100
-LONGEST_CLIP_S = 10  # of models that take clips of any length: as in training
 
 
 class Labelled(NamedTuple):
@@ -45,20 +45,20 @@ def label(
     Args:
         model: the folder of a finished run, or an export.
         paths: audio files, or folders of them.
-        top: how many classes to keep of each file.
-        figures: a folder; `<path>.png` in it draws scores and spectrogram of a file.
+        top: how many classes to keep per file.
+        figures: a folder for a picture of each file, `<path>.png`, with its scores and spectrogram.
 
     Returns:
         the labelled files, and those that could not be read; each of these is logged with its reason.
 
     Raises:
-        KwsError: no model, no files, or none that can be read.
+        KwsError: the model is missing, or there are no readable files.
     """
     files = find_files(paths)
     from kws_experiments.export.load import load_scorer
 
     scorer = load_scorer(model)
-    most = scorer.clip_samples or LONGEST_CLIP_S * scorer.sample_rate
+    most = longest_clip(scorer)
     root = Path(os.path.commonpath([file.absolute().parent for file in files]))
     labelled: list[Labelled] = []
     failed: list[Path] = []
@@ -66,7 +66,7 @@ def label(
     with tqdm(total=len(files), desc="labelling", unit="file", disable=not show_progress(len(files))) as bar:
         for start in range(0, len(files), BATCH):
             read = list(_readable(files[start : start + BATCH], scorer.sample_rate, most, failed))
-            longer += sum(more for _, _, more in read)
+            longer += sum(goes_on for _, _, goes_on in read)
             scores = _scores(scorer, [samples for _, samples, _ in read])
             for (path, samples, _), row in zip(read, scores, strict=True):
                 best = [(scorer.labels[index], float(row[index])) for index in np.argsort(-row, kind="stable")]
@@ -82,10 +82,17 @@ def label(
     return labelled, failed
 
 
+def longest_clip(scorer: Scorer) -> int:
+    """Samples of the longest clip that a model takes; as in training where clips keep their lengths."""
+    from kws_data.pipeline import LONGEST_CLIP_S
+
+    return scorer.clip_samples or LONGEST_CLIP_S * scorer.sample_rate
+
+
 def _readable(
     files: Sequence[Path], sample_rate: int, most: int, failed: list[Path]
 ) -> Iterator[tuple[Path, np.ndarray, bool]]:
-    """(path, samples, whether the file goes on) of those that can be read; the others join `failed`."""
+    """(path, samples, whether the file is longer) of each readable file; the others are added to `failed`."""
     for path in files:
         try:
             yield path, *read_start(path, sample_rate, most)
@@ -95,25 +102,18 @@ def _readable(
 
 
 def _scores(scorer: Scorer, clips: Sequence[np.ndarray]) -> np.ndarray:
-    """[clips, labels]; clips of any length are scored one by one where the model takes them so."""
-    if scorer.clip_samples is None:
-        parts = [scorer.scores(clip[None]) for clip in clips]
-        return np.concatenate([np.zeros((0, len(scorer.labels)), np.float32), *parts])
-    batch = np.zeros((len(clips), scorer.clip_samples), np.float32)
-    for row, clip in zip(batch, clips, strict=True):
-        row[: len(clip)] = clip
-    return scorer.scores(batch) if len(batch) else np.zeros((0, len(scorer.labels)), np.float32)
+    """[clips, labels]; a model for clips of any length scores them one by one."""
+    parts = [fitted(clip[None], scorer.clip_samples) for clip in clips]
+    if scorer.clip_samples is not None and parts:
+        return scorer.scores(np.concatenate(parts))
+    return np.concatenate([np.zeros((0, len(scorer.labels)), np.float32), *map(scorer.scores, parts)])
 
 
 def as_csv(labelled: Sequence[Labelled]) -> str:
-    """A row a file: `path`, then `label_1`, `score_1`, `label_2`, …"""
-    places = range(1, len(labelled[0].top) + 1)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", *(name for place in places for name in (f"label_{place}", f"score_{place}"))])
-    for path, top in labelled:
-        writer.writerow([path, *(value for word, score in top for value in (word, f"{score:.4f}"))])
-    return text.getvalue()
+    """A row per file: `path`, then `label_1`, `score_1`, `label_2`, …"""
+    columns = [f"{name}_{rank}" for rank in range(1, len(labelled[0].top) + 1) for name in ("label", "score")]
+    rows = [[path, *chain.from_iterable(top)] for path, top in labelled]
+    return pd.DataFrame(rows, columns=["path", *columns]).to_csv(index=False, float_format="%.4f", lineterminator="\n")
 
 
 def as_json(labelled: Sequence[Labelled]) -> str:
@@ -137,8 +137,8 @@ def show(labelled: Sequence[Labelled]) -> None:
 
     table = Table()
     table.add_column("file", overflow="fold")
-    for place in range(1, len(labelled[0].top) + 1):
-        table.add_column(f"{place}.")
+    for rank in range(1, len(labelled[0].top) + 1):
+        table.add_column(f"{rank}.")
         table.add_column("score", justify="right")
     for path, top in labelled:
         table.add_row(str(path), *(text for word, score in top for text in (word, f"{score:.3f}")))

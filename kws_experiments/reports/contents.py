@@ -61,7 +61,7 @@ class Listening:
 
     Attributes:
         name: of its folder.
-        metrics: see `streaming.evaluate_stream`.
+        metrics: see `streaming.evaluate_stream.compute_metrics`.
         curve: see `streaming.curve.threshold_curve`.
         words: those spoken: `time_ms`, `end_ms`, `word`, and `detected_ms`, which is empty for words not detected.
     """

@@ -74,6 +74,13 @@ def network_of(model: keras.Model) -> keras.Model:
     return next(layer for layer in model.layers if isinstance(layer, keras.Model))
 
 
+def features_of(model: keras.Model) -> FeatureLayer:
+    """The part of a saved model that computes features."""
+    from kws_data.features.base import FeatureLayer
+
+    return next(layer for layer in model.layers if isinstance(layer, FeatureLayer))
+
+
 def weights_digest(weights: Sequence[keras.Variable]) -> str:
     """SHA-256 of weights, bit by bit; names don't count, since Keras numbers layers as it goes."""
     digest = hashlib.sha256()
@@ -86,7 +93,5 @@ def weights_digest(weights: Sequence[keras.Variable]) -> str:
 
 def named_weights(model: keras.Model) -> list[tuple[str, np.ndarray]]:
     """The weights of a saved model, in the order in which they compute, the features' statistics first."""
-    from kws_data.features.base import FeatureLayer
-
-    features = next(layer for layer in model.layers if isinstance(layer, FeatureLayer))
-    return [(weight.path, np.asarray(weight)) for weight in [*features.weights, *network_of(model).weights]]
+    weights = [*features_of(model).weights, *network_of(model).weights]
+    return [(weight.path, np.asarray(weight)) for weight in weights]

@@ -1,4 +1,4 @@
-"""One audio file that the user named: its samples, or one line that says why there are none."""
+"""The samples of one audio file that a command is given, or one line that says why it cannot be read."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from kws_data.audio import UnreadableAudioError, read_header
 from kws_data.audio_blocks import read_blocks
 from kws_data.errors import KwsError
 
+_QUIET_S = 60  # shorter files need no progress bar
+
 
 def check_file(audio: Path) -> None:
-    """Tell what can be told before a model is loaded.
+    """Check that a file can be opened, before a model is loaded for it.
 
     Raises:
-        KwsError: the file isn't there, or its header says that it can't be read.
+        KwsError: the file does not exist, or its header cannot be read.
     """
     if not audio.exists():
         raise KwsError(f"no such file: '{audio}'")
@@ -31,15 +33,15 @@ def check_file(audio: Path) -> None:
 
 
 def file_blocks(audio: Path, sample_rate: int) -> Iterator[np.ndarray]:
-    """A file's samples piece by piece, with a progress bar where a person waits.
+    """Yield a file's samples in blocks, [n] float32 at `sample_rate` Hz; long files get a progress bar at a terminal.
 
     Raises:
-        KwsError: the file can't be read, or from some place on.
+        KwsError: the file, or a part of it, cannot be read.
     """
     try:
         header = read_header(audio)
         seconds = header.num_samples / header.sample_rate
-        quiet = not sys.stderr.isatty() or seconds < 60
+        quiet = not sys.stderr.isatty() or seconds < _QUIET_S
         with tqdm(total=round(seconds, 1), unit="s", desc=audio.name, disable=quiet, leave=False) as bar:
             for block in read_blocks(audio, sample_rate):
                 yield block

@@ -1,4 +1,4 @@
-"""How well a model listens to a long recording of which it is known what is said when (`kws evaluate-stream`)."""
+"""Evaluate a model on a long recording whose words are known (`kws evaluate-stream`)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from kws_data.catalog import SILENCE, UNKNOWN
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_file
 from kws_experiments.runs.folder import RunFolder, write_text
 from kws_experiments.streaming.audio_file import check_file, file_blocks
 from kws_experiments.streaming.curve import detect, operating_points, smooth, threshold_curve
 from kws_experiments.streaming.listener import Detection
-from kws_experiments.streaming.matching import CORRECT, FALSE_ACCEPT, NOTHING, WRONG, Matching, Spoken, match
-from kws_experiments.streaming.recognize import RecognizerSettings
+from kws_experiments.streaming.matching import CORRECT, FALSE_ACCEPT, NOTHING, WRONG, Spoken, match
+from kws_experiments.streaming.recognize import RecognizerSettings, keywords_of
 from kws_experiments.streaming.truth import AUDIO, TRUTH, read_truth
 from kws_experiments.streaming.windows import WindowScorer, open_windows
 
@@ -31,7 +30,7 @@ log = logging.getLogger(__name__)
 def evaluate(
     model: Path, recording: Path, settings: RecognizerSettings, *, hop_ms: float, tolerance_ms: float, out: Path | None
 ) -> tuple[dict[str, Any], Path]:
-    """Listen to `stream.wav` of a folder, hold the detections against its `truth.csv`, and write what comes out.
+    """Detect keywords in `stream.wav` of a folder, compare them with its `truth.csv`, and write the results.
 
     Args:
         model: the folder of a finished run, or an export.
@@ -39,51 +38,56 @@ def evaluate(
         settings: of the recognizer.
         hop_ms: from window to window.
         tolerance_ms: see `match`.
-        out: the folder to write; None: `streams/<recording's name>` in the run's.
+        out: the folder to write to; None means `streams/<recording's name>` in the run's folder.
 
     Returns:
         the metrics, and the folder with `metrics.json`, `detections.csv`, `words.csv`, `curve.parquet` and a picture.
 
     Raises:
-        KwsError: there is no model or no recording, or nothing in it is a word of the model's.
+        KwsError: the model or the recording is missing, or no word in it is a keyword of the model.
     """
     if tolerance_ms < 0:
         raise KwsError(f"--tolerance-ms must not be negative, got {tolerance_ms:g}")
-    if not recording.is_dir():
-        raise KwsError(f"no folder '{recording}': give one that kws make-stream made")
-    check_file(recording / AUDIO)
-    truth = [Spoken(*row) for row in read_truth(recording / TRUTH).itertuples(index=False, name=None)]
+    truth = _read_recording(recording)
     if out is None and not RunFolder(model).config.is_file():
-        raise KwsError(f"--out: give a folder to write to; '{model}' is no run's folder, which would take it")
+        raise KwsError(f"--out: give a folder to write to; '{model}' is not a run's folder, which is the default")
     out = out or RunFolder(model).streams / recording.resolve().name
     windows = open_windows(model, hop_ms)
-    keywords = _known(windows.labels, truth, recording / TRUTH)
-    heard = _listen(windows, recording / AUDIO)
-    smoothed = smooth(heard.times_ms, heard.scores, settings)
-    detections = detect(smoothed, windows.labels, settings)
-    matching = match([(time_ms, word) for time_ms, word, _ in detections], truth, keywords, tolerance_ms)
-    hours = heard.seconds / 3600
+    keywords = keywords_of(windows.labels)
+    _require_keywords(keywords, truth, recording / TRUTH)
+    times_ms, scores, seconds = _score(windows, recording / AUDIO)
+    hours = seconds / 3600
+    smoothed = smooth(times_ms, scores, settings)
+    compared = compare(detect(smoothed, windows.labels, settings), truth, keywords, tolerance_ms)
     curve = threshold_curve(smoothed, windows.labels, settings, truth, hours=hours, tolerance_ms=tolerance_ms)
-    told = asdict(settings) | {"hop_ms": hop_ms, "tolerance_ms": tolerance_ms, "hours": hours}
-    result = told | figures_of(detections, matching, truth, keywords, hours)
-    result["operating_points"] = operating_points(curve)
-    _write(out, result, curve, detections, matching, truth)
-    log.info(
-        "%.0f s of audio in %.1f s: real-time factor %.3f", heard.seconds, heard.took_s, heard.took_s / heard.seconds
-    )
+    result = {
+        **asdict(settings), "hop_ms": hop_ms, "tolerance_ms": tolerance_ms, "hours": hours,
+        **compute_metrics(compared, keywords, hours), "operating_points": operating_points(curve),
+    }  # fmt: skip
+    _write(out, result, curve, compared)
     return result, out
 
 
-class _Heard(NamedTuple):
-    """Every window of a recording: times, scores [windows, labels], the recording's length, and how long it took."""
+def _read_recording(recording: Path) -> list[Spoken]:
+    """The words of a folder that also has readable audio."""
+    if not recording.is_dir():
+        raise KwsError(f"no folder '{recording}': give one that kws make-stream made")
+    check_file(recording / AUDIO)
+    return [Spoken(*row) for row in read_truth(recording / TRUTH).itertuples(index=False, name=None)]
 
-    times_ms: list[int]
-    scores: np.ndarray
-    seconds: float
-    took_s: float
+
+def _require_keywords(keywords: Sequence[str], truth: Sequence[Spoken], path: Path) -> None:
+    """Refuse a recording without any of the keywords; warn if some are missing."""
+    words = {word.word for word in truth}
+    if not words & set(keywords):
+        raise KwsError(f"'{path}' holds no word of the model's ({', '.join(keywords)}), but {', '.join(sorted(words))}")
+    missing = [word for word in keywords if word not in words]
+    if missing:
+        log.warning("the recording has none of %s: their misses are not measured", ", ".join(missing))
 
 
-def _listen(windows: WindowScorer, audio: Path) -> _Heard:
+def _score(windows: WindowScorer, audio: Path) -> tuple[list[int], np.ndarray, float]:
+    """(ends of all windows in ms, their scores [windows, labels], the recording's length in seconds)."""
     began, samples = time.perf_counter(), 0
     ends, scores = [], []
     for block in file_blocks(audio, windows.sample_rate):
@@ -93,103 +97,89 @@ def _listen(windows: WindowScorer, audio: Path) -> _Heard:
         scores.append(scored.scores)
     if not ends:
         raise KwsError(f"'{audio}' is shorter than one window of the model")
-    times_ms = [round(1000 * end / windows.sample_rate) for end in ends]
-    return _Heard(times_ms, np.concatenate(scores), samples / windows.sample_rate, time.perf_counter() - began)
+    seconds, taken = samples / windows.sample_rate, time.perf_counter() - began
+    log.info("%.0f s of audio in %.1f s: real-time factor %.3f", seconds, taken, taken / seconds)
+    return [round(1000 * end / windows.sample_rate) for end in ends], np.concatenate(scores), seconds
 
 
-def _known(labels: Sequence[str], truth: Sequence[Spoken], path: Path) -> list[str]:
-    """The labels that are keywords.
+class Compared(NamedTuple):
+    """Detections beside the truth.
 
-    Raises:
-        KwsError: none of them is said.
+    Attributes:
+        detections: `time_ms`, `word`, `score`, `outcome` (see `Matching`) and `on_speech`.
+        words: `time_ms`, `end_ms`, `word` and `detected_ms`: the time of its correct detection, NA if missed.
     """
-    keywords = [label for label in labels if label not in (SILENCE, UNKNOWN)]
-    said = {row.word for row in truth}
-    if not said & set(keywords):
-        raise KwsError(f"'{path}' holds no word of the model's ({', '.join(keywords)}), but {', '.join(sorted(said))}")
-    unsaid = [word for word in keywords if word not in said]
-    if unsaid:
-        log.warning("the recording has none of %s: nothing is known of their misses", ", ".join(unsaid))
-    return keywords
+
+    detections: pd.DataFrame
+    words: pd.DataFrame
+
+    def latency_ms(self) -> np.ndarray:
+        """[detected words] float64 from a word's end to its detection; negative where it was detected earlier."""
+        return (self.words["detected_ms"] - self.words["end_ms"]).dropna().to_numpy(np.float64)
 
 
-def figures_of(
-    detections: Sequence[Detection], matching: Matching, truth: Sequence[Spoken], keywords: Sequence[str], hours: float
-) -> dict[str, Any]:
+def compare(
+    detections: Sequence[Detection], truth: Sequence[Spoken], keywords: Sequence[str], tolerance_ms: float
+) -> Compared:
+    """Match detections with the truth; see `match`."""
+    matching = match(detections, truth, keywords, tolerance_ms)
+    found = pd.DataFrame(detections, columns=list(Detection._fields))
+    found = found.assign(outcome=matching.outcomes, on_speech=matching.on_speech)
+    correct = matching.spoken != NOTHING
+    detected_ms = pd.Series(found.loc[correct, "time_ms"].to_numpy(), matching.spoken[correct], "Int64")
+    words = pd.DataFrame(truth, columns=list(Spoken._fields))
+    return Compared(found, words.assign(detected_ms=detected_ms.reindex(words.index)))
+
+
+def compute_metrics(compared: Compared, keywords: Sequence[str], hours: float) -> dict[str, Any]:
     """The metrics at one threshold.
 
     Returns:
-        `keywords` and `unknown_words` said; `correct`, `missed`, `wrong` (where another keyword was said, or the word
-        once more than said) and `false_accepts` (where no keyword was), of these `false_accepts_on_other_words`;
-        `miss_rate`, `false_accepts_per_hour`, `latency_ms` (from a word's end to its detection) and `per_word`.
+        `keywords` and `unknown_words` spoken; `correct`, `missed`, `wrong` (another keyword is spoken there, or the
+        word was detected already) and `false_accepts` (no keyword is spoken there), of these
+        `false_accepts_on_other_words`; `miss_rate`, `false_accepts_per_hour`, `latency_ms` (from a word's end to its
+        detection) and `per_word`.
     """
-    outcomes, said = np.array(matching.outcomes, dtype=object), [row for row in truth if row.word in set(keywords)]
-    correct, false = outcomes == CORRECT, outcomes == FALSE_ACCEPT
-    words = np.array([detection.word for detection in detections], dtype=object)
-    counts = {word: sum(row.word == word for row in said) for word in keywords}
-    per_word = {
-        word: {
-            "said": counts[word],
-            "correct": int(np.sum(correct & (words == word))),
-            "wrong": int(np.sum((outcomes == WRONG) & (words == word))),
-            "false_accepts": int(np.sum(false & (words == word))),
-        }
-        for word in keywords
-    }
-    latency = latencies(detections, matching, truth)
+    found, words = compared
+    spoken = words.loc[words["word"].isin(keywords), "word"].value_counts().reindex(keywords, fill_value=0)
+    names = {CORRECT: "correct", WRONG: "wrong", FALSE_ACCEPT: "false_accepts"}
+    outcomes = pd.crosstab(found["word"], found["outcome"]).reindex(index=keywords, columns=list(names), fill_value=0)
+    per_word = outcomes.astype(int).rename(columns=names)
+    per_word.insert(0, "said", spoken)
+    said, correct, wrong, false_accepts = per_word.sum().tolist()
+    latency = compared.latency_ms()
+    percentiles = np.percentile(latency, (50, 90, 100)).tolist() if len(latency) else [None] * 3
     return {
-        "keywords": len(said),
-        "unknown_words": len(truth) - len(said),
-        "correct": int(correct.sum()),
-        "missed": len(said) - int(correct.sum()),
-        "wrong": matching.count(WRONG),
-        "false_accepts": int(false.sum()),
-        "false_accepts_on_other_words": int(np.sum(false & matching.on_speech)),
-        "miss_rate": 1 - int(correct.sum()) / len(said),
-        "false_accepts_per_hour": int(false.sum()) / hours,
-        "latency_ms": {
-            name: float(np.percentile(latency, part)) if len(latency) else None
-            for name, part in (("median", 50), ("p90", 90), ("max", 100))
-        },
-        "per_word": per_word,
+        "keywords": said,
+        "unknown_words": len(words) - said,
+        "correct": correct,
+        "missed": said - correct,
+        "wrong": wrong,
+        "false_accepts": false_accepts,
+        "false_accepts_on_other_words": int(((found["outcome"] == FALSE_ACCEPT) & found["on_speech"]).sum()),
+        "miss_rate": 1 - correct / said,
+        "false_accepts_per_hour": false_accepts / hours,
+        "latency_ms": dict(zip(("median", "p90", "max"), percentiles, strict=True)),
+        "per_word": per_word.to_dict("index"),
     }
 
 
-def latencies(detections: Sequence[Detection], matching: Matching, truth: Sequence[Spoken]) -> np.ndarray:
-    """[correct detections] ms from the word's end; negative where it was detected before."""
-    pairs = zip(detections, matching.spoken.tolist(), strict=True)
-    return np.array([found.time_ms - truth[place].end_ms for found, place in pairs if place != NOTHING], np.float64)
-
-
-def _write(
-    out: Path,
-    result: dict[str, Any],
-    curve: pd.DataFrame,
-    detections: Sequence[Detection],
-    matching: Matching,
-    truth: Sequence[Spoken],
-) -> None:
-    """Write everything, the metrics last."""
+def _write(out: Path, result: dict[str, Any], curve: pd.DataFrame, compared: Compared) -> None:
+    """Write all files, the metrics last."""
     from kws_experiments.plots.streams import stream_figure
     from kws_experiments.plots.style import save
 
-    heard = pd.DataFrame(detections, columns=list(Detection._fields)).assign(outcome=matching.outcomes)
-    words = pd.DataFrame(truth, columns=list(Spoken._fields)).assign(
-        detected_ms=pd.array([pd.NA] * len(truth), "Int64")
-    )
-    for detection, place in zip(detections, matching.spoken, strict=True):
-        if place != NOTHING:
-            words.loc[place, "detected_ms"] = detection.time_ms
-    write_text(out / "detections.csv", heard.round({"score": 4}).to_csv(index=False))
-    write_text(out / "words.csv", words.to_csv(index=False))
+    detections = compared.detections.drop(columns="on_speech").round({"score": 4})
+    write_text(out / "detections.csv", detections.to_csv(index=False))
+    write_text(out / "words.csv", compared.words.to_csv(index=False))
     with replace_file(out / "curve.parquet") as temporary:
         curve.to_parquet(temporary, index=False)
-    save(stream_figure(curve, result, latencies(detections, matching, truth)), out / "stream.png")
+    save(stream_figure(curve, result, compared.latency_ms()), out / "stream.png")
     write_text(out / "metrics.json", json.dumps(result, indent=2) + "\n")
 
 
 def show(result: dict[str, Any]) -> None:
-    """Print the figures."""
+    """Print the operating points."""
     from rich.console import Console
     from rich.table import Table
 
@@ -204,12 +194,3 @@ def show(result: dict[str, Any]) -> None:
     console.print(table)
     if result["hours"] < 1:
         console.print(f"one false accept in {60 * result['hours']:.3g} minutes is {1 / result['hours']:.3g} an hour")
-    console.print(
-        f"threshold {result['detection_threshold']:g}: of {result['keywords']} keywords {result['correct']} correct, "
-        f"{result['missed']} missed ([bold]{result['miss_rate']:.1%}[/bold]); {result['wrong']} wrong detections; "
-        f"{result['false_accepts']} false accepts ([bold]{result['false_accepts_per_hour']:.1f} an hour[/bold]), "
-        f"{result['false_accepts_on_other_words']} of them on other words"
-    )
-    if result["latency_ms"]["median"] is not None:
-        median, p90 = result["latency_ms"]["median"], result["latency_ms"]["p90"]
-        console.print(f"detected {median:.0f} ms after the word's end (median; 90 % within {p90:.0f} ms)")

@@ -1,4 +1,4 @@
-"""Label tracks as Audacity reads and writes them: a line each of start, end (seconds) and text, tabs between."""
+"""Audacity's label tracks: one line per label with start, end (seconds) and text, separated by tabs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from kws_experiments.runs.folder import write_text
 
 
 def write_label_track(path: Path, labels: Iterable[tuple[float, float, str]]) -> None:
-    """Write (start in ms, end in ms, text) of each label; start and end are the same for a point."""
+    """Write labels, each (start in ms, end in ms, text); a label at one point in time has its start as its end."""
     lines = [f"{start / 1000:.6f}\t{end / 1000:.6f}\t{text}\n" for start, end, text in labels]
     write_text(path, "".join(lines))

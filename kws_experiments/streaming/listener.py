@@ -1,4 +1,4 @@
-"""From samples, as they come, to detections: the part of `kws stream` that other programs can use."""
+"""Detect words in a stream of samples as they arrive: the part of `kws stream` that other programs can use."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ HOP_MS = 40.0  # a whole number of frame steps of every front end here (8, 10 an
 
 
 class Detection(NamedTuple):
-    """A word heard.
+    """A detected word.
 
     Attributes:
-        time_ms: from the stream's start to the end of the window with which it was decided; no later sample was needed.
+        time_ms: from the stream's start to the end of the window that decided it; no later sample was needed.
         word: a label.
         score: averaged over the last windows, from 0 to 1.
     """
@@ -30,7 +30,7 @@ class Detection(NamedTuple):
 
 
 class Listener:
-    """Takes chunks of samples of any length and yields what they let it detect, for example:
+    """Takes chunks of samples of any length and returns the detections that they complete, for example:
 
         listener = open_listener(Path("runs/train/0123456789ab"))
         for chunk in microphone:  # [samples] float32 at listener.sample_rate
@@ -38,9 +38,9 @@ class Listener:
                 print(detection.word)
 
     Args:
-        windows: scores the windows; a listener needs one of its own.
+        windows: scores the windows; each listener needs its own.
         settings: see RecognizerSettings.
-        unknown: whether `_unknown_` is told like a word; silence never is.
+        unknown: report `_unknown_` like a word; silence is never reported.
     """
 
     def __init__(
@@ -48,46 +48,46 @@ class Listener:
     ) -> None:
         self.windows = windows
         self.recognizer = Recognizer(windows.labels, settings or RecognizerSettings())
-        self._passed_over = {SILENCE} if unknown else {SILENCE, UNKNOWN}
-        self._heard = 0  # samples
+        self._ignored = {SILENCE} if unknown else {SILENCE, UNKNOWN}
+        self._samples = 0
 
     @property
     def sample_rate(self) -> int:
-        """Of the samples, in Hz."""
+        """Hz, of the samples."""
         return self.windows.sample_rate
 
     def feed(self, samples: np.ndarray) -> list[Detection]:
-        """Take in the next samples, [n] float32 in [-1, 1].
+        """Process the next samples, [n] float32 in [-1, 1].
 
         Raises:
-            KwsError: a sample isn't finite, or `samples` has other axes.
+            KwsError: a sample is not finite, or `samples` has another shape.
         """
         scored = self.windows.feed(samples)
-        self._heard += len(samples)
+        self._samples += len(samples)
         return list(self._detections(scored))
 
     def finish(self) -> list[Detection]:
-        """What is heard at the stream's end, as if silence followed for as long as scores are averaged.
+        """The detections at the stream's end, as if silence followed for the time that scores are averaged over.
 
-        A stream shorter than one window is filled up to it first.
+        A stream shorter than one window is first padded to one.
         """
         average = round(self.recognizer.settings.average_window_ms * self.sample_rate / 1000)
-        return self.feed(np.zeros(max(0, self.windows.clip_samples - self._heard) + average, np.float32))
+        return self.feed(np.zeros(max(0, self.windows.clip_samples - self._samples) + average, np.float32))
 
     def _detections(self, scored: Scored) -> Iterator[Detection]:
         for end, scores in zip(scored.ends.tolist(), scored.scores, strict=True):
             time_ms = round(1000 * end / self.sample_rate)
-            heard = self.recognizer.process(time_ms, scores)
-            if heard.is_new and heard.label not in self._passed_over:
-                yield Detection(time_ms, heard.label, heard.score)
+            recognition = self.recognizer.process(time_ms, scores)
+            if recognition.is_new and recognition.label not in self._ignored:
+                yield Detection(time_ms, recognition.label, recognition.score)
 
 
 def open_listener(
     path: Path, settings: RecognizerSettings | None = None, *, hop_ms: float = HOP_MS, unknown: bool = False
 ) -> Listener:
-    """A listener with the model of a run's folder or an export.
+    """A listener with the model of a run's folder or of an export.
 
     Raises:
-        KwsError: there is no model, or the hop isn't possible.
+        KwsError: there is no model, or the hop is not possible.
     """
     return Listener(open_windows(path, hop_ms), settings, unknown=unknown)

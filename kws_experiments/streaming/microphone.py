@@ -13,20 +13,20 @@ from kws_data.errors import KwsError
 
 log = logging.getLogger(__name__)
 
-_WAIT_S = 10  # a device that gives nothing for so long has gone
-_BEHIND_S = 10  # what has been heard but not yet been looked at; more comes of a model that is too slow
+_WAIT_S = 10  # a device that is silent for this long is gone
+_BEHIND_S = 10  # most audio that may wait to be processed; a model that is too slow exceeds it
 
 
 def microphone_blocks(sample_rate: int, block_samples: int, device: str | int | None = None) -> Iterator[np.ndarray]:
-    """Yield what the microphone hears, [block_samples] float32 at `sample_rate` Hz, until the caller stops.
+    """Yield blocks from the microphone, [block_samples] float32 at `sample_rate` Hz, until the caller stops.
 
     Args:
         sample_rate: Hz; the sound system resamples.
-        block_samples: of a block.
-        device: a number or a part of the name, as `python -m sounddevice` lists them; None: the system's default.
+        block_samples: samples per block.
+        device: a number or a part of the name, as `python -m sounddevice` lists them; None means the system's default.
 
     Raises:
-        KwsError: the extra isn't installed, there is no microphone, it stopped, or the caller is too slow for it.
+        KwsError: the extra is not installed, there is no microphone, it stopped, or the caller is too slow.
     """
     sound = _sounddevice()
     blocks: queue.Queue[np.ndarray] = queue.Queue()
@@ -57,6 +57,6 @@ def _sounddevice() -> Any:
         import sounddevice
     except ImportError as error:
         raise KwsError("--microphone needs sounddevice: pip install -e '.[microphone]'") from error
-    except OSError as error:  # it is there, but the library that it wraps isn't
+    except OSError as error:  # the package is installed, but not the library that it wraps
         raise KwsError(f"--microphone needs PortAudio ({error}): on Debian, apt install libportaudio2") from error
     return sounddevice

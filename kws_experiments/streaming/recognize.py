@@ -1,7 +1,7 @@
-"""From the scores of overlapping windows to detections, as the original example's RecognizeCommands makes them.
+"""Detections from the scores of overlapping windows, as in RecognizeCommands of the original example.
 
-Source: tensorflow/examples/speech_commands/recognize_commands.py. One difference: a time that goes backwards is refused
-whenever it is earlier than the one before, there only when it is earlier than the oldest one remembered.
+Source: tensorflow/examples/speech_commands/recognize_commands.py. One difference: a time that goes backwards is always
+an error here; there only if it is earlier than the oldest one remembered.
 """
 
 from __future__ import annotations
@@ -13,10 +13,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kws_data.catalog import SILENCE
+from kws_data.catalog import SILENCE, UNKNOWN
 from kws_data.checks import check_number, check_probability, check_whole
 
 UNRELIABLE = -1  # no top label: there are too few windows to average
+
+
+def keywords_of(labels: Sequence[str]) -> list[str]:
+    """The labels that are keywords: all but silence and unknown."""
+    return [label for label in labels if label not in (SILENCE, UNKNOWN)]
 
 
 @dataclass(frozen=True)
@@ -24,10 +29,10 @@ class RecognizerSettings:
     """How scores become detections; the defaults are those of the original's test_streaming_accuracy.
 
     Attributes:
-        average_window_ms: scores of so long are averaged.
+        average_window_ms: scores of this stretch of time are averaged.
         detection_threshold: an average above it is a detection.
-        suppression_ms: after a detection of anything but silence, no other one for so long.
-        minimum_count: averages of fewer windows count for nothing.
+        suppression_ms: after a detection of anything but silence, no other one for this time.
+        minimum_count: averages of fewer windows are ignored.
 
     Raises:
         ValueError: naming the attribute.
@@ -46,7 +51,7 @@ class RecognizerSettings:
 
 
 class Recognition(NamedTuple):
-    """What is heard at one time: the top label, its averaged score, and whether it is news."""
+    """The top label at one time, its averaged score, and whether it is new."""
 
     label: str
     score: float
@@ -57,7 +62,7 @@ class Smoother:
     """Averages the scores of the last `average_window_ms`.
 
     Args:
-        num_labels: scores of a window.
+        num_labels: scores per window.
         settings: `average_window_ms` and `minimum_count` are used.
     """
 
@@ -67,10 +72,10 @@ class Smoother:
         self._recent: deque[tuple[float, np.ndarray]] = deque()
 
     def top(self, time_ms: float, scores: np.ndarray) -> tuple[int, float]:
-        """(index of the highest average, that average), or (UNRELIABLE, 0) of too few windows or too short a time.
+        """(index of the highest average, that average), or (UNRELIABLE, 0) for too few windows or too short a time.
 
         Raises:
-            ValueError: `scores` has another length than there are labels, or `time_ms` is earlier than the last one.
+            ValueError: `scores` has another length than the labels, or `time_ms` is earlier than the last one.
         """
         if np.shape(scores) != (self._num_labels,):
             raise ValueError(f"scores must be {self._num_labels} numbers, one a label, got shape {np.shape(scores)}")
@@ -88,11 +93,11 @@ class Smoother:
 
 
 class Trigger:
-    """Decides which top labels are news.
+    """Decides which top labels are new.
 
-    A label is, when its average is above the threshold, it differs from the last news, and that is more than
-    `suppression_ms` ago or was silence. Silence is news like any other label; the same word is not heard twice without
-    it, or another label, in between.
+    A label is new if its average is above the threshold, it differs from the last new label, and that one is more than
+    `suppression_ms` ago or was silence. Silence can be new like any other label; the same word is not new twice without
+    silence, or another label, in between.
 
     Args:
         labels: class names.
@@ -107,12 +112,12 @@ class Trigger:
 
     @property
     def last(self) -> int | None:
-        """The index of the last news; None before any."""
+        """The index of the last new label; None before the first."""
         return self._last
 
     def fires(self, time_ms: float, index: int, score: float) -> bool:
-        """Whether the top label is news; UNRELIABLE never is."""
-        last = self._silence if self._last is None else self._last  # every stream begins in silence
+        """Whether the top label is new; UNRELIABLE never is."""
+        last = self._silence if self._last is None else self._last  # every stream starts in silence
         if index in (UNRELIABLE, last) or score <= self._threshold:
             return False
         if self._last is not None and self._last != self._silence and time_ms - self._last_ms <= self._suppression_ms:
@@ -122,7 +127,7 @@ class Trigger:
 
 
 class Recognizer:
-    """Smooths the scores of windows in the order of time, and says what is news.
+    """Averages the scores of windows, in order of time, and finds new labels.
 
     Args:
         labels: class names, in the order of the scores.
@@ -136,7 +141,7 @@ class Recognizer:
         self._trigger = Trigger(self.labels, settings)
 
     def process(self, time_ms: float, scores: np.ndarray) -> Recognition:
-        """Take in the scores [labels] of one window; while averages are unreliable, the last news goes on at score 0.
+        """Process the scores [labels] of one window; while averages are unreliable, the last label stays at score 0.
 
         Raises:
             ValueError: see `Smoother.top`.

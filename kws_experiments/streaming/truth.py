@@ -1,4 +1,4 @@
-"""What is said when in a long recording: `truth.csv`, a row a word."""
+"""The spoken words of a long recording: `truth.csv`, one row per word."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ AUDIO, TRUTH, TRACK, FACTS = "stream.wav", "truth.csv", "labels.txt", "stream.js
 
 
 def read_truth(path: Path) -> pd.DataFrame:
-    """Rows with `time_ms` and `end_ms` (floats, the word's beginning and end) and `word`, in the order of time.
+    """Read rows of `time_ms` and `end_ms` (floats: the word's start and end) and `word`, sorted by time.
 
-    The file needs `time_ms` and `word`; without `end_ms` a word ends where it begins. Other columns are passed over.
+    The file needs `time_ms` and `word`; without `end_ms` a word ends where it starts. Other columns are ignored.
 
     Raises:
         KwsError: naming the file and the row.

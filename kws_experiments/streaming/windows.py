@@ -1,19 +1,22 @@
 """Scores of windows that slide over a stream of samples.
 
-Three ways, of the same numbers up to rounding: each window through the whole model; each frame of the front end
-computed once and the network run on windows of them; and, for causal networks, its first layers once a frame too.
+There are three ways to compute them, with equal results up to rounding: each window through the whole model; each frame
+of the front end once, and the network on windows of frames; and, for causal networks, the first layers once per frame
+too.
 """
 
 from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from kws_data.errors import KwsError
+from kws_experiments.experiment.experiment import NOMINAL_MS
 from kws_models.sliding import SlidingWindows
 
 if TYPE_CHECKING:
@@ -24,13 +27,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NOMINAL_CLIP_MS = 1000  # the window of models that take clips of any length
-_PIECE_S = 5  # samples are taken in pieces of so many seconds: memory stays bounded, and frames in the caches
+_PIECE_S = (
+    5  # samples are processed in pieces of this length: memory stays bounded, and frames stay in the CPU's caches
+)
 _BATCH = 64  # windows
 
 
 class Scored(NamedTuple):
-    """Windows in the order of time.
+    """Windows in order of time.
 
     Attributes:
         ends: [windows] int64, samples from the stream's start to the window's end.
@@ -42,12 +46,12 @@ class Scored(NamedTuple):
 
 
 class WindowScorer(ABC):
-    """Takes samples as they come, gives the scores of the windows that they complete.
+    """Takes samples as they arrive and returns the scores of the windows that they complete.
 
     Args:
         labels: class names, in the order of the scores.
         sample_rate: Hz.
-        clip_samples: of a window.
+        clip_samples: samples per window.
         hop_samples: from window to window.
 
     Raises:
@@ -63,19 +67,17 @@ class WindowScorer(ABC):
         self._windows = 0
 
     def feed(self, samples: np.ndarray) -> Scored:
-        """Take in the next samples, [n] float32 in [-1, 1] at `sample_rate`.
+        """Process the next samples, [n] float32 in [-1, 1] at `sample_rate`.
 
         Raises:
-            KwsError: a sample isn't finite, or `samples` has other axes.
+            KwsError: a sample is not finite, or `samples` has another shape.
         """
         samples = np.asarray(samples, np.float32)
         if samples.ndim != 1:
             raise KwsError(f"samples must be mono, [samples], got {list(samples.shape)}")
         if not np.isfinite(samples).all():
             raise KwsError("samples are not finite (NaN or infinity)")
-        piece = _PIECE_S * self.sample_rate
-        parts = [self._feed(samples[start : start + piece]) for start in range(0, len(samples), piece)]
-        scores = np.concatenate([np.zeros((0, len(self.labels)), np.float32), *parts])
+        scores = _in_pieces(self._feed, samples, _PIECE_S * self.sample_rate, len(self.labels))
         first, self._windows = self._windows, self._windows + len(scores)
         starts = np.arange(first, self._windows, dtype=np.int64) * self.hop_samples
         return Scored(starts + self.clip_samples, scores)
@@ -85,23 +87,27 @@ class WindowScorer(ABC):
         """Scores [windows, labels] of the windows that some seconds of samples complete."""
 
 
+def _in_pieces(compute: Callable[[np.ndarray], np.ndarray], rows: np.ndarray, size: int, num_labels: int) -> np.ndarray:
+    """`compute` on at most `size` rows at a time, its results joined: [n, num_labels] float32."""
+    parts = [compute(rows[start : start + size]) for start in range(0, len(rows), size)]
+    return np.concatenate([np.zeros((0, num_labels), np.float32), *parts])
+
+
 class EachWindow(WindowScorer):
-    """Every window through the whole model, its front end included: works for every model and every export."""
+    """Every window through the whole model, with its front end: works for every model and every export."""
 
     def __init__(self, scorer: Scorer, hop_samples: int) -> None:
-        clip_samples = scorer.clip_samples or NOMINAL_CLIP_MS * scorer.sample_rate // 1000
+        clip_samples = scorer.clip_samples or NOMINAL_MS * scorer.sample_rate // 1000
         super().__init__(scorer.labels, scorer.sample_rate, clip_samples, hop_samples)
         self._scorer = scorer
         self._sliding = SlidingWindows(clip_samples, hop_samples)
 
     def _feed(self, samples: np.ndarray) -> np.ndarray:
-        windows = self._sliding.feed(samples)
-        parts = [self._scorer.scores(windows[start : start + _BATCH]) for start in range(0, len(windows), _BATCH)]
-        return np.concatenate([np.zeros((0, len(self.labels)), np.float32), *parts])
+        return _in_pieces(self._scorer.scores, self._sliding.feed(samples), _BATCH, len(self.labels))
 
 
 class FrameConsumer(Protocol):
-    """Takes the stream's frames [n, bins] as they come, gives logits [m, labels] of the windows they complete."""
+    """Takes the stream's frames [n, bins] as they arrive; returns logits [m, labels] of the windows they complete."""
 
     def feed(self, frames: np.ndarray) -> np.ndarray:
         """See the class."""
@@ -109,24 +115,18 @@ class FrameConsumer(Protocol):
 
 
 class FramesOnce(WindowScorer):
-    """Each frame of the front end computed once, however many windows it stands in.
+    """Computes each frame of the front end once, however many windows contain it.
 
     Args:
-        features: a layer whose frames are independent, with a whole number of steps in a hop.
+        features: a layer whose frames are independent; the hop is a whole number of its frame steps.
         consumer: of the frames.
-        labels, sample_rate, clip_samples, hop_samples: see WindowScorer.
+        labels, clip_samples, hop_samples: see WindowScorer.
     """
 
     def __init__(
-        self,
-        features: FeatureLayer,
-        consumer: FrameConsumer,
-        labels: list[str],
-        sample_rate: int,
-        clip_samples: int,
-        hop_samples: int,
+        self, features: FeatureLayer, consumer: FrameConsumer, labels: list[str], clip_samples: int, hop_samples: int
     ) -> None:
-        super().__init__(labels, sample_rate, clip_samples, hop_samples)
+        super().__init__(labels, features.sample_rate, clip_samples, hop_samples)
         self._front_end = FrameStream(features)
         self.consumer = consumer
 
@@ -144,7 +144,7 @@ class FrameStream:
 
         self._layer = features
         self._compute = tf.function(lambda x: features(x), [tf.TensorSpec([1, None], tf.float32)])
-        self._samples = np.zeros(0, np.float32)  # from the next frame's start on
+        self._samples = np.zeros(0, np.float32)  # from the next frame's start
 
     def feed(self, samples: np.ndarray) -> np.ndarray:
         """The next samples [n] float32 → the frames [m, bins] that they complete."""
@@ -159,11 +159,11 @@ class FrameStream:
 
 
 class NetworkWindows:
-    """A network, whatever its layers, on windows of frames.
+    """Any network, on windows of frames.
 
     Args:
-        network: features [batch, frames, bins] → logits, or the dict of `features` and `num_frames`.
-        num_frames: of a window.
+        network: features [batch, frames, bins] → logits, or with a dict of `features` and `num_frames` as its input.
+        num_frames: frames per window.
         hop_frames: from window to window.
     """
 
@@ -185,60 +185,58 @@ class NetworkWindows:
 
     def feed(self, frames: np.ndarray) -> np.ndarray:
         """See FrameConsumer."""
-        windows = self._sliding.feed(frames)
-        parts = [self._infer(windows[start : start + _BATCH]).numpy() for start in range(0, len(windows), _BATCH)]
-        return np.concatenate([np.zeros((0, self._num_labels), np.float32), *parts])
+        return _in_pieces(
+            lambda windows: self._infer(windows).numpy(), self._sliding.feed(frames), _BATCH, self._num_labels
+        )
 
 
 def open_windows(path: Path, hop_ms: float) -> WindowScorer:
-    """The cheapest way to score windows by the model at `path`: a run's folder, or an export.
+    """The cheapest way to score windows with the model at `path`: a run's folder, or an export.
 
     Raises:
-        KwsError: there is no model, or the hop isn't possible.
+        KwsError: there is no model, or the hop is not possible.
     """
     from kws_experiments.export.load import load_scorer
+    from kws_experiments.export.scorer import run_facts
+    from kws_experiments.runs.saved_model import features_of, load_model, network_of
 
     path = path.expanduser()
-    if not (path / "model.keras").is_file():
-        scorer = load_scorer(path)
-        return EachWindow(scorer, round(hop_ms * scorer.sample_rate / 1000))
-    from kws_data.features.base import FeatureLayer
-    from kws_experiments.export.scorer import run_facts
-    from kws_experiments.runs.saved_model import load_model, network_of
-
-    facts = run_facts(path)
-    model = load_model(path)
-    features = next(layer for layer in model.layers if isinstance(layer, FeatureLayer))
-    clip_samples = facts.clip_samples or NOMINAL_CLIP_MS * facts.sample_rate // 1000
-    hop_samples = round(hop_ms * facts.sample_rate / 1000)
-    windows = frames_once(features, network_of(model), facts.labels, clip_samples, hop_samples)
-    return EachWindow(load_scorer(path), hop_samples) if windows is None else windows
+    if (path / "model.keras").is_file():
+        facts, model = run_facts(path), load_model(path)
+        clip_samples = facts.clip_samples or NOMINAL_MS * facts.sample_rate // 1000
+        hop_samples = round(hop_ms * facts.sample_rate / 1000)
+        windows = frames_once(features_of(model), network_of(model), facts.labels, clip_samples, hop_samples)
+        if windows is not None:
+            return windows
+    scorer = load_scorer(path)
+    return EachWindow(scorer, round(hop_ms * scorer.sample_rate / 1000))
 
 
 def frames_once(
     features: FeatureLayer, network: keras.Model, labels: list[str], clip_samples: int, hop_samples: int
 ) -> FramesOnce | None:
-    """Front end and network on a stream, its first layers once a frame if they can; None where frames can't be shared.
+    """Score windows with each frame computed once, and the network's first layers too where they are causal.
 
-    They can't where they depend on their window, where the hop isn't a whole number of frame steps, or where a window
-    is shorter than a frame.
+    Returns:
+        None where windows cannot share frames: the frames depend on their window, the hop is not a whole number of
+        frame steps, or a window is shorter than a frame.
 
     Raises:
-        KwsError: the hop isn't possible.
+        KwsError: the hop is not possible.
     """
     from kws_models.causal import CausalStream, NotCausalError
 
-    hop_frames, between = divmod(hop_samples, features.frame_step)
+    hop_frames, remainder = divmod(hop_samples, features.frame_step)
     if not features.frames_are_independent:
         log.info("each window is computed by itself: frames of %s depend on their window", type(features).__name__)
         return None
-    if between or clip_samples < features.frame_length:
+    if remainder or clip_samples < features.frame_length:
         step_ms = 1000 * features.frame_step / features.sample_rate
-        log.info("each window is computed by itself: --hop-ms is no multiple of the frame step, %g ms", step_ms)
+        log.info("each window is computed by itself: --hop-ms is not a multiple of the frame step, %g ms", step_ms)
         return None
     consumer: FrameConsumer
     try:
         consumer = CausalStream(network, hop_frames)
     except NotCausalError:
         consumer = NetworkWindows(network, features.num_frames(clip_samples), hop_frames)
-    return FramesOnce(features, consumer, labels, features.sample_rate, clip_samples, hop_samples)
+    return FramesOnce(features, consumer, labels, clip_samples, hop_samples)

@@ -1,4 +1,4 @@
-"""A training on the console: one line per evaluation, and at a terminal a bar of the steps below them."""
+"""A training on the console: one line per evaluation, and at a terminal a progress bar below them."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _SHORTEST_WORD = 3
 
 
 class TrainingConsole:
-    """Prints each evaluation as a line of a table; where there is no terminal, as a line of the log.
+    """Prints each evaluation as a row of a table; without a terminal, as a line of the log.
 
     Args:
         labels: class names, for confusion matrices.
-        steps_done: before this session.
-        total_steps: where training ends.
+        steps_done: steps before this session.
+        total_steps: steps of the whole training.
         print_confusion: print the confusion matrix of validation at every evaluation.
     """
 
     def __init__(self, labels: Sequence[str], steps_done: int, total_steps: int, *, print_confusion: bool) -> None:
         self._labels, self._print_confusion = labels, print_confusion
         self._steps, self._total = steps_done, total_steps
-        self._timed_steps, self._timed_clips = -1, 0  # the first step of a session compiles: it is not timed
+        self._timed_steps, self._timed_clips = -1, 0  # the first step of a session is not timed: it compiles
         self._training_s = self._evaluating_s = 0.0
         self._last = time.monotonic()
         self._console = Console()
@@ -54,7 +54,7 @@ class TrainingConsole:
         self._progress.stop()
 
     def advance(self, clips: int) -> None:
-        """Count a step on so many clips."""
+        """Count a step and its clips."""
         if self._timed_steps >= 0:
             self._training_s += self._lap()
             self._timed_clips += clips
@@ -67,7 +67,7 @@ class TrainingConsole:
         """Print an evaluation.
 
         Args:
-            row: of the history.
+            row: the history's new row.
             confusion: [labels, labels], a row per true label.
         """
         self._evaluating_s += self._lap()
@@ -96,20 +96,20 @@ class TrainingConsole:
 
 
 def duration(seconds: float) -> str:
-    """'1:02:03', or '2:03' below an hour."""
+    """'1:02:03', or '2:03' for less than an hour."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 def print_confusion(console: Console, confusion: np.ndarray, labels: Sequence[str], *, whole: bool = False) -> None:
-    """Print a confusion matrix with its words, those over the columns cut short if need be.
+    """Print a confusion matrix with its words; column headings are shortened if need be.
 
     Args:
-        console: where to.
+        console: where to print.
         confusion: [labels, labels] clips, a row per true label.
         labels: class names.
-        whole: print it in full, however wide; else nothing is printed where the console is too narrow for it.
+        whole: print it in full, however wide; otherwise print nothing if the console is too narrow.
     """
     first, digits = max(map(len, labels)), len(str(np.max(confusion)))
     longest = first if whole else (console.width - first) // len(labels) - 1

@@ -1,4 +1,4 @@
-"""The weights that a training begins with, and what of a network and its features follows from the training clips."""
+"""The weights that a training starts with, and the statistics of the training clips that normalisation needs."""
 
 from __future__ import annotations
 
@@ -19,35 +19,42 @@ if TYPE_CHECKING:
 def set_initial_weights(
     folder: RunFolder, experiment: Experiment, source: ClipSource, network: keras.Model, labels: list[str]
 ) -> None:
-    """Another run's weights where `start_from` asks for them, and normalisation adapted to training clips.
+    """Load the weights of another run if `start_from` names one, and adapt normalisation to the training clips.
 
-    Kept in the run's folder: when resumed, it neither goes through the clips again, nor depends on whether the other
-    run is still there as it was.
+    The result is saved in the run's folder, so that a resumed training neither reads the clips again nor needs the
+    other run.
+
+    Args:
+        folder: the run's.
+        experiment: the run's; its features are adapted too.
+        source: the clips.
+        network: features → logits; changed in place.
+        labels: class names.
 
     Raises:
-        KwsError: `start_from` names no network of this kind, or the kept weights are damaged.
+        KwsError: the run in `start_from` has another network, or the saved weights are damaged.
     """
     features = experiment.features
     if not features.built:
         features.build()
     weights = [*network.weights, *features.weights]
-    kept = folder.training.initial
-    if kept.is_file():
-        checkpoint.load_weights(kept, weights)
+    saved = folder.training.initial
+    if saved.is_file():
+        checkpoint.load_weights(saved, weights)
         _finalize_normalization(network)
         return
-    carried = False
+    has_statistics = False
     if experiment.start_from is not None:
         origin = find_origin(experiment.start_from)
-        digest, carried = start_from(origin, network, features, labels, experiment.part("features"))
+        digest, has_statistics = start_from(origin, network, features, labels, experiment.part("features"))
         _finalize_normalization(network)
         folder.write_record(started_from_sha256=digest)
-    _adapt(experiment, source, network, adapt_features=features.normalise and not carried)
-    checkpoint.save_weights(kept, weights)
+    _adapt(experiment, source, network, adapt_features=features.normalise and not has_statistics)
+    checkpoint.save_weights(saved, weights)
 
 
 def _finalize_normalization(network: keras.Model) -> None:
-    """Make `Normalization` layers compute with the mean and variance that their weights hold."""
+    """Make `Normalization` layers use the mean and variance in their weights."""
     import keras
 
     for layer in network.layers:
@@ -56,6 +63,7 @@ def _finalize_normalization(network: keras.Model) -> None:
 
 
 def _adapt(experiment: Experiment, source: ClipSource, network: keras.Model, *, adapt_features: bool) -> None:
+    """Compute the statistics of the training clips: of the features if asked for, and of the network's layers."""
     from kws_data.pipeline import evaluation_batches
     from kws_models.layers import adapt_normalization, unadapted_normalization
 

@@ -1,7 +1,7 @@
 """The training loop: steps over a stream of numbered batches, evaluations, and a state that can be resumed exactly.
 
-What decides (early stopping, which evaluation is best) is a function of the history's rows, so that the weights, the
-optimizer's slots and the history are all there is to save.
+All decisions (early stopping, which evaluation is best) are functions of the history's rows, so the weights, the
+optimizer's variables and the history are the whole state.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Diverged(Exception):
     """The loss, its gradients or the weights were not finite.
 
     Attributes:
-        step: steps done before.
-        learning_rate: at that step.
-        ids: the batch's example ids.
+        step: steps before this one.
+        learning_rate: of this step.
+        ids: example ids of its batch.
     """
 
     def __init__(self, step: int, learning_rate: float, ids: np.ndarray) -> None:
@@ -49,19 +49,19 @@ class Diverged(Exception):
 
 
 class Trainer:
-    """A model in training, with all that a resumed training needs.
+    """Trains a model; a training that stops can be resumed.
 
     Args:
         model: features to logits, built; trained in place.
-        optimizer: its learning rate is what `schedule.rates` gave.
+        optimizer: its learning rate is the result of `schedule.rates`.
         settings: see TrainerSettings.
-        schedule: of the learning rate; asked after each evaluation.
-        learning_rate: the configured one, before any schedule.
+        schedule: of the learning rate; applied after each evaluation.
+        learning_rate: the configured rate, before any schedule.
         labels: class names.
         class_weights: [labels], a factor on the losses of each label.
         files: see TrainingFiles.
-        front_end: makes model inputs of the stream's batches inside the training step, and so on its device; None
-            where the stream has done so.
+        front_end: turns the stream's batches into model inputs inside the training step, so on its device; None if
+            the stream yields model inputs.
         callbacks: called after each evaluation.
     """
 
@@ -94,26 +94,29 @@ class Trainer:
         steps_per_epoch: int,
         total_steps: int,
     ) -> pd.DataFrame:
-        """Train, from the state in `files` if there is one, and leave the best weights in the model.
+        """Train, from the state in `files` if there is one, and set the model to its best weights.
 
         Args:
-            stream: from a first step to the batches from there on, as `pipeline.batches` makes them.
+            stream: from a step's number to the batches from that step on, as `pipeline.batches` makes them.
             validation: batches to evaluate on.
             steps_per_epoch: for the history's epoch column.
-            total_steps: where training ends.
+            total_steps: steps of the whole training.
 
         Returns:
             the history: a row per evaluation.
 
         Raises:
-            Diverged: the loss, the gradients or the weights are no longer finite; the last checkpoint is from before.
-            KeyboardInterrupt: after the state was saved; the same call goes on from there.
+            Diverged: the loss, the gradients or the weights are not finite; the last checkpoint is from before.
+            KeyboardInterrupt: after the state was saved; the same call resumes from there.
         """
         batches = self._resume(stream, total_steps)
         progress, step = self._progress, self._step
         eval_every = self.settings.eval_every or steps_per_epoch
         infer = inference(self.model, validation)
-        with _Interrupts() as interrupts, self._console(total_steps) as console:
+        console = TrainingConsole(
+            self._labels, progress.step, total_steps, print_confusion=self.settings.print_confusion
+        )
+        with _Interrupts() as interrupts, console:
             for batch in batches:
                 if _should_stop(progress.history, self.settings):
                     break
@@ -131,7 +134,7 @@ class Trainer:
                     self._save()
                 if stopping:
                     break
-            if interrupts.pending:  # all is saved: by this step, or by the last evaluation, with which training ends
+            if interrupts.pending:  # the state was saved by this step, or by the evaluation that ended training
                 raise KeyboardInterrupt
         if self.settings.restore_best:
             checkpoint.load_weights(self.files.best, self.model.weights)
@@ -140,7 +143,7 @@ class Trainer:
         return pd.DataFrame(progress.history)
 
     def _resume(self, stream: Callable[[int], tf.data.Dataset], total_steps: int) -> tf.data.Dataset:
-        """Build the step and its state, read what an earlier session saved, and return the batches from there on."""
+        """Build the step and its state, load the state of an earlier session, and return the remaining batches."""
         self.optimizer.build(self.model.trainable_variables)
         batches = stream(0)
         self._step = TrainingStep(
@@ -156,7 +159,7 @@ class Trainer:
         return batches
 
     def _evaluate(self, infer: Infer, validation: tf.data.Dataset, epoch: float) -> tuple[dict[str, Any], np.ndarray]:
-        """Add a row to the history, keep the weights if they are the best, and set the next learning rate.
+        """Add a row to the history, save the weights if they are the best, and set the next learning rate.
 
         Returns:
             the row, and the confusion matrix [labels, labels].
@@ -179,11 +182,6 @@ class Trainer:
             self.optimizer.learning_rate = next_rate
         return row, confusion
 
-    def _console(self, total_steps: int) -> TrainingConsole:
-        return TrainingConsole(
-            self._labels, self._progress.step, total_steps, print_confusion=self.settings.print_confusion
-        )
-
     def _save(self) -> None:
         self._progress.seconds = time.monotonic() - self._started
         checkpoint.save(self.files.state, self._state, self._progress)
@@ -194,9 +192,11 @@ class Trainer:
 
 
 def evaluate(infer: Infer, batches: tf.data.Dataset, num_labels: int) -> tuple[dict[str, float], np.ndarray]:
-    """Mean loss and accuracy over all clips, as `val_loss` and `val_accuracy`, and the confusion matrix.
+    """Evaluate all clips.
 
-    The matrix is [labels, labels], a row per true label.
+    Returns:
+        mean loss and accuracy as `val_loss` and `val_accuracy`, and the confusion matrix [labels, labels], a row per
+        true label.
     """
     logits, labels, _ = predict(infer, batches)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits).numpy()
@@ -206,7 +206,7 @@ def evaluate(infer: Infer, batches: tf.data.Dataset, num_labels: int) -> tuple[d
 
 
 class _Interrupts:
-    """Ctrl-C and SIGTERM as a flag, so that a step is never left half done; a second Ctrl-C ends at once."""
+    """Turns Ctrl-C and SIGTERM into a flag, so that a step is always completed; a second Ctrl-C ends at once."""
 
     def __init__(self) -> None:
         self.pending = False

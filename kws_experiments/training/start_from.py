@@ -1,4 +1,4 @@
-"""Start a training from another run's model instead of from random weights."""
+"""Start a training from another run's weights instead of random ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from kws_data.errors import KwsError
 from kws_experiments.runs import checkpoint
 from kws_experiments.runs.folder import RunFolder
-from kws_experiments.runs.saved_model import load_model, network_of
+from kws_experiments.runs.saved_model import features_of, load_model, network_of
 
 if TYPE_CHECKING:
     import keras
@@ -29,7 +29,7 @@ class Origin:
 
     Attributes:
         folder: its folder.
-        file: where its weights are.
+        file: the file with its weights.
         labels: its class names.
         features: the configuration of its features.
     """
@@ -41,25 +41,26 @@ class Origin:
 
 
 def find_origin(value: Any) -> Origin:
-    """What the key `start_from` names: the folder of a run, or `model.keras` or `checkpoint/best.npz` in one.
+    """The run that the key `start_from` names: by its folder, or by `model.keras` or `checkpoint/best.npz` in it.
 
     Raises:
-        KwsError: it names no such thing.
+        KwsError: there is no such run.
     """
     if not isinstance(value, str):
         raise KwsError(f"start_from must be the folder of a run, or a checkpoint in one, got {value!r}")
-    folder, file = _files(Path(value).expanduser())
+    folder, file = _locate(Path(value).expanduser())
     try:
         config, labels = folder.read_config(), folder.read_labels()
     except KwsError as error:
         raise KwsError(f"start_from: {error}") from error
     features = config.get("features")
     if not isinstance(features, dict) or not isinstance(config.get("model"), dict):
-        raise KwsError(f"start_from: '{folder.config}' is no run's configuration: give the folder of a run")
+        raise KwsError(f"start_from: '{folder.config}' is not a run's configuration: give the folder of a run")
     return Origin(folder, file, labels, features)
 
 
-def _files(path: Path) -> tuple[RunFolder, Path]:
+def _locate(path: Path) -> tuple[RunFolder, Path]:
+    """The run's folder and the file with its weights."""
     if path.is_dir():
         folder = RunFolder(path)
         for file in (folder.model, folder.training.best):
@@ -68,13 +69,13 @@ def _files(path: Path) -> tuple[RunFolder, Path]:
         if folder.training.state.is_file():
             raise KwsError(
                 f"start_from: '{path}' was stopped before its first evaluation, and has no weights to start from yet;"
-                " its own command goes on with it"
+                " its own command resumes it"
             )
         raise KwsError(f"start_from: '{path}' holds neither model.keras nor a checkpoint: give the folder of a run")
     if not path.is_file():
         raise KwsError(f"start_from: no such file or folder: '{path}'")
     for folder in (RunFolder(path.parent), RunFolder(path.parent.parent)):
-        if path.name in (folder.model.name, folder.training.best.name) and path in (folder.model, folder.training.best):
+        if path in (folder.model, folder.training.best):
             return folder, path
     raise KwsError(f"start_from: '{path}' is neither a run's folder, nor its model.keras or checkpoint/best.npz")
 
@@ -84,8 +85,8 @@ def start_from(
 ) -> tuple[str, bool]:
     """Set the weights of `network`, and the statistics of `features`, to those of another run.
 
-    Where the other run has the same labels, in any order, its head is taken too; otherwise the head stays as
-    initialised: the last layer that has weights.
+    If the other run has the same labels, in any order, its head is used too; otherwise the head (the last layer with
+    weights) keeps its initial weights.
 
     Args:
         origin: the other run.
@@ -95,10 +96,10 @@ def start_from(
         config: the configuration of this run's features.
 
     Returns:
-        the SHA-256 of the file that the weights came from, and whether there were statistics of features.
+        the SHA-256 of the file with the weights, and whether it also had statistics of the features.
 
     Raises:
-        KwsError: the file is damaged, or holds another network.
+        KwsError: the file is damaged, or is of another network.
     """
     if origin.features != config:
         log.warning("start_from: '%s' was trained on other features (%s)", origin.file, origin.features["_target_"])
@@ -109,12 +110,13 @@ def start_from(
     order = _order(origin.labels, labels)
     _assign(network, arrays, order, origin.file)
     log.info("starting from '%s', %s", origin.file, "with its head" if order else "with a new head")
-    carried = bool(features.weights and statistics)
-    for variable, array in zip(features.weights, statistics if carried else [], strict=carried):
-        if array.shape != tuple(variable.shape):
-            raise KwsError(f"start_from: '{origin.file}' has statistics of other features; features must be the same")
-        variable.assign(array)
-    return hashlib.sha256(origin.file.read_bytes()).hexdigest(), carried
+    has_statistics = bool(features.weights and statistics)
+    if has_statistics:
+        for variable, array in zip(features.weights, statistics, strict=True):
+            if array.shape != tuple(variable.shape):
+                raise KwsError(f"start_from: '{origin.file}' has statistics of other features; features must be equal")
+            variable.assign(array)
+    return hashlib.sha256(origin.file.read_bytes()).hexdigest(), has_statistics
 
 
 def _read(origin: Origin) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -123,20 +125,19 @@ def _read(origin: Origin) -> tuple[list[np.ndarray], list[np.ndarray]]:
         arrays = checkpoint.read_arrays(origin.file)
         initial = origin.folder.training.initial
         return arrays, checkpoint.read_arrays(initial)[len(arrays) :] if initial.is_file() else []
-    from kws_data.features.base import FeatureLayer
-
     model = load_model(origin.folder.path)
-    statistics = [weight for layer in model.layers if isinstance(layer, FeatureLayer) for weight in layer.weights]
-    return [np.asarray(weight) for weight in network_of(model).weights], [np.asarray(w) for w in statistics]
+    weights, statistics = network_of(model).weights, features_of(model).weights
+    return [np.asarray(weight) for weight in weights], [np.asarray(weight) for weight in statistics]
 
 
 def _order(labels_before: list[str], labels: list[str]) -> list[int] | None:
-    """For each label its place before; None where the sets differ."""
+    """For each label its index in `labels_before`; None if the sets differ."""
     same = sorted(labels) == sorted(labels_before)
     return [labels_before.index(label) for label in labels] if same else None
 
 
 def _assign(network: keras.Model, arrays: list[np.ndarray], order: list[int] | None, file: Path) -> None:
+    """Set the network's weights, those of its head in the new order of labels, or not at all without an order."""
     head = [layer for layer in network.layers if layer.weights][-1]
     in_head = {id(weight) for weight in head.weights}
     num_labels = network.output_shape[-1]
@@ -148,7 +149,7 @@ def _assign(network: keras.Model, arrays: list[np.ndarray], order: list[int] | N
     if len(arrays) != len(network.weights):
         raise KwsError(
             f"start_from: '{file}' holds another network: {len(arrays)} weights there, {len(network.weights)} here;"
-            " model must be that of that run"
+            " model must be the same as in that run"
         )
     for weight, array in zip(network.weights, arrays, strict=True):
         if id(weight) in in_head:
@@ -158,6 +159,6 @@ def _assign(network: keras.Model, arrays: list[np.ndarray], order: list[int] | N
         if array.shape != tuple(weight.shape):
             raise KwsError(
                 f"start_from: '{file}' holds another network: {weight.path} is {list(array.shape)} there,"
-                f" {list(weight.shape)} here; model and features must be those of that run"
+                f" {list(weight.shape)} here; model and features must be the same as in that run"
             )
         weight.assign(array)

@@ -23,7 +23,7 @@ def clip_losses(
     Args:
         logits: [batch, labels] float32.
         batch: `labels` and `second_labels` ([batch] int32), `label_weights` ([batch] float32: the first one's part).
-        label_smoothing: the part of each label that is spread evenly over all of them (arXiv:1512.00567).
+        label_smoothing: the part of each label that is spread evenly over all labels (arXiv:1512.00567).
         class_weights: [labels] float32, a factor on the losses of each label.
     """
 
@@ -42,7 +42,7 @@ class WeightAverage:
     """Exponential moving average of a model's trainable weights.
 
     The momentum is at most (1 + n) / (10 + n) in step n, so that the initial weights are soon forgotten (as in
-    `tf.train.ExponentialMovingAverage`). Batch norms' statistics, averages themselves, are left as they are.
+    `tf.train.ExponentialMovingAverage`). The statistics of batch norms, themselves averages, are not averaged.
     """
 
     def __init__(self, model: keras.Model, momentum: float) -> None:
@@ -51,7 +51,7 @@ class WeightAverage:
         self.variables = [tf.Variable(weight.value, trainable=False) for weight in self._weights]
 
     def update(self, step: tf.Tensor) -> None:
-        """Move towards the weights; `step`: updates made before this one."""
+        """Move the averages towards the weights; `step` counts the updates before this one."""
         step = tf.cast(step, tf.float32)
         momentum = tf.minimum(self._momentum, (1.0 + step) / (10.0 + step))
         for average, weight in zip(self.variables, self._weights, strict=True):
@@ -64,7 +64,7 @@ class WeightAverage:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The model with its averages for weights, for as long as the context lasts."""
+        """Use the averages as the model's weights while the context lasts."""
         trained = [np.array(weight) for weight in self._weights]
         self.put()
         try:
@@ -78,9 +78,9 @@ class TrainingStep:
     """One step of training as a graph.
 
     Attributes:
-        state: what it keeps between steps, beside the model's and the optimizer's variables: the totals since `take`
-            (sum of losses, correct clips and clips, float64), and the weights' average.
-        learning_rate: the last step's.
+        state: its own variables, besides those of the model and the optimizer: the totals since `take` (sum of losses,
+            correct clips and clips, float64), and the average of the weights.
+        learning_rate: of the last step.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class TrainingStep:
         front_end: FrontEndFunction | None,
         class_weights: Sequence[float],
     ) -> None:
-        """Args are as of `Trainer`; `spec`: of the stream's batches."""
+        """The arguments are those of `Trainer`; `spec` is the element spec of the stream's batches."""
         self._model, self._optimizer, self._front_end = model, optimizer, front_end
         self._label_smoothing = settings.label_smoothing
         self._class_weights = tf.constant(class_weights, tf.float32)
@@ -104,14 +104,14 @@ class TrainingStep:
         compiled = settings.jit_compile
         if compiled is None:
             compiled = bool(tf.config.list_logical_devices("GPU"))
-        # The front end stays outside: its loop over clips has no static shapes, and some of its ops no XLA kernel.
+        # The front end is not compiled: its loop over clips has no static shapes, and XLA lacks some of its ops.
         self._update = tf.function(self._forward_and_update, jit_compile=True) if compiled else self._forward_and_update
         # One graph for batches of any size: a graph traced for the first batch's own shape rounds differently in the
         # last bits, and a resumed run may start with an epoch's smaller last batch.
         self._graph = tf.function(self._step, input_signature=[spec])
 
     def __call__(self, batch: dict[str, tf.Tensor]) -> bool:
-        """Train on a batch; False if its loss or gradients were not finite."""
+        """Train on a batch; False if its loss or gradients are not finite."""
         finite, learning_rate = self._graph(batch)
         self.learning_rate = float(learning_rate)
         return bool(finite)
@@ -144,7 +144,7 @@ class TrainingStep:
         finite = tf.math.is_finite(loss)
         self._optimizer.apply(gradients, variables)
         if isinstance(self._optimizer, keras.optimizers.LossScaleOptimizer):
-            # It skips steps whose gradients are not finite, and halves the scale: 2^15 at first, so 16 such in a row.
+            # It skips steps whose gradients are not finite, and halves the scale, from 2^15: below 1 after 16 steps.
             finite &= self._optimizer.dynamic_scale.value >= 1.0
         else:
             finite &= tf.math.is_finite(tf.linalg.global_norm(gradients))

@@ -1,4 +1,4 @@
-"""Runs that are killed (SIGKILL) and started again end as the unbroken one, bit for bit."""
+"""Runs that are killed (SIGKILL) and started again end like an unbroken run, bit for bit."""
 
 from __future__ import annotations
 
@@ -15,12 +15,19 @@ import pandas as pd
 import pytest
 
 from tests.conftest import ROOT, MakeFolder, folder_maker
-from tests.kws_experiments.test_train import SMALL, only_run, start, train
+from tests.kws_experiments.test_train import (
+    SMALL,
+    assert_same_arrays,
+    only_run,
+    start,
+    train,
+    wait_for_evaluation,
+)
 
 pytestmark = pytest.mark.slow
 
-# Everything that has a state: momentum, dropout's seeds, an average, a rate that follows from the history, augmentation
-# that differs from epoch to epoch, labels drawn by class.
+# Everything that has a state: momentum, the seeds of dropout, an average of weights, a rate that depends on the
+# history, augmentation that differs between epochs, labels drawn by class.
 STATEFUL = [
     *SMALL, "task.words=[yes,no]", "augment=light", "+augment/waveform=mixup", "model.dropout_rate=0.2",
     "optimizer=sgd", "optimizer.learning_rate=0.05", "optimizer.momentum=0.9", "optimizer.nesterov=true",
@@ -30,7 +37,7 @@ STATEFUL = [
     "trainer.print_confusion=false", "pipeline.cache_memory_mb=0", "trainer.epochs=null",
 ]  # fmt: skip
 
-# Runs train.py, and kills itself at a moment: what it patches is told by the names.
+# Runs train.py, and kills itself at a chosen moment.
 DRIVER = f"""
 import io, os, runpy, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -97,7 +104,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def killed_at(moment: str, folder: Path, *overrides: str) -> None:
-    """Train in `folder` until the process kills itself at the moment, 'NAME:COUNT' (COUNT times it passes by)."""
+    """Train in `folder` until the process kills itself at the moment 'NAME:COUNT' (after COUNT earlier ones)."""
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, moment, *overrides], cwd=folder, capture_output=True, text=True, timeout=500
     )
@@ -105,7 +112,7 @@ def killed_at(moment: str, folder: Path, *overrides: str) -> None:
 
 
 def leftovers(run: Path) -> list[str]:
-    """What of a run's folder is half-written or scratch."""
+    """The half-written and scratch files of a run's folder."""
     return [path.name for path in run.rglob("*") if ".tmp" in path.name or path.name.startswith(".scratch-")]
 
 
@@ -113,10 +120,7 @@ def assert_same_results(ours: Path, theirs: Path) -> None:
     for name in ("predictions.parquet", "thresholds.json", "labels.txt"):
         assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
     for name in ("checkpoint/initial.npz", "checkpoint/best.npz"):
-        with np.load(ours / name) as a, np.load(theirs / name) as b:
-            assert a.files == b.files
-            for array in a.files:
-                np.testing.assert_array_equal(a[array], b[array], err_msg=f"{name}: {array}")
+        assert_same_arrays(ours / name, theirs / name)
     histories = [pd.read_csv(run / "history.csv").drop(columns="seconds") for run in (ours, theirs)]
     pd.testing.assert_frame_equal(*histories, check_exact=True)
     assert leftovers(ours) == []
@@ -133,14 +137,14 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]
         patch.setenv("KWS_DATA", str(folder / "cache"))
         train(folder, *command)
     rates = pd.read_csv(only_run(folder) / "history.csv")["learning_rate"]
-    assert rates.nunique() > 1, "the plateau is to matter"
+    assert rates.nunique() > 1, "the plateau must have an effect"
     return command, only_run(folder)
 
 
 @pytest.mark.parametrize(
     "moments",
     [
-        # what each leaves behind, and the step to go on from
+        # moment: (a file that is left behind, the step to resume from)
         {
             "initial.npz:0": (".initial.npz.", None),
             "step:1": ("", None),
@@ -149,7 +153,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]
         },
         {
             "best.npz:0": (".best.npz.", 6),
-            "best_written:0": ("", 6),  # the best weights are newer than the state; the history isn't
+            "best_written:0": ("", 6),  # the best weights are newer than the state, unlike the history
             "state_due:2": ("", 9),
         },
         {"state_due:4": ("", 9), "trained:0": ("", 45), "done:0": ("", 45)},
@@ -187,10 +191,7 @@ def test_killed_at_any_moment(make_folder: MakeFolder, tmp_path: Path) -> None:
     kills = 0
     for _ in range(4):
         process = start(broken, *command)
-        assert process.stdout is not None
-        for line in process.stdout:
-            if "validation: loss" in line:
-                break
+        wait_for_evaluation(process)
         time.sleep(moments.uniform(0, 1))
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=100)

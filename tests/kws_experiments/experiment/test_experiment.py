@@ -1,4 +1,4 @@
-"""What is checked of a configuration's objects before any data is read."""
+"""The objects of a configuration are checked before any data is read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kws_models.inputs import feature_inputs
 Shape = tuple[int | None, int]
 
 
-def no_model(input_shape: Shape, num_labels: int) -> Any:
+def not_a_model(input_shape: Shape, num_labels: int) -> Any:
     del input_shape
     return num_labels
 
@@ -32,13 +32,13 @@ def softmax_after(input_shape: Shape, num_labels: int) -> keras.Model:
     return _network(input_shape, keras.layers.Dense(num_labels), keras.layers.Softmax(name="scores"))
 
 
-def deaf_to_lengths(input_shape: Shape, num_labels: int) -> keras.Model:
+def ignores_lengths(input_shape: Shape, num_labels: int) -> keras.Model:
     inputs = keras.Input(input_shape)
     x = keras.layers.GlobalAveragePooling1D()(keras.layers.Conv1D(4, 3)(inputs))
     return keras.Model(inputs, keras.layers.Dense(num_labels)(x))
 
 
-def right(input_shape: Shape, num_labels: int) -> keras.Model:
+def valid(input_shape: Shape, num_labels: int) -> keras.Model:
     inputs, features, _ = feature_inputs(input_shape)
     x = keras.layers.GlobalAveragePooling1D()(features)
     return keras.Model(inputs, keras.layers.Dense(num_labels)(x))
@@ -56,27 +56,26 @@ def build(model: str, *overrides: str) -> None:
 @pytest.mark.parametrize(
     ("model", "overrides", "message"),
     [
-        ("no_model", [], "makes must be a keras.Model(inputs, logits), and is of type int"),
+        ("not_a_model", [], "must be a keras.Model(inputs, logits), and is of type int"),
         ("another_number_of_logits", [], "gives (None, 7) when asked for 2 labels, and must give (None, 2)"),
         ("softmax_inside", [], "ends in a softmax ('scores'), and must give logits"),
         ("softmax_after", [], "ends in a softmax ('scores'), and must give logits"),
-        ("deaf_to_lengths", ["clip_ms=null"], "takes no num_frames"),
+        ("ignores_lengths", ["clip_ms=null"], "takes no num_frames"),
     ],
 )
-def test_what_is_wrong_with_a_model_of_ones_own_is_one_line(model: str, overrides: list[str], message: str) -> None:
+def test_an_invalid_custom_model_is_one_line(model: str, overrides: list[str], message: str) -> None:
     with pytest.raises(KwsError) as caught:
         build(model, *overrides)
-    assert str(caught.value).startswith(f"model: what {__name__}.{model} makes ")
+    assert str(caught.value).startswith(f"model: the result of {__name__}.{model} ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_model_of_one_length_is_told_that_clips_have_none() -> None:
+def test_a_model_of_one_length_does_not_fit_clips_of_any_length() -> None:
     with pytest.raises(KwsError, match=r"^model: [^\n]* \(with clip_ms=null its input_shape is \(None, 40\)\)$"):
         build("softmax_inside", "clip_ms=null")
 
 
-def test_a_model_of_ones_own_is_taken_as_it_is() -> None:
-    build("right")
-    build("right", "clip_ms=null")
-    build("deaf_to_lengths")
+@pytest.mark.parametrize("model", [("valid",), ("valid", "clip_ms=null"), ("ignores_lengths",)])
+def test_a_valid_custom_model_is_accepted(model: tuple[str, ...]) -> None:
+    build(*model)

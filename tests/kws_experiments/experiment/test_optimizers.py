@@ -1,4 +1,4 @@
-"""The joined update of Adam and AdamW against Keras's own: the same bits, in the same places."""
+"""The joined update of Adam and AdamW has the same results as Keras's own, bit for bit."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def weights() -> list[keras.Variable]:
 
 
 def trained(optimizer: keras.optimizers.Optimizer, wrap: Callable[[Any], Any]) -> dict[str, np.ndarray]:
-    """Weights and state after six steps, the learning rate changed in between."""
+    """Weights and state after six steps, with a change of the learning rate."""
     variables = weights()
     optimizer.build(variables)
     if optimizer.weight_decay:
@@ -48,30 +48,30 @@ def trained(optimizer: keras.optimizers.Optimizer, wrap: Callable[[Any], Any]) -
 
 @pytest.mark.parametrize("wrap", [lambda f: f, tf.function], ids=["eager", "graph"])
 @pytest.mark.parametrize("case", CASES)
-def test_weights_and_state_are_those_of_keras_to_the_bit(case: str, wrap: Callable[[Any], Any]) -> None:
+def test_weights_and_state_are_those_of_keras_bit_for_bit(case: str, wrap: Callable[[Any], Any]) -> None:
     name, arguments = CASES[case]
-    # under one name, since the paths of the state's variables begin with it
+    # with the same name, since the paths of the state's variables start with it
     ours = trained(getattr(optimizers, name)(0.1, name="optimizer", **arguments), wrap)
     theirs = trained(getattr(keras.optimizers, name)(0.1, name="optimizer", **arguments), wrap)
 
     assert list(ours) == list(theirs)
-    for place, value in theirs.items():
-        np.testing.assert_array_equal(ours[place], value, err_msg=place)
+    for name, value in theirs.items():
+        np.testing.assert_array_equal(ours[name], value, err_msg=name)
     for number, before in enumerate(weights()):
         assert not np.allclose(ours[f"weight {number}"], before, atol=1e-3)
 
 
-def test_compiled_it_is_near() -> None:
+def test_compiled_results_are_close() -> None:
     def compiled(function: Any) -> Any:
         return tf.function(function, jit_compile=True)
 
     ours = trained(optimizers.Adam(0.1, name="optimizer"), compiled)
-    for place, value in trained(keras.optimizers.Adam(0.1, name="optimizer"), compiled).items():
-        np.testing.assert_allclose(ours[place], value, rtol=1e-5, atol=1e-6, err_msg=place)
+    for name, value in trained(keras.optimizers.Adam(0.1, name="optimizer"), compiled).items():
+        np.testing.assert_allclose(ours[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("name", ["Adam", "AdamW"])
-def test_arithmetic_is_written_once_for_all_weights(name: str) -> None:
+def test_the_graph_has_the_arithmetic_once_for_all_weights(name: str) -> None:
     square_roots = {}
     for module in (optimizers, keras.optimizers):
         optimizer, variables = getattr(module, name)(0.1), weights()
@@ -82,7 +82,7 @@ def test_arithmetic_is_written_once_for_all_weights(name: str) -> None:
     assert square_roots == {optimizers: 2, keras.optimizers: 2 * len(SHAPES)}
 
 
-def test_sparse_gradients_take_the_way_of_keras() -> None:
+def test_sparse_gradients_are_left_to_keras() -> None:
     moved = []
     for module in (optimizers, keras.optimizers):
         table = keras.Variable(np.ones((4, 2), np.float32))
@@ -93,7 +93,7 @@ def test_sparse_gradients_take_the_way_of_keras() -> None:
     assert not np.allclose(moved[0][2], 1)
 
 
-def test_a_scaled_loss_skips_what_is_not_finite() -> None:
+def test_a_scaled_loss_skips_infinite_gradients() -> None:
     results = []
     for module in (optimizers, keras.optimizers):
         optimizer, variables = keras.optimizers.LossScaleOptimizer(module.Adam(0.1)), weights()

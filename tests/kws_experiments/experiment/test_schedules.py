@@ -25,9 +25,9 @@ def test_constant_is_the_optimizers_own() -> None:
 def test_piecewise_phases_last_as_long_as_they_say(unit: str, scale: int) -> None:
     schedule = Piecewise([2, 3, 1], [1, 0.5, 0.25], unit)
 
-    told = rates(schedule, 7.0, 8 * scale)
+    actual = rates(schedule, 7.0, 8 * scale)
 
-    np.testing.assert_allclose(told, np.repeat([1.0, 0.5, 0.25], [2 * scale, 3 * scale, 3 * scale]))
+    np.testing.assert_allclose(actual, np.repeat([1.0, 0.5, 0.25], [2 * scale, 3 * scale, 3 * scale]))
 
 
 def test_piecewise_of_one_phase_is_its_rate() -> None:
@@ -36,18 +36,18 @@ def test_piecewise_of_one_phase_is_its_rate() -> None:
 
 @pytest.mark.parametrize("final", [0.0, 0.1])
 def test_cosine_falls_over_the_whole_training(final: float) -> None:
-    told = rates(Cosine(final=final), 0.4, 50)
+    actual = rates(Cosine(final=final), 0.4, 50)
 
     part = 0.5 * (1 + np.cos(np.pi * np.arange(50) / 50))
-    np.testing.assert_allclose(told, 0.4 * (final + (1 - final) * part), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(actual, 0.4 * (final + (1 - final) * part), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize(("unit", "warmup"), [("steps", 20), ("epochs", 2)])
-def test_cosine_warms_up_in_a_line_and_wastes_no_step(unit: str, warmup: int) -> None:
-    told = rates(Cosine(warmup, unit=unit), 0.4, 60)
+def test_cosine_warms_up_linearly_and_wastes_no_step(unit: str, warmup: int) -> None:
+    actual = rates(Cosine(warmup, unit=unit), 0.4, 60)
 
-    np.testing.assert_allclose(told[:20], 0.4 * np.arange(1, 21) / 21, rtol=1e-5)
-    np.testing.assert_allclose(told[20:], 0.2 * (1 + np.cos(np.pi * np.arange(40) / 40)), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(actual[:20], 0.4 * np.arange(1, 21) / 21, rtol=1e-5)
+    np.testing.assert_allclose(actual[20:], 0.2 * (1 + np.cos(np.pi * np.arange(40) / 40)), rtol=1e-5, atol=1e-7)
 
 
 def test_a_warm_up_as_long_as_the_training_is_refused() -> None:
@@ -57,10 +57,10 @@ def test_a_warm_up_as_long_as_the_training_is_refused() -> None:
 
 @pytest.mark.parametrize("staircase", [False, True])
 def test_exponential_decays_by_the_factor(staircase: bool) -> None:
-    told = rates(Exponential(0.5, every=2, staircase=staircase), 1.0, 100)
+    actual = rates(Exponential(0.5, every=2, staircase=staircase), 1.0, 100)
 
     time = np.arange(100) / 20
-    np.testing.assert_allclose(told, 0.5 ** (np.floor(time) if staircase else time), rtol=1e-5)
+    np.testing.assert_allclose(actual, 0.5 ** (np.floor(time) if staircase else time), rtol=1e-5)
 
 
 def losses(*values: float) -> list[dict[str, Any]]:
@@ -73,7 +73,7 @@ def losses(*values: float) -> list[dict[str, Any]]:
         ([], 1.0),
         ([0.9, 0.8, 0.7], 1.0),
         ([0.5, 0.6], 1.0),
-        ([0.5, 0.6, 0.5], 0.1),  # as good as the best one is not better
+        ([0.5, 0.6, 0.5], 0.1),  # equal is not better
         ([0.5, 0.6, 0.4, 0.6], 1.0),
         ([0.5, 0.6, 0.6, 0.6], 0.1),
         ([0.5, 0.6, 0.6, 0.6, 0.6], 0.01),
@@ -90,7 +90,7 @@ def test_plateau_follows_from_the_history(history: list[float], rate: float) -> 
     assert schedule.rate_after(losses(*history), 1.0) == pytest.approx(rate)
 
 
-def test_plateau_can_watch_the_accuracy_and_ask_for_a_change_of_some_size() -> None:
+def test_plateau_can_monitor_accuracy_and_require_a_least_change() -> None:
     schedule = Plateau(factor=0.5, patience=1, monitor="val_accuracy", min_change=0.1)
 
     assert schedule.rate_after(losses(0.5, 0.3), 1.0) == 1.0
@@ -101,7 +101,7 @@ def test_plateau_never_raises_the_rate() -> None:
     assert Plateau(patience=1, min_rate=0.1).rate_after(losses(1, 1, 1, 1), 0.01) == 0.01
 
 
-def test_others_do_not_look_at_the_history() -> None:
+def test_other_schedules_ignore_the_history() -> None:
     assert Cosine().rate_after(losses(1, 2, 3), 0.1) is None
 
 

@@ -1,4 +1,4 @@
-"""Scores of a stream are those of its windows one by one, however its samples come and whatever is computed once."""
+"""A stream gets the scores of its windows one by one, however its samples arrive and whatever is computed once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from kws_experiments.config.compose import compose, instantiate
 from kws_experiments.export.scorer import Facts, KerasScorer
 from kws_experiments.streaming.listener import Listener
 from kws_experiments.streaming.recognize import RecognizerSettings
-from kws_experiments.streaming.windows import EachWindow, FramesOnce, FrameStream, NetworkWindows, frames_once
+from kws_experiments.streaming.windows import (
+    EachWindow,
+    FramesOnce,
+    FrameStream,
+    NetworkWindows,
+    WindowScorer,
+    frames_once,
+)
 from kws_models.causal import CausalStream, NotCausalError
 from kws_models.sliding import SlidingWindows
 from tests.conftest import ROOT, SAMPLE_RATE
@@ -51,16 +58,16 @@ def whole_model(features: FeatureLayer, net) -> KerasScorer:
     return KerasScorer(keras.Model(waveform, net(features(waveform))), Facts(LABELS, SAMPLE_RATE, SAMPLE_RATE))
 
 
-def in_chunks(windows, samples: np.ndarray, *sizes: int) -> tuple[np.ndarray, np.ndarray]:
-    """What a stream gives that comes in chunks of these sizes, again and again."""
-    ends, scores, position, turn = [], [], 0, 0
-    while position < len(samples):
-        size = sizes[turn % len(sizes)]
-        part = windows.feed(samples[position : position + size])
-        ends.append(part.ends)
-        scores.append(part.scores)
-        position, turn = position + size, turn + 1
-    return np.concatenate(ends), np.concatenate(scores)
+def chunks(samples: np.ndarray, *sizes: int) -> list[np.ndarray]:
+    """The samples in chunks of these sizes, repeated until all are used."""
+    ends = np.cumsum(np.resize(sizes, len(samples)))
+    return np.split(samples, ends[ends < len(samples)])
+
+
+def score(windows: WindowScorer, parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Ends and scores of a stream that arrives in these parts."""
+    scored = [windows.feed(part) for part in parts]
+    return np.concatenate([part.ends for part in scored]), np.concatenate([part.scores for part in scored])
 
 
 def windows_of(samples: np.ndarray, hop: int) -> np.ndarray:
@@ -70,22 +77,22 @@ def windows_of(samples: np.ndarray, hop: int) -> np.ndarray:
 @given(st.integers(1, 7), st.integers(1, 9), st.lists(st.integers(0, 12), max_size=8))
 def test_sliding_windows_are_those_of_the_whole(length: int, hop: int, sizes: list[int]) -> None:
     rows = np.arange(2 * sum(sizes)).reshape(-1, 2)
-    sliding, position, got = SlidingWindows(length, hop), 0, []
-    for size in sizes:
-        got += [window.tolist() for window in sliding.feed(rows[position : position + size])]
-        position += size
-    assert got == [rows[at : at + length].tolist() for at in range(0, len(rows) - length + 1, hop)]
+    sliding = SlidingWindows(length, hop)
+    parts = np.split(rows, np.cumsum(sizes)[:-1]) if sizes else []
+    assert [window.tolist() for part in parts for window in sliding.feed(part)] == [
+        rows[at : at + length].tolist() for at in range(0, len(rows) - length + 1, hop)
+    ]
 
 
 @pytest.mark.parametrize("name", FEATURES)
-def test_features_say_truly_whether_frames_are_independent(name: str) -> None:
+def test_frames_are_independent_where_features_say_so(name: str) -> None:
     features = layer(name)
     samples = sound()
     own = features(windows_of(samples, 640)).numpy()
     stream = FrameStream(features)
-    frames = np.concatenate([stream.feed(samples[at : at + 777]) for at in range(0, len(samples), 777)])
+    frames = np.concatenate([stream.feed(part) for part in chunks(samples, 777)])
     step = 640 // features.frame_step
-    shared = np.stack([frames[step * place : step * place + own.shape[1]] for place in range(len(own))])
+    shared = np.stack([frames[step * index : step * index + own.shape[1]] for index in range(len(own))])
     same = np.allclose(shared, own, atol=1e-3, rtol=1e-3)
     assert same == features.frames_are_independent == SHARED[name]
 
@@ -99,13 +106,13 @@ def test_a_stream_scores_as_its_windows_one_by_one(name: str) -> None:
     assert (windows is not None) == SHARED[name]
     windows = windows or EachWindow(scorer, 640)
 
-    ends, scores = in_chunks(windows, samples, 1, 700, 3000)
+    ends, scores = score(windows, chunks(samples, 1, 700, 3000))
 
     np.testing.assert_allclose(scores, scorer.scores(windows_of(samples, 640)), atol=2e-5)
     assert ends.tolist() == list(range(SAMPLE_RATE, len(samples) + 1, 640))
 
 
-def test_hops_between_frames_and_none_at_all() -> None:
+def test_hops_that_do_not_fit_frames_or_windows() -> None:
     features = layer("log_mel")
     net = network("single_fc", *features.output_shape_for(SAMPLE_RATE))
     assert frames_once(features, net, LABELS, SAMPLE_RATE, 700) is None
@@ -137,13 +144,12 @@ def test_causal_networks_run_frame_by_frame_as_they_do_on_windows(
     offline = net(np.stack([frames[at : at + 98] for at in starts])).numpy()
 
     for sizes in ([len(frames)], [1] * len(frames), [50, 3, 120, 100]):
-        stream, position, logits, counts = CausalStream(net, hop_frames), 0, [], []
-        for size in sizes:
-            logits.append(stream.feed(frames[position : position + size]))
-            position += size
-            counts.append(sum(map(len, logits)))
+        stream = CausalStream(net, hop_frames)
+        parts = chunks(frames, *sizes)
+        logits = [stream.feed(part) for part in parts]
         np.testing.assert_allclose(np.concatenate(logits), offline, rtol=1e-4, atol=1e-4)
-        seen = np.minimum(np.cumsum(sizes), len(frames))
+        seen = np.cumsum([len(part) for part in parts])
+        counts = np.cumsum([len(part) for part in logits]).tolist()
         assert counts == [sum(at + 98 <= count for at in starts) for count in seen]  # no sooner and no later
     assert np.ptp(offline, axis=0).max() > 0.01
 
@@ -153,7 +159,7 @@ CAUSAL = {"low_latency_svdf": 1, "cnn4": 16}
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml")))
 def test_which_models_are_causal(name: str) -> None:
-    """No model runs frame by frame that isn't named in `kws_models.causal`; the others say why not."""
+    """Only the models named in `kws_models.causal` run frame by frame; the others say why not."""
     net = network(name, 98, 257 if name in ("cnn4", "simple_audio") else 40)
     if name in CAUSAL:
         CausalStream(net, CAUSAL[name])
@@ -179,7 +185,7 @@ def test_svdf_steps_are_what_the_stream_computes() -> None:
     np.testing.assert_allclose(streamed, stepped[97:], atol=1e-6)
 
 
-def test_a_hop_that_strides_do_not_fit_is_told() -> None:
+def test_a_hop_that_strides_do_not_fit_is_refused() -> None:
     with pytest.raises(NotCausalError, match="a multiple of 16 frames apart, got 4"):
         CausalStream(network("cnn4", 98, 257, filters="[4,4,4,4]"), 4)
 
@@ -187,8 +193,8 @@ def test_a_hop_that_strides_do_not_fit_is_told() -> None:
 def test_clips_of_any_length_slide_by_the_second() -> None:
     features = layer("log_mel_20ms")
     net = network("ds_cnn_s", None, 40, filters=8, num_blocks=1)
-    windows = FramesOnce(features, NetworkWindows(net, 49, 2), LABELS, SAMPLE_RATE, SAMPLE_RATE, 640)
-    _, scores = in_chunks(windows, sound(), 5000)
+    windows = FramesOnce(features, NetworkWindows(net, 49, 2), LABELS, SAMPLE_RATE, 640)
+    _, scores = score(windows, chunks(sound(), 5000))
 
     import tensorflow as tf
     from scipy.special import softmax
@@ -198,21 +204,22 @@ def test_clips_of_any_length_slide_by_the_second() -> None:
     np.testing.assert_allclose(scores, softmax(logits, axis=1), atol=2e-5)
 
 
-@pytest.mark.parametrize(("samples", "told"), [(np.full(9, np.nan), "not finite"), (np.zeros((9, 2)), "must be mono")])
-def test_samples_that_cannot_be_are_refused(samples: np.ndarray, told: str) -> None:
+@pytest.mark.parametrize(
+    ("samples", "message"), [(np.full(9, np.nan), "not finite"), (np.zeros((9, 2)), "must be mono")]
+)
+def test_invalid_samples_are_refused(samples: np.ndarray, message: str) -> None:
     features = layer("log_mel")
     windows = frames_once(features, network("single_fc", 98, 40), LABELS, SAMPLE_RATE, 640)
     assert windows is not None
-    with pytest.raises(KwsError, match=told):
+    with pytest.raises(KwsError, match=message):
         windows.feed(samples)
 
 
-class Alternating(EachWindow):
-    """Hears 'yes' in the windows that end in the second half of every four seconds."""
+class Alternating(WindowScorer):
+    """Scores 'yes' in the windows that end in the second half of every four seconds."""
 
     def __init__(self) -> None:
-        self.labels, self.sample_rate, self.clip_samples, self.hop_samples = LABELS, SAMPLE_RATE, SAMPLE_RATE, 640
-        self._windows = 0
+        super().__init__(LABELS, SAMPLE_RATE, SAMPLE_RATE, 640)
         self._sliding = SlidingWindows(SAMPLE_RATE, 640)
         self._count = 0
 
@@ -225,21 +232,18 @@ class Alternating(EachWindow):
 
 @settings(deadline=None, max_examples=10)
 @given(st.lists(st.integers(1, 30_000), min_size=1, max_size=5))
-def test_detections_do_not_depend_on_how_the_samples_come(sizes: list[int]) -> None:
+def test_detections_do_not_depend_on_how_the_samples_arrive(sizes: list[int]) -> None:
     samples = np.zeros(9 * SAMPLE_RATE, np.float32)
     whole = Listener(Alternating())
     expected = whole.feed(samples) + whole.finish()
     assert [detection.word for detection in expected] == ["yes", "yes"]
     assert 2000 < expected[0].time_ms < 2500
-    listener, got, position, turn = Listener(Alternating()), [], 0, 0
-    while position < len(samples):
-        size = sizes[turn % len(sizes)]
-        got += listener.feed(samples[position : position + size])
-        position, turn = position + size, turn + 1
-    assert got + listener.finish() == expected
+    listener = Listener(Alternating())
+    detections = [detection for part in chunks(samples, *sizes) for detection in listener.feed(part)]
+    assert detections + listener.finish() == expected
 
 
-def test_a_stream_of_one_sample_is_filled_up() -> None:
+def test_a_stream_of_one_sample_is_padded_to_a_window() -> None:
     listener = Listener(Alternating(), RecognizerSettings(average_window_ms=200))
     assert listener.feed(np.zeros(1, np.float32)) == []
     assert listener.finish() == []

@@ -1,4 +1,4 @@
-"""The training loop in this process, on batches made here: what it evaluates, keeps, stops at and resumes from."""
+"""The training loop on batches made here: its evaluations, checkpoints, ends and resumed runs."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from kws_data.errors import KwsError
 from kws_experiments.experiment.schedules import Constant, Cosine, Piecewise, Plateau, Schedule
 from kws_experiments.experiment.settings import best_row
+from kws_experiments.runs import checkpoint
 from kws_experiments.runs.folder import RunFolder, TrainingFiles
 from kws_experiments.training.console import duration, print_confusion
 from kws_experiments.training.loop import Diverged, Trainer
@@ -37,7 +38,7 @@ class Crash(Exception):
 
 
 def stream(change: Callable[[int, dict[str, tf.Tensor]], dict[str, tf.Tensor]] | None = None) -> Any:
-    """From a first step to the numbered batches from there on; every fourth one is smaller."""
+    """A function from a step to the numbered batches from there on; every fourth batch is smaller."""
 
     def make(start: int) -> tf.data.Dataset:
         def batches() -> Any:
@@ -83,10 +84,10 @@ def trained(
         (Constant(), [0.1, 0.1, 0.1]),
         (Piecewise([4, 4, 4], [1, 0.5, 0.25]), [1, 0.5, 0.25]),
         (Cosine(), 0.05 * (1 + np.cos(np.pi * np.array([3, 7, 11]) / 12))),
-        (Plateau(patience=1, min_change=1e9), [0.1, 0.1, 0.05]),  # the first one is the best one, whatever it is
+        (Plateau(patience=1, min_change=1e9), [0.1, 0.1, 0.05]),  # the first evaluation stays the best
     ],
 )
-def test_history_tells_the_rate_of_the_step_it_follows(tmp_path: Path, schedule: Schedule, rates: Any) -> None:
+def test_history_has_the_rate_of_the_last_step(tmp_path: Path, schedule: Schedule, rates: Any) -> None:
     _, history, files = trained(tmp_path, schedule=schedule)
 
     assert history["step"].tolist() == [4, 8, 12]
@@ -107,7 +108,9 @@ def scaled(optimizer: Callable[..., Any]) -> Callable[[Any], Any]:
         (scaled(keras.optimizers.Adam), Plateau(patience=1, min_change=1)),
     ],
 )
-def test_a_crash_while_evaluating_costs_nothing(tmp_path: Path, make_optimizer: Any, schedule: Schedule) -> None:
+def test_a_run_that_crashes_while_evaluating_resumes_exactly(
+    tmp_path: Path, make_optimizer: Any, schedule: Schedule
+) -> None:
     def crash(row: dict[str, Any], confusion: np.ndarray) -> None:
         if row["step"] == 8:
             raise Crash
@@ -132,19 +135,18 @@ def test_a_crash_while_evaluating_costs_nothing(tmp_path: Path, make_optimizer: 
             np.testing.assert_array_equal(ours[name], theirs[name])
 
 
-def test_evaluations_and_what_is_kept_are_of_the_average(tmp_path: Path) -> None:
+def test_averaged_weights_are_evaluated_and_saved(tmp_path: Path) -> None:
     plain, plain_history, _ = trained(tmp_path / "plain", restore_best=False)
     averaged, history, files = trained(tmp_path / "averaged", restore_best=False, ema_momentum=0.9)
 
-    assert history["loss"].tolist() == plain_history["loss"].tolist()  # training goes on from the weights themselves
+    assert history["loss"].tolist() == plain_history["loss"].tolist()  # training continues from the weights themselves
     assert history["val_loss"].tolist() != plain_history["val_loss"].tolist()
     assert not np.array_equal(averaged.weights[0], plain.weights[0])
     best = int(history["val_loss"].argmin())
     keeping, kept_history, files = trained(tmp_path / "keeping", ema_momentum=0.9, monitor="val_loss")
     assert kept_history["val_loss"].argmin() == best
-    with np.load(files.best) as kept:
-        for place, weight in enumerate(keeping.weights):
-            np.testing.assert_array_equal(weight, kept[f"v{place}"])
+    for weight, saved in zip(keeping.weights, checkpoint.read_arrays(files.best), strict=True):
+        np.testing.assert_array_equal(weight, saved)
 
 
 def nan_in(step_of: int) -> Any:
@@ -156,9 +158,9 @@ def nan_in(step_of: int) -> Any:
 
 
 @pytest.mark.parametrize("changes", [{}, {"ema_momentum": 0.9}])
-def test_a_loss_that_is_no_number_stops_and_the_last_checkpoint_stays(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_a_loss_of_nan_stops_training_and_the_last_checkpoint_stays(tmp_path: Path, changes: dict[str, Any]) -> None:
     given = {"schedule": Piecewise([6, 6], [0.1, 0.05]), "checkpoint_every": 5, **changes}
-    for _ in range(2):  # the same call comes to the same end
+    for _ in range(2):  # the same call ends the same way
         with pytest.raises(Diverged) as caught:
             trained(tmp_path, change=nan_in(6), **given)
         assert caught.value.step == 6
@@ -209,7 +211,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
 
 
 @pytest.mark.parametrize("printed", [True, False])
-def test_an_evaluation_is_one_line_and_its_confusion_matrix_is_printed_if_asked_for(
+def test_an_evaluation_is_one_line_and_optionally_a_confusion_matrix(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], printed: bool
 ) -> None:
     matrices: list[np.ndarray] = []
@@ -225,13 +227,12 @@ def test_an_evaluation_is_one_line_and_its_confusion_matrix_is_printed_if_asked_
     for number, matrix in enumerate(matrices):
         np.testing.assert_array_equal(matrix.sum(1), np.bincount(labels, minlength=LABELS))
         if printed:
-            assert [
-                [int(cell) for cell in cells.split()] for _, cells in rows[3 * number : 3 * number + 3]
-            ] == matrix.tolist()
+            printed_rows = [list(map(int, cells.split())) for _, cells in rows[3 * number : 3 * number + 3]]
+            assert printed_rows == matrix.tolist()
 
 
 @pytest.mark.parametrize(("labels", "whole", "lines"), [(12, False, 12), (36, False, 0), (36, True, 36)])
-def test_confusion_matrices_have_their_words_or_are_left_out(labels: int, whole: bool, lines: int) -> None:
+def test_confusion_matrices_have_words_or_are_not_printed(labels: int, whole: bool, lines: int) -> None:
     console = Console(width=80, record=True, file=io.StringIO())
     words = [f"word{number:02d}" for number in range(labels)]
     print_confusion(console, np.full((labels, labels), 1234), words, whole=whole)
@@ -247,7 +248,7 @@ def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_tensorboard_gets_scalars_and_a_picture_that_can_be_read(tmp_path: Path) -> None:
+def test_tensorboard_gets_scalars_and_a_readable_picture(tmp_path: Path) -> None:
     write = TensorBoardLog(tmp_path, NAMES)
     confusion = np.array([[8, 2, 0], [0, 0, 0], [1, 0, 3]])
     row = {"step": 7, "loss": 1.0, "accuracy": 0.5, "learning_rate": 0.1, "val_loss": 2.0, "val_accuracy": 0.25}

@@ -1,8 +1,9 @@
-"""Weights, head and normalisation carried over from another run."""
+"""Weights, head and normalisation from another run."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ LABELS = ["_silence_", "_unknown_", "yes", "no"]
 
 @dataclass
 class Network:
-    """A network that a run would build: random weights, and where it has them statistics that say where it is from."""
+    """A network as a run builds it, with random weights, and with recognisable statistics if it has any."""
 
     experiment: Experiment
     model: keras.Model
@@ -86,20 +87,24 @@ def started(tmp_path: Path, value: str | Path, of: Network) -> Network:
     return of
 
 
+def assert_equal(ours: list[np.ndarray], theirs: list[np.ndarray]) -> None:
+    for our, their in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(our, their)
+
+
 @pytest.fixture
 def waveform() -> np.ndarray:
     return np.random.default_rng(5).normal(0, 0.1, (3, 16000)).astype(np.float32)
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_the_same_labels_take_everything_over(tmp_path: Path, waveform: np.ndarray, finished: bool) -> None:
+def test_the_same_labels_use_all_weights(tmp_path: Path, waveform: np.ndarray, finished: bool) -> None:
     before = network(*SMALL_NET, seed=1)
     other = make_run(tmp_path / "other", before, finished=finished)
 
     after = started(tmp_path, other, network(*SMALL_NET, seed=2))
 
-    for ours, theirs in zip(after.weights(), before.weights(), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    assert_equal(after.weights(), before.weights())
     np.testing.assert_array_equal(after.logits(waveform), before.logits(waveform))
     file = RunFolder(other).model if finished else RunFolder(other).training.best
     record = json.loads(RunFolder(tmp_path / "run").record.read_text())
@@ -108,12 +113,12 @@ def test_the_same_labels_take_everything_over(tmp_path: Path, waveform: np.ndarr
     np.testing.assert_array_equal(again.logits(waveform), before.logits(waveform))
 
 
-def test_labels_in_another_order_take_the_head_in_theirs(tmp_path: Path, waveform: np.ndarray) -> None:
+def test_labels_in_another_order_reorder_the_head(tmp_path: Path, waveform: np.ndarray) -> None:
     before = network(*SMALL_NET, seed=1)
     other = make_run(tmp_path / "other", before)
     order = [3, 0, 2, 1]
 
-    after = started(tmp_path, other, network(*SMALL_NET, seed=2, labels=[LABELS[place] for place in order]))
+    after = started(tmp_path, other, network(*SMALL_NET, seed=2, labels=[LABELS[index] for index in order]))
 
     np.testing.assert_allclose(after.logits(waveform), before.logits(waveform)[:, order], rtol=1e-6)
 
@@ -126,11 +131,7 @@ def test_other_labels_get_a_new_head_on_the_same_body(tmp_path: Path, labels: li
     after = started(tmp_path, other, network(*SMALL_NET, seed=2, labels=labels))
 
     fresh = network(*SMALL_NET, seed=2, labels=labels)
-    *body, kernel, bias = after.weights()
-    for ours, theirs in zip(body, before.weights()[:-2], strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    np.testing.assert_array_equal(kernel, fresh.weights()[-2])
-    np.testing.assert_array_equal(bias, fresh.weights()[-1])
+    assert_equal(after.weights(), [*before.weights()[:-2], *fresh.weights()[-2:]])
 
 
 NORMALISING = {
@@ -141,7 +142,7 @@ NORMALISING = {
 
 @pytest.mark.parametrize("kind", NORMALISING)
 @pytest.mark.parametrize("finished", [True, False])
-def test_normalisation_is_carried_over(tmp_path: Path, waveform: np.ndarray, kind: str, finished: bool) -> None:
+def test_normalisation_is_used_too(tmp_path: Path, waveform: np.ndarray, kind: str, finished: bool) -> None:
     before = network(*NORMALISING[kind], seed=1, statistics=0.7)
     plain = network(*NORMALISING[kind], seed=1)
     assert np.abs(before.logits(waveform) - plain.logits(waveform)).max() > 1e-3
@@ -174,11 +175,12 @@ def test_statistics_of_other_features_are_refused(tmp_path: Path, finished: bool
 
 
 def assert_refused(tmp_path: Path, value: str | Path, of: Network, message: str) -> None:
-    with pytest.raises(KwsError) as caught:
+    with pytest.raises(KwsError, match=one_line(message)):
         started(tmp_path, value, of)
-    assert str(caught.value).startswith("start_from")
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
+
+
+def one_line(message: str) -> str:
+    return rf"^start_from[^\n]*{re.escape(message)}[^\n]*$"
 
 
 @pytest.mark.parametrize("overrides", [["model.filters=8", "model.num_blocks=1"], ["model.filters=4"]])
@@ -188,7 +190,7 @@ def test_another_architecture_is_refused(tmp_path: Path, overrides: list[str]) -
     assert_refused(tmp_path, other, network(*overrides), "holds another network")
 
 
-def test_a_network_whose_head_cannot_be_told_is_refused(tmp_path: Path) -> None:
+def test_a_network_without_a_clear_head_is_refused(tmp_path: Path) -> None:
     other = make_run(tmp_path / "other", network(*SMALL_NET))
     of = network(*SMALL_NET, labels=["on", "off"])
     scaled = keras.layers.Conv1D(1, 1, name="last")(of.model.output[..., None])
@@ -208,7 +210,7 @@ def test_damaged_files_are_refused(tmp_path: Path, finished: bool, damage: str) 
     assert_refused(tmp_path, other.path, network(*SMALL_NET), str(file))
 
 
-def test_what_is_no_run_is_refused_before_any_data_is_read(tmp_path: Path) -> None:
+def test_other_files_and_folders_are_refused_before_any_data_is_read(tmp_path: Path) -> None:
     whole = make_run(tmp_path / "whole", network(*SMALL_NET))
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("…")
@@ -221,28 +223,23 @@ def test_what_is_no_run_is_refused_before_any_data_is_read(tmp_path: Path) -> No
     shutil.copytree(whole, tmp_path / "other_config")
     (tmp_path / "other_config" / "config.yaml").write_text("a: 1\n")
     for value, message in {
-        3: "start_from must be the folder of a run",
-        str(tmp_path / "nowhere"): "start_from: no such file or folder",
+        3: " must be the folder of a run",
+        str(tmp_path / "nowhere"): ": no such file or folder",
         str(tmp_path / "empty"): "holds neither model.keras nor a checkpoint",
         str(tmp_path / "begun"): "was stopped before its first evaluation",
         str(tmp_path / "notes.txt"): "is neither a run's folder",
         str(tmp_path / "no_labels.txt"): "labels.txt' is missing",
         str(tmp_path / "no_config.yaml"): "config.yaml' is missing",
-        str(tmp_path / "other_config"): "is no run's configuration",
+        str(tmp_path / "other_config"): "is not a run's configuration",
     }.items():
-        with pytest.raises(KwsError) as caught:
+        with pytest.raises(KwsError, match=one_line(message)):
             find_origin(value)
-        assert str(caught.value).startswith("start_from")
-        assert message in str(caught.value)
-        assert "\n" not in str(caught.value)
 
 
-def test_another_runs_weights_are_the_ones_trained_from(tmp_path: Path) -> None:
+def test_initial_weights_are_saved(tmp_path: Path) -> None:
     before = network(*SMALL_NET, seed=1)
     after = started(tmp_path, make_run(tmp_path / "other", before), network(*SMALL_NET, seed=2))
-    with np.load(RunFolder(tmp_path / "run").training.initial) as kept:
-        for place, weight in enumerate(after.weights()):
-            np.testing.assert_array_equal(kept[f"v{place}"], weight)
+    assert_equal(checkpoint.read_arrays(RunFolder(tmp_path / "run").training.initial), after.weights())
 
 
 @pytest.mark.slow
@@ -253,15 +250,15 @@ def test_fine_tuning_from_the_command_line(make_folder: MakeFolder, tmp_path: Pa
     other = only_run(tmp_path)
 
     output = train(tmp_path, *quick, "task.words=[up,bed]", f"start_from={other}", "name=tuned")
-    told = train(tmp_path, *quick, "task.words=[up,bed]", "start_from=runs/nowhere", "name=lost", status=1)
+    refused = train(tmp_path, *quick, "task.words=[up,bed]", "start_from=runs/nowhere", "name=lost", status=1)
 
     assert "with a new head" in output
     (record,) = tmp_path.glob("runs/tuned/*/run.json")
     assert json.loads(record.read_text())["started_from_sha256"]
-    with (
-        np.load(record.parent / "checkpoint" / "initial.npz") as ours,
-        np.load(other / "checkpoint" / "initial.npz") as theirs,
-    ):
-        np.testing.assert_array_equal(ours[ours.files[-1]], theirs[theirs.files[-1]])  # its features' variance
-    assert "start_from: no such file or folder: 'runs/nowhere'" in told
-    assert "data:" not in told
+    ours, theirs = (
+        checkpoint.read_arrays(RunFolder(run).training.initial)[-1]  # the variance of its features
+        for run in (record.parent, other)
+    )
+    np.testing.assert_array_equal(ours, theirs)
+    assert "start_from: no such file or folder: 'runs/nowhere'" in refused
+    assert "data:" not in refused
