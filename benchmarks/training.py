@@ -188,7 +188,7 @@ def _torch(choice: model_table.Choice, features: np.ndarray, labels: np.ndarray,
                 network,
                 torch.from_numpy(features),
                 torch.from_numpy(labels).long(),
-                learning_rate=choice.experiment.config["optimizer"]["learning_rate"],
+                learning_rate=choice.experiment.learning_rate,
                 channels_last=channels_last,
             )
         )

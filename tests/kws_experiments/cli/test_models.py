@@ -206,4 +206,4 @@ def test_a_recipe_computes_the_features_of_its_models_source(experiment: str) ->
     recipe = compose([f"experiment={experiment}", "dataset=folder", "dataset.path=/nowhere"])
     model = re.search(r"override /model: (\w+)", (CONF / "experiment" / f"{experiment}.yaml").read_text())
     assert model is not None
-    assert recipe["features"] == choose(model[1]).config["features"]
+    assert recipe["features"] == choose(model[1]).experiment.part("features")

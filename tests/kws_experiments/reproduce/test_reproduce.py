@@ -22,6 +22,7 @@ import soundfile
 from kws_data.errors import KwsError
 from kws_experiments.cli import main as cli
 from kws_experiments.config.compose import compose
+from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.reproduce import restart
 from kws_experiments.reproduce.train_again import origin_change
 from kws_experiments.runs.folder import SCHEMA_VERSION, RunFolder
@@ -184,15 +185,17 @@ def test_a_folder_that_is_not_whole_is_one_line_and_status_2(
 
 def test_the_run_that_it_started_from_must_be_as_it_was(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "origin")
-    config = compose([f"start_from={folder.path}"])
+    experiment = Experiment(compose([f"start_from={folder.path}"]))
     sha256 = seal(folder)["model.keras"]
 
-    assert origin_change(config, {"started_from_sha256": sha256}) is None
+    assert origin_change(experiment, {"started_from_sha256": sha256}) is None
     folder.model.write_text("another")
-    assert "is not the file that the run started from" in str(origin_change(config, {"started_from_sha256": sha256}))
+    assert "is not the file that the run started from" in str(
+        origin_change(experiment, {"started_from_sha256": sha256})
+    )
     folder.model.unlink()
     with pytest.raises(KwsError, match=r"start_from: .* holds neither model\.keras nor a checkpoint"):
-        origin_change(config, {"started_from_sha256": sha256})
+        origin_change(experiment, {"started_from_sha256": sha256})
 
 
 WORDS = ("yes", "no", "bed")
