@@ -56,7 +56,7 @@ from kws_data.errors import KwsError
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.config.compose import instantiate
 from kws_experiments.reports import model_table
-from kws_experiments.reports.console import Column, print_table
+from kws_experiments.reports.console_tables import Column, print_table
 
 OURS, KERAS, TORCH = "ours", "Keras", "PyTorch"
 TRAINING, INFERENCE = "training", "inference"

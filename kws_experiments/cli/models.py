@@ -80,7 +80,7 @@ def _rows(names: list[str], overrides: list[str], config_dir: Path | None) -> li
 
 
 def _print(rows: list[Row]) -> None:
-    from kws_experiments.reports.console import print_table
+    from kws_experiments.reports.console_tables import print_table
     from kws_experiments.reports.model_table import HEADINGS, NUMERIC, cells
 
     columns = zip(*(cells(row) for row in rows), strict=True)

@@ -173,7 +173,7 @@ def _print(table: pd.DataFrame, csv: bool, title: str) -> None:
         return
     from rich.console import Console
 
-    from kws_experiments.reports.console import print_table
+    from kws_experiments.reports.console_tables import print_table
     from kws_experiments.reports.sweep_summary import short_names
 
     errors = table["error"].dropna() if "error" in table else []

@@ -293,6 +293,8 @@ class Experiment:
         """
         import keras
 
+        from kws_experiments.experiment.optimizers import norms_and_biases
+
         numbers: dict[str, Any] = _optimizer_numbers(self.config["optimizer"])
         try:
             numbers["learning_rate"] = self.schedule.rates(
@@ -302,12 +304,7 @@ class Experiment:
             raise KwsError(f"schedule.{error}") from error
         optimizer = instantiate(self.config, "optimizer", **numbers)
         if optimizer.weight_decay:
-            excluded = [
-                variable
-                for variable in network.trainable_variables
-                if len(variable.shape) <= 1 or variable.name in ("bias", "gamma", "beta")
-            ]
-            optimizer.exclude_from_weight_decay(var_list=excluded)
+            optimizer.exclude_from_weight_decay(var_list=norms_and_biases(network))
         if self.settings.precision == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         return optimizer

@@ -1,4 +1,4 @@
-"""Keras's Adam and AdamW, bit for bit, with all weights updated together."""
+"""Optimizers: Keras's Adam and AdamW, bit for bit, with all weights updated together; what weight decay excludes."""
 
 from __future__ import annotations
 
@@ -66,3 +66,12 @@ def _parted(values: tf.Tensor, like: Sequence[tf.Variable]) -> list[tf.Tensor]:
     """The reverse of `_joined`: tensors of the variables' shapes."""
     parts = tf.split(values, [variable.shape.num_elements() for variable in like])
     return [tf.reshape(part, variable.shape) for part, variable in zip(parts, like, strict=True)]
+
+
+def norms_and_biases(network: keras.Model) -> list[keras.Variable]:
+    """The weights that weight decay leaves alone: of one axis or none, and biases with two axes (of a GRU)."""
+    return [
+        variable
+        for variable in network.trainable_variables
+        if len(variable.shape) <= 1 or variable.name in ("bias", "gamma", "beta")
+    ]

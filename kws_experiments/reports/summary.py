@@ -11,7 +11,7 @@ from rich.table import Table
 
 from kws_experiments.config.command import quoted
 from kws_experiments.runs.folder import RunFolder
-from kws_experiments.training.console import print_confusion
+from kws_experiments.training.progress import print_confusion
 
 _PAIRS = 5
 _NEXT = {  # command: its options, and what it does

@@ -6,7 +6,7 @@ import re
 
 from rich.console import Console
 
-from kws_experiments.reports.console import print_table
+from kws_experiments.reports.console_tables import print_table
 from kws_experiments.runs.sweep_record import DONE, FAILED, STOPPED, Sweep
 
 

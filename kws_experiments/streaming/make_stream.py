@@ -16,7 +16,7 @@ from kws_data.storage.atomic import replace_dir
 from kws_data.streams.mix import render
 from kws_data.streams.plan import SPEECH_DB, StreamSettings, plan_words
 from kws_experiments.streaming.label_track import write_label_track
-from kws_experiments.streaming.stream_source import open_source
+from kws_experiments.streaming.open_source import open_source
 from kws_experiments.streaming.truth import AUDIO, FACTS, TRACK, TRUTH
 
 

@@ -26,7 +26,7 @@ from kws_experiments.experiment.schedules import Schedule
 from kws_experiments.experiment.settings import TrainerSettings, best_row
 from kws_experiments.runs import checkpoint
 from kws_experiments.runs.folder import TrainingFiles
-from kws_experiments.training.console import TrainingConsole
+from kws_experiments.training.progress import TrainingConsole
 from kws_experiments.training.step import FrontEndFunction, TrainingStep
 
 log = logging.getLogger(__name__)

@@ -188,14 +188,13 @@ def test_the_run_that_it_started_from_must_be_as_it_was(tmp_path: Path) -> None:
     experiment = Experiment(compose([f"start_from={folder.path}"]))
     sha256 = seal(folder)["model.keras"]
 
-    assert origin_change(experiment, {"started_from_sha256": sha256}) is None
+    record = {"started_from_sha256": sha256}
+    assert origin_change(experiment, record) is None
     folder.model.write_text("another")
-    assert "is not the file that the run started from" in str(
-        origin_change(experiment, {"started_from_sha256": sha256})
-    )
+    assert "is not the file that the run started from" in str(origin_change(experiment, record))
     folder.model.unlink()
     with pytest.raises(KwsError, match=r"start_from: .* holds neither model\.keras nor a checkpoint"):
-        origin_change(experiment, {"started_from_sha256": sha256})
+        origin_change(experiment, record)
 
 
 WORDS = ("yes", "no", "bed")

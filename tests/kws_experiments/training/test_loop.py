@@ -23,8 +23,8 @@ from kws_experiments.experiment.schedules import Constant, Cosine, Piecewise, Pl
 from kws_experiments.experiment.settings import best_row
 from kws_experiments.runs import checkpoint
 from kws_experiments.runs.folder import RunFolder, TrainingFiles
-from kws_experiments.training.console import duration, print_confusion
 from kws_experiments.training.loop import Diverged, Trainer
+from kws_experiments.training.progress import duration, print_confusion
 from kws_experiments.training.tensorboard_log import TensorBoardLog, confusion_image, markdown_table
 from tests.kws_experiments.training.test_step import LABELS, SHAPE, SPEC, batch, settings
 
