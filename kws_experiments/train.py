@@ -82,6 +82,7 @@ def _train(
     experiment: Experiment, folder: RunFolder, record: dict[str, Any] | None, data: Data | None
 ) -> dict[str, Any]:
     # 1. find all mistakes that can be found without data
+    tensorflow_setup.quiet()  # before a user's own module imports Keras
     if experiment.start_from is not None and not folder.training.initial.is_file():
         find_origin(experiment.start_from)
     loggers = build_loggers(experiment.config)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import available_cpus
-from kws_experiments.config.upgrade import oldest_form, upgraded
+from kws_experiments.config.upgrade import oldest_form, upgraded, without_effect
+
+log = logging.getLogger(__name__)
 
 # Keys that change where or how fast a run goes, not what comes out of it
 _NOT_IDENTITY = (
@@ -124,7 +127,10 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
         key = error.full_key or ""
         raise KwsError(f"{key}: {str(error).splitlines()[0]}; give it as {key}=…") from error
     assert isinstance(container, dict)
-    return upgraded({str(key): value for key, value in container.items()})
+    config = {str(key): value for key, value in container.items()}
+    for setting in without_effect(config):
+        log.warning("%s has no effect any more: the key was removed", setting)
+    return upgraded(config)
 
 
 def without_hydra(cfg: DictConfig) -> DictConfig:

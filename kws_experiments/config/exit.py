@@ -6,7 +6,6 @@ It stands this low because `sweeps/` and `reproduce/`, which start processes of 
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,8 +54,6 @@ def one_line_errors(
         else:
             log.warning("%s", stopped)
         sys.exit(STATUS_STOPPED)
-    except BrokenPipeError:  # the reader (head, say) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         line = as_line(error)
         if line is None:

@@ -81,6 +81,17 @@ def upgraded(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
+def without_effect(config: dict[str, Any]) -> list[str]:
+    """The removed keys of a configuration that asked for something that is no longer done, as `key=value`."""
+    found = []
+    for change in CHANGES:
+        if isinstance(change, RemovedKey):
+            parent, last = _parent(config, change.key)
+            if parent is not None and parent.get(last, change.value) != change.value:
+                found.append(f"{change.key}={parent[last]}")
+    return found
+
+
 def oldest_form(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration of the oldest version that trains the same thing."""
     config = copy.deepcopy(config)

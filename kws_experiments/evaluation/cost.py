@@ -56,7 +56,7 @@ def counted(experiment: Experiment, network: keras.Model) -> dict[str, Any]:
     names = ("folded", "multiply_adds", "float32_bytes", "int8_bytes")
     try:
         cost = inference_cost(network, frames)
-    except ValueError as error:
+    except Exception as error:  # a layer of the user's own counts by itself
         log.warning("the model's multiply-adds can't be counted: %s", " ".join(str(error).split()))
         return dict.fromkeys(names)
     counts = (cost.weights, cost.multiply_adds, cost.float32_bytes, cost.int8_bytes)

@@ -23,6 +23,8 @@ def wilson(correct: int, clips: int) -> Interval:
     It takes clips for independent draws. Those of one speaker are not, so with few speakers it is too narrow. It
     holds up near 0 and 1 and for few clips.
     """
+    if not clips:
+        return 0.0, 1.0
     interval = binomtest(correct, clips).proportion_ci(LEVEL, method="wilson")
     return float(interval.low), float(interval.high)
 

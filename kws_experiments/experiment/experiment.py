@@ -65,6 +65,8 @@ class Experiment:
             _check_top_level(self.config)
         except ValueError as error:
             raise KwsError(str(error)) from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise KwsError(f"this is not a training's configuration: {type(error).__name__}: {error}") from error
 
     def part(self, key: str) -> Any:
         """The configuration below a dotted key, as plain data."""

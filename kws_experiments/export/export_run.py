@@ -41,8 +41,8 @@ def export_run(
             are needed), or the conversion failed.
     """
     chosen, folder = find_format(format), RunFolder(run)
-    experiment = Experiment(folder.read_config())
     folder.read_finished_record()
+    experiment = Experiment(folder.read_config())
     if not folder.model.is_file():
         raise KwsError(f"'{run}' holds no model.keras: give the folder of a finished run")
     clip_samples = chosen.check_choice(quantize, experiment, clip_ms)

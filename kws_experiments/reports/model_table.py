@@ -161,8 +161,8 @@ def count(choice: Choice) -> Row:
         trained = sum(int(math.prod(variable.shape)) for variable in model.trainable_variables)
         row = replace(row, parameters=model.count_params(), trained=trained)
         return replace(row, cost=inference_cost(model, frames))
-    except (KwsError, ValueError) as error:
-        return replace(row, error=str(error))
+    except Exception as error:  # a layer of the user's own counts by itself
+        return replace(row, error=" ".join(str(error).split()) or type(error).__name__)
 
 
 HEADINGS = (

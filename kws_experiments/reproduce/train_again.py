@@ -15,6 +15,7 @@ import typer
 from kws_data.errors import KwsError
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.config.exit import one_line_errors
+from kws_experiments.config.upgrade import without_effect
 from kws_experiments.experiment.data import Data, prepare_data
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.reproduce.causes import likely_causes
@@ -46,6 +47,8 @@ def repeat(original: RunFolder, repeated: RunFolder, *, data: Path | None, anywa
     Raises:
         KwsError: the data changed and not `anyway`, or training isn't possible.
     """
+    for setting in without_effect(original.read_stored_config()):
+        log.warning("the run had %s, which has no effect any more", setting)
     experiment, record = Experiment(original.read_config()), original.read_record() or {}
     changed_start = origin_change(experiment, record)
     if changed_start and not anyway:
@@ -179,4 +182,6 @@ def show(result: dict[str, Any], out: Path) -> None:
 if __name__ == "__main__":
     tensorflow_setup.quiet()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    typer.run(main)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()

@@ -179,7 +179,7 @@ def _write(out: Path, result: dict[str, Any], curve: pd.DataFrame, compared: Com
 
 
 def show(result: dict[str, Any]) -> None:
-    """Print the operating points."""
+    """Print the operating points, then detections and latency at the chosen threshold."""
     from rich.console import Console
     from rich.table import Table
 
@@ -194,3 +194,12 @@ def show(result: dict[str, Any]) -> None:
     console.print(table)
     if result["hours"] < 1:
         console.print(f"one false accept in {60 * result['hours']:.3g} minutes is {1 / result['hours']:.3g} an hour")
+    console.print(
+        f"threshold {result['detection_threshold']:g}: of {result['keywords']} keywords {result['correct']} correct, "
+        f"{result['missed']} missed ([bold]{result['miss_rate']:.1%}[/bold]); {result['wrong']} wrong detections; "
+        f"{result['false_accepts']} false accepts ([bold]{result['false_accepts_per_hour']:.1f} an hour[/bold]), "
+        f"{result['false_accepts_on_other_words']} of them on other words"
+    )
+    median, p90 = result["latency_ms"]["median"], result["latency_ms"]["p90"]
+    if median is not None:
+        console.print(f"detected {median:.0f} ms after the word's end (median; 90 % within {p90:.0f} ms)")

@@ -128,10 +128,11 @@ class Trainer:
                 saving = evaluating or stopping or progress.step % self.settings.checkpoint_every == 0
                 if saving:  # finite gradients can still make too large a step
                     self._require(_finite(self._state), batch, progress.step - 1)
-                if evaluating:
-                    console.evaluated(*self._evaluate(infer, validation, progress.step / steps_per_epoch))
+                evaluated = self._evaluate(infer, validation, progress.step / steps_per_epoch) if evaluating else None
                 if saving:
                     self._save()
+                if evaluated is not None:
+                    console.evaluated(*evaluated)
                 if stopping:
                     break
             if interrupts.pending:  # the state was saved by this step, or by the evaluation that ended training

@@ -53,7 +53,9 @@ class MLflowLog:
             import mlflow
 
             logging.getLogger("mlflow.tracking.fluent").setLevel(logging.WARNING)  # says what it creates
-            mlflow.end_run(_UNFINISHED)  # a training in this process that failed
+            active = mlflow.active_run()
+            if active is not None and _FOLDER_TAG in active.data.tags:  # a training in this process that failed
+                mlflow.end_run(_UNFINISHED)
             atexit.unregister(mlflow.end_run)
             atexit.register(mlflow.end_run, _UNFINISHED)  # before MLflow's own, which says FINISHED
             mlflow.set_tracking_uri(self._uri)
@@ -65,11 +67,11 @@ class MLflowLog:
             of_folder = f"tags.`{_FOLDER_TAG}` = {quote}{path}{quote}"
             found = mlflow.search_runs(filter_string=of_folder, output_format="list")
             if found:
-                run_id = mlflow.start_run(found[0].info.run_id).info.run_id
+                run_id = mlflow.start_run(found[0].info.run_id, nested=True).info.run_id
                 steps = [metric.step for metric in mlflow.MlflowClient().get_metric_history(run_id, "val_loss")]
                 self._last_step = max(steps, default=-1)
             else:
-                mlflow.start_run(run_name=folder.path.name, tags={_FOLDER_TAG: path})
+                mlflow.start_run(run_name=folder.path.name, nested=True, tags={_FOLDER_TAG: path})
                 mlflow.log_params(flattened(config))
 
     def evaluated(self, row: dict[str, Any], confusion: np.ndarray) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -36,8 +38,8 @@ class TrainingConsole:
         self._timed_steps, self._timed_clips = -1, 0  # the first step of a session is not timed: it compiles
         self._training_s = self._evaluating_s = 0.0
         self._last = time.monotonic()
-        self._console = Console()
-        self._terminal = self._console.is_terminal
+        self._console = _PatientConsole()
+        self._terminal = sys.stdout.isatty() or self._console.is_jupyter
         columns = (TextColumn("{task.description}"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn())
         self._progress = Progress(*columns, console=self._console, transient=True, disable=not self._terminal)
         self._task = self._progress.add_task("compiling the training step", total=total_steps, completed=steps_done)
@@ -73,26 +75,48 @@ class TrainingConsole:
         self._evaluating_s += self._lap()
         rate = self._timed_clips / self._training_s if self._training_s else 0.0
         left = (self._total - self._steps) * (self._training_s + self._evaluating_s) / max(1, self._timed_steps)
+        line = (
+            f"epoch {row['epoch']:.1f}  step {row['step']}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.1%}"
+            f"  validation loss {row['val_loss']:.4f}  accuracy {row['val_accuracy']:.1%}"
+            f"  {rate:.0f} clips/s  {duration(left)} left"
+        )
         if self._terminal:
             cells = [
                 f"{row['epoch']:.1f}", f"{row['step']}", f"{row['loss']:.4f}", f"{row['accuracy']:.1%}",
                 f"{row['val_loss']:.4f}", f"{row['val_accuracy']:.1%}", f"{rate:,.0f}", duration(left),
             ]  # fmt: skip
-            self._progress.console.print(_line(cells), highlight=False)
+            self._console.print(_line(cells), highlight=False)
+            _log_to_files(line)
         else:
-            log.info(
-                "epoch %.1f  step %d  loss %.4f  accuracy %.1f %%  validation loss %.4f  accuracy %.1f %%  "
-                "%.0f clips/s  %s left",
-                row["epoch"], row["step"], row["loss"], 100 * row["accuracy"], row["val_loss"],
-                100 * row["val_accuracy"], rate, duration(left),
-            )  # fmt: skip
+            log.info("%s", line)
         if self._print_confusion:
-            print_confusion(self._progress.console, confusion, self._labels, whole=True)
+            print_confusion(self._console, confusion, self._labels, whole=True)
 
     def _lap(self) -> float:
         """Seconds since the last call."""
         before, self._last = self._last, time.monotonic()
         return self._last - before
+
+
+class _PatientConsole(Console):
+    """A console whose reader may go away: a training must not end because nobody watches it."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """See rich; nothing is raised."""
+        with suppress(OSError):
+            super().print(*objects, **options)
+
+    def on_broken_pipe(self) -> None:
+        """Print nothing more; rich would end the process."""
+        self.quiet = True
+
+
+def _log_to_files(line: str) -> None:
+    """Log a line that the terminal shows in another form."""
+    record = log.makeRecord(log.name, logging.INFO, __file__, 0, line, (), None)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
 
 
 def duration(seconds: float) -> str:

@@ -94,6 +94,13 @@ def test_an_added_key_counts_only_where_it_does_something(monkeypatch: pytest.Mo
     assert fingerprint(config | {"task": config["task"] | {"new": 1}}) != fingerprint(config)
 
 
+def test_a_removed_key_that_asked_for_something_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    assert upgrade.without_effect({"trainer": {"strategy": "none"}}) == upgrade.without_effect({}) == []
+    config = compose(["+trainer.strategy=mirrored"])
+    assert "strategy" not in config["trainer"]
+    assert "trainer.strategy=mirrored has no effect any more" in caplog.text
+
+
 def test_an_old_run_is_listed_and_opened(old_run: Path) -> None:
     runs = find_runs(old_run.parent, where={"trainer.steps": 20})
     assert list(runs["status"]) == ["done"]

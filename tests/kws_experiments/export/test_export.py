@@ -295,10 +295,15 @@ def test_options_that_make_no_sense(tmp_path: Path, choice: dict[str, Any], clip
 def test_runs_that_cannot_be_exported_are_refused(tmp_path: Path) -> None:
     run_folder(tmp_path / "unfinished", status="training")
     (run_folder(tmp_path / "without model") / "model.keras").unlink()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.yaml").write_text("a: 1\n")
+    (run_folder(tmp_path / "no configuration") / "config.yaml").write_text("a: 1\n")
     for name, message in (
         ("unfinished", "holds no finished run: the same training command finishes it"),
+        ("other", r"other' holds no run: it has no run.json"),
+        ("no configuration", "this is not a training's configuration: KeyError: 'seed'"),
         ("without model", r"model' holds no model.keras: give the folder of a finished run"),
-        ("", r"config.yaml' is missing or damaged: give the folder of a run"),
+        ("", r"' holds no run: it has no run.json"),
     ):
         with pytest.raises(KwsError, match=message):
             export_run(tmp_path / name, format="onnx")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import re
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,30 @@ def test_an_evaluation_is_one_line_and_optionally_a_confusion_matrix(
         if printed:
             printed_rows = [list(map(int, cells.split())) for _, cells in rows[3 * number : 3 * number + 3]]
             assert printed_rows == matrix.tolist()
+
+
+def test_a_terminal_shows_a_table_and_the_log_file_gets_every_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler = logging.FileHandler(tmp_path / "train.log")
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    trained(tmp_path)
+    handler.close()
+
+    assert (tmp_path / "train.log").read_text().count("validation loss") == 3
+    rows = re.findall(r" \d\.\d +(\d+) +\d\.\d{4} ", capsys.readouterr().out)
+    assert rows == ["4", "8", "12"]
+
+
+def test_a_training_goes_on_where_nobody_reads_its_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(text: str) -> int:
+        raise BrokenPipeError
+
+    with (tmp_path / "terminal").open("w") as terminal:
+        monkeypatch.setattr("sys.stdout", types.SimpleNamespace(write=gone, flush=terminal.flush, isatty=lambda: True))
+        _, history, _ = trained(tmp_path, print_confusion=True)
+    assert history["step"].tolist() == [4, 8, 12]
 
 
 @pytest.mark.parametrize(("labels", "whole", "lines"), [(12, False, 12), (36, False, 0), (36, True, 36)])
