@@ -135,22 +135,21 @@ class _Trainer:
 
     def __init__(self, model: str, deterministic: bool, options: Options, folder: Path) -> None:
         choice = model_table.choose(model, [f"threads.intra_op={options.threads}"])
-        config = choice.experiment.config
-        tensorflow_setup.start(deterministic=deterministic, seed=config["seed"], **config["threads"])
+        experiment = choice.experiment
+        experiment.start_tensorflow(deterministic=deterministic)
         import tensorflow as tf
 
-        from kws_experiments.config.compose import instantiate
         from kws_experiments.training.step import TrainingStep
 
         self.options = options
         self.model = choice.build()
         self.stream = _stream(choice, options, folder)
         batch = next(self.stream)
-        optimizer = instantiate(config, "optimizer")
+        optimizer = experiment.build_optimizer(self.model, total_steps=1, steps_per_epoch=1)
         optimizer.build(self.model.trainable_variables)
         spec = {name: tf.TensorSpec((None, *value.shape[1:]), value.dtype) for name, value in batch.items()}
         self.step = TrainingStep(
-            self.model, optimizer, instantiate(config, "trainer"), spec=spec, front_end=None,
+            self.model, optimizer, experiment.settings, spec=spec, front_end=None,
             class_weights=[1.0] * choice.num_labels(),
         )  # fmt: skip
         self.batch = batch
@@ -183,11 +182,10 @@ def _stream(choice: model_table.Choice, options: Options, folder: Path) -> Itera
     from kws_data.corpus import Corpus
     from kws_data.noise import NoiseBank
     from kws_data.pipeline import ClipSource, batches, training_plan
-    from kws_experiments.config.compose import compose, instantiate
+    from kws_experiments.config.compose import compose
     from kws_experiments.experiment.experiment import Experiment
 
-    config = choice.experiment.config
-    rate = config["sample_rate"]
+    rate = choice.experiment.sample_rate
     pcm = np.random.default_rng(0).integers(-8000, 8000, _CLIPS * rate).astype(np.int16)
     examples = pd.DataFrame(
         {
@@ -203,7 +201,7 @@ def _stream(choice: model_table.Choice, options: Options, folder: Path) -> Itera
     plan = training_plan(source, options.batch)
     return iter(
         batches(
-            source, "training", plan, features=instantiate(config, "features"), augmentation=augmentation,
+            source, "training", plan, features=choice.experiment.features, augmentation=augmentation,
             steps=10**9, threads=options.threads,
         )
     )  # fmt: skip

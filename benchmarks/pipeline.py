@@ -39,15 +39,13 @@ import typer
 from rich.console import Console
 from tqdm import tqdm
 
-from benchmarks.baselines import CLIP_SAMPLES, SAMPLE_RATE, bare_rfft, decoded_files, keras_stft
+from benchmarks.baselines import SAMPLE_RATE, bare_rfft, decoded_files, keras_stft
 from benchmarks.options import ALL_CORES, Batch, Repeats, Seconds, Threads, machine, run, table
 from kws_data.catalog import BACKGROUND_NOISE, scan, usable
-from kws_data.corpus import build_corpus
 from kws_data.errors import KwsError
 from kws_data.splits import TRAINING
 from kws_data.store import open_store
-from kws_experiments.config import tensorflow_setup
-from kws_experiments.config.compose import CONF, compose, instantiate
+from kws_experiments.config.compose import CONF, compose
 from kws_experiments.experiment.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -101,11 +99,11 @@ def measure(options: Options) -> pd.DataFrame:
     """
     if not options.data.is_dir():
         raise KwsError(f"--data: no folder '{options.data}'; give one that holds a folder of one-second WAVs per word")
-    config = configuration(options, ORIGINAL)
-    tensorflow_setup.start(deterministic=config["deterministic"], seed=config["seed"], **config["threads"])
+    experiment = configuration(options, ORIGINAL)
+    experiment.start_tensorflow()
     import tensorflow as tf
 
-    stages = build_stages(options, config)
+    stages = build_stages(options, experiment)
     rows = []
     with tqdm(total=(options.repeats + 1) * len(stages), unit="measurement", disable=None) as bar:
         for round_number in range(options.repeats + 1):
@@ -128,17 +126,17 @@ def measure(options: Options) -> pd.DataFrame:
     return rates
 
 
-def configuration(options: Options, *augment: str) -> dict[str, Any]:
-    """The configuration with these augmentations: all words of the data set and silence, all clips for training.
+def configuration(options: Options, *augment: str) -> Experiment:
+    """The experiment with these augmentations: all words of the data set and silence, all clips for training.
 
     Raises:
         KwsError: there are no such features.
     """
-    return compose([
+    return Experiment(compose([
         f"features={options.features}", *augment, "task=custom", "task.unknown=false", "split=random",
         "split.validation_percentage=0", "split.testing_percentage=0", f"sample_rate={SAMPLE_RATE}",
         f"threads.intra_op={options.threads}", f"trainer.batch_size={options.batch_size}",
-    ])  # fmt: skip
+    ]))  # fmt: skip
 
 
 def known_augmentations() -> dict[str, list[str]]:
@@ -168,10 +166,10 @@ def chosen_augmentations(text: str) -> list[str]:
     return [name for name in known if name in names]
 
 
-def build_stages(options: Options, config: dict[str, Any]) -> dict[str, Rate]:
+def build_stages(options: Options, experiment: Experiment) -> dict[str, Rate]:
     """All stages by name, in the table's order."""
     from kws_data.batches import BatchPlan
-    from kws_data.pipeline import ClipSource, batches, training_plan
+    from kws_data.pipeline import batches, training_plan
 
     catalog = usable(scan(options.data))
     clips = catalog[catalog["word"] != BACKGROUND_NOISE]
@@ -179,23 +177,8 @@ def build_stages(options: Options, config: dict[str, Any]) -> dict[str, Rate]:
         raise KwsError(f"--data: the baselines read WAVs at {SAMPLE_RATE} Hz only, and '{options.data}' holds others")
     paths = [str(options.data / path) for path in clips["path"]]
     words = sorted(set(clips["word"]))
-    task, features = instantiate(config, "task"), instantiate(config, "features")
-    corpus = build_corpus(
-        options.data,
-        instantiate(config, "split"),
-        sample_rate=SAMPLE_RATE,
-        clip_samples=CLIP_SAMPLES,
-        data_seed=config["data_seed"],
-    )
-    source = ClipSource(
-        corpus,
-        task.examples(corpus, config["data_seed"]),
-        clip_samples=CLIP_SAMPLES,
-        silence_samples=CLIP_SAMPLES,
-        silence_kind=task.silence_kind,
-        data_seed=config["data_seed"],
-        seed=config["seed"],
-    )
+    features, corpus = experiment.features, experiment.corpus(options.data)
+    source = experiment.clip_source(corpus, experiment.task.examples(corpus, experiment.data_seed))
     in_order = BatchPlan(source.ids(TRAINING), options.batch_size, seed=None)
     shuffled = training_plan(source, options.batch_size)
 
@@ -204,11 +187,11 @@ def build_stages(options: Options, config: dict[str, Any]) -> dict[str, Rate]:
         return Stream(dataset, share * options.seconds)
 
     def augmented(name: str) -> Rate:
-        augmentation = Experiment(configuration(options, *known_augmentations()[name])).augmentation
+        augmentation = configuration(options, *known_augmentations()[name]).augmentation
         share = 1.0 if name in TARGETS else SINGLE_SHARE
         return stream(shuffled, share, augmentation=augmentation, features=features)
 
-    original = Experiment(config).augmentation
+    original = experiment.augmentation
     return {
         READ: Stream(decoded_files(paths, options.batch_size, options.threads), options.seconds),
         BUILD: StoreBuild(options.data, catalog.head(STORE_CLIPS)),

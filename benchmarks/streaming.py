@@ -45,7 +45,6 @@ from benchmarks.options import (
     run,
     table,
 )
-from kws_experiments.config import tensorflow_setup
 from kws_experiments.reports import model_table
 
 if TYPE_CHECKING:
@@ -91,8 +90,7 @@ def measure(options: Options) -> list[Row]:
     """
     overrides = [*options.overrides, f"threads.intra_op={options.threads}"]
     choices = [model_table.choose(name, overrides) for name in options.models]
-    config = choices[0].config
-    tensorflow_setup.start(deterministic=config["deterministic"], seed=config["seed"], **config["threads"])
+    choices[0].experiment.start_tensorflow()
     import keras
     import tensorflow as tf
 

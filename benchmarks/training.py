@@ -53,8 +53,6 @@ from benchmarks.options import (
     run,
 )
 from kws_data.errors import KwsError
-from kws_experiments.config import tensorflow_setup
-from kws_experiments.config.compose import instantiate
 from kws_experiments.reports import model_table
 from kws_experiments.reports.console_tables import Column, print_table
 
@@ -84,8 +82,7 @@ def measure(options: Options) -> pd.DataFrame:
     # The default first: of two, the later holds.
     overrides = ["features=log_mel", *options.overrides, f"threads.intra_op={options.threads}"]
     choices = [model_table.choose(name, overrides) for name in options.models]
-    config = choices[0].config
-    tensorflow_setup.start(deterministic=config["deterministic"], seed=config["seed"], **config["threads"])
+    choices[0].experiment.start_tensorflow()
     import keras
 
     rows = []
@@ -123,11 +120,9 @@ def _ours(choice: model_table.Choice, features: np.ndarray, labels: np.ndarray, 
 
     from kws_experiments.training.step import TrainingStep
 
-    config = choice.experiment.config
     model = choice.build()
-    optimizer = instantiate(config, "optimizer")
+    optimizer = choice.experiment.build_optimizer(model, total_steps=1, steps_per_epoch=1)
     optimizer.build(model.trainable_variables)
-    settings = instantiate(config, "trainer")
     batch = {
         "inputs": tf.constant(features),
         "labels": tf.constant(labels),
@@ -136,7 +131,7 @@ def _ours(choice: model_table.Choice, features: np.ndarray, labels: np.ndarray, 
     }
     spec = {name: tf.TensorSpec((None, *value.shape[1:]), value.dtype) for name, value in batch.items()}
     step = TrainingStep(
-        model, optimizer, settings,
+        model, optimizer, choice.experiment.settings,
         spec=spec, front_end=None, class_weights=[1.0] * choice.num_labels(),
     )  # fmt: skip
     infer = tf.function(lambda inputs: model(inputs, training=False), input_signature=[spec["inputs"]])

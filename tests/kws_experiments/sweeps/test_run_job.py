@@ -85,7 +85,7 @@ def test_a_crash_is_one_failed_job(place: Path, tmp_path: Path, monkeypatch: pyt
     history = pd.read_csv(fine.folder / "history.csv")
     assert fine.validation_accuracy == pytest.approx(history["val_accuracy"].max())
     assert "about to crash" in output  # one job at a time is heard
-    assert "validation: loss" in (fine.folder / "output.log").read_text()
+    assert "validation loss" in (fine.folder / "output.log").read_text()
 
     # What is done is left alone, what failed is tried again; a run of a sweep is a run as any other.
     before = (fine.folder / "output.log").stat().st_mtime_ns
