@@ -56,7 +56,9 @@ def against_cost(settings: pd.DataFrame, front: pd.DataFrame, cost: str, label: 
     axis.set(xscale="log", xlabel=label, ylabel="test accuracy (%)")
     axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.xaxis.set_minor_locator(NullLocator())
-    axis.xaxis.set_major_formatter(EngFormatter(sep=""))  # the scale's own writes formulas
+    # the scale's own formatter writes formulas; large counts get a prefix, parts of a unit do not
+    prefixed = settings[cost].min() >= 1
+    axis.xaxis.set_major_formatter(EngFormatter(sep="") if prefixed else StrMethodFormatter("{x:g}"))
     axis.margins(x=0.25, y=0.12)
     axis.legend(fontsize=8)
     axis.grid(alpha=0.3)

@@ -146,7 +146,7 @@ class RunContents:
                 path, "", ("confidently_wrong", "speakers", "levels", "calibration", "detection", "noise")
             ),
             others=[
-                Evaluation.read(metrics.parent, metrics.parent.name, ())
+                Evaluation.read(metrics.parent, metrics.parent.name, ("noise",))
                 for metrics in sorted(folder.evaluations.glob("[!.]*/metrics.json"))
             ],
             cost=folder.read_cost(),

@@ -164,6 +164,7 @@ def _other_clips(others: list[Evaluation]) -> list[Part]:
             Text(results),
             run_pictures.confusion(other) if index < PICTURED_EVALUATIONS else None,
             run_tables.class_table(other),
+            run_tables.noise_table(other),
             run_tables.pair_table(other),
         ]
     return filled(*parts)

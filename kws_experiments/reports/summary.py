@@ -25,7 +25,7 @@ def show_training(result: dict[str, Any], folder: RunFolder) -> None:
     """Print the confusion matrix, the result, where the report is, and three commands to go on with."""
     console = Console()
     print_confusion(console, np.array(result["confusion_matrix"]), list(result["per_class"]))
-    show(result, folder.path)
+    show(result, folder.path, "run: ")
     if folder.report.is_file():
         console.print("report: ", end="")
         console.print(
@@ -38,8 +38,14 @@ def show_training(result: dict[str, Any], folder: RunFolder) -> None:
         console.print(f"  {line}  # {comment}", soft_wrap=True, highlight=False, markup=False)
 
 
-def show(result: dict[str, Any], folder: Path) -> None:
-    """Print the worst pairs, unknown folders and noise if any, accuracy with its 95 % interval, and the folder."""
+def show(result: dict[str, Any], folder: Path, name: str = "") -> None:
+    """Print the worst pairs, unknown folders and noise if any, accuracy with its 95 % interval, and the folder.
+
+    Args:
+        result: as in metrics.json.
+        folder: where the results are.
+        name: what the folder is, before its path.
+    """
     console = Console()
     if result["worst_pairs"]:
         table = Table("label", "taken for", "clips", title="Most frequent confusions", title_justify="left")
@@ -59,7 +65,7 @@ def show(result: dict[str, Any], folder: Path) -> None:
     for name in ("data_licence", "data_citation"):
         if result.get(name):
             console.print(f"{name.replace('_', ' ')}: {result[name]}", soft_wrap=True, highlight=False)
-    console.print(str(folder), soft_wrap=True, highlight=False)
+    console.print(f"{name}{folder}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _show_scores(console: Console, result: dict[str, Any]) -> None:

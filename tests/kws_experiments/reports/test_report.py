@@ -266,6 +266,7 @@ def test_no_errors_no_costs_no_command_and_another_evaluation(tmp_path: Path) ->
         "The run was trained on 3 of these clips",
     ):
         assert said in html
+    assert html.count("Accuracy in noise</caption>") == 3  # of the run itself, and of both evaluations
     assert (path / "report.md").read_text().count("was trained on 3 of these clips") == 1
     assert "<audio" not in html
     assert "python train.py" not in html
