@@ -119,7 +119,7 @@ def test_the_page_records_and_listens_in_a_browser(real_data: Path, tmp_path: Pa
             page.get_by_role("tab", name="Listen").click()
             page.get_by_role("button", name="Record").locator("visible=true").first.click()
             times = page.locator(".kws-times").locator("visible=true")
-            expect(times).to_contain_text(re.compile(r"[2-9]\.\d s"), timeout=60_000)
+            expect(times).to_contain_text(re.compile(r"[2-9]\.\d s"), timeout=180_000)  # a busy machine falls behind
         assert not errors
         assert not [url for url in elsewhere if not url.startswith((address, "data:", "blob:"))]
     finally:

@@ -298,7 +298,7 @@ def test_a_full_disk_and_ctrl_c_leave_a_repetition_bit_for_bit(trained: tuple[Pa
         [*KWS, str(run)], cwd="/", text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as one:
         assert one.stdout is not None
-        next(line for line in one.stdout if "validation: loss" in line)
+        next(line for line in one.stdout if "validation loss" in line)
         one.send_signal(signal.SIGINT)
         rest = one.communicate(timeout=100)[0]
     assert one.returncode == 130, rest
