@@ -38,13 +38,13 @@ def show_training(result: dict[str, Any], folder: RunFolder) -> None:
         console.print(f"  {line}  # {comment}", soft_wrap=True, highlight=False, markup=False)
 
 
-def show(result: dict[str, Any], folder: Path, name: str = "") -> None:
+def show(result: dict[str, Any], folder: Path, prefix: str = "") -> None:
     """Print the worst pairs, unknown folders and noise if any, accuracy with its 95 % interval, and the folder.
 
     Args:
         result: as in metrics.json.
         folder: where the results are.
-        name: what the folder is, before its path.
+        prefix: printed before the folder's path.
     """
     console = Console()
     if result["worst_pairs"]:
@@ -65,7 +65,7 @@ def show(result: dict[str, Any], folder: Path, name: str = "") -> None:
     for name in ("data_licence", "data_citation"):
         if result.get(name):
             console.print(f"{name.replace('_', ' ')}: {result[name]}", soft_wrap=True, highlight=False)
-    console.print(f"{name}{folder}", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"{prefix}{folder}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _show_scores(console: Console, result: dict[str, Any]) -> None:

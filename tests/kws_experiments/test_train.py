@@ -85,6 +85,7 @@ def test_trains_on_real_clips_and_keeps_everything(real_data: Path, tmp_path: Pa
     run = only_run(tmp_path)
     assert output.count(str(run)) >= 5  # the folder, the report, and three commands
     assert output.strip().splitlines()[-4] == "next:"
+    assert f"\nrun: {run}\nreport: {run / 'report.html'}\n" in output
     assert "95 % interval" in output
     predictions, metrics = pd.read_parquet(run / "predictions.parquet"), read_metrics(run)
     labels = (run / "labels.txt").read_text().split()
