@@ -11,10 +11,10 @@ from operator import getitem
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kws_data.checks import check_flag, check_list, check_number, check_whole
 from kws_data.errors import KwsError
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.config.compose import instantiate
+from kws_experiments.experiment.checks import check_top_level, invalid_model, optimizer_numbers
 
 if TYPE_CHECKING:
     import keras
@@ -30,19 +30,6 @@ if TYPE_CHECKING:
     from kws_experiments.experiment.settings import TrainerSettings
 
 NOMINAL_MS = 1000  # where clips keep their lengths: the length of silence rows, and of windows of long recordings
-
-_OPTIMIZER_RANGES: dict[str, tuple[float, ...]] = {
-    "learning_rate": (0,),
-    "momentum": (0, 1),
-    "beta_1": (0, 0.999999),
-    "beta_2": (0, 0.999999),
-    "rho": (0, 0.999999),
-    "epsilon": (0,),
-    "weight_decay": (0,),
-    "clipnorm": (1e-9,),
-    "clipvalue": (1e-9,),
-    "global_clipnorm": (1e-9,),
-}
 
 
 @dataclass(frozen=True)
@@ -62,7 +49,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         try:
-            _check_top_level(self.config)
+            check_top_level(self.config)
         except ValueError as error:
             raise KwsError(str(error)) from error
         except (KeyError, TypeError, AttributeError) as error:
@@ -279,7 +266,7 @@ class Experiment:
             raise
         finally:
             keras.config.set_dtype_policy(before)
-        if problem := _invalid_model(network, num_labels, any_length=self.clip_samples is None):
+        if problem := invalid_model(network, num_labels, any_length=self.clip_samples is None):
             raise KwsError(f"model: the result of {self.model_name} {problem}")
         return network
 
@@ -297,7 +284,7 @@ class Experiment:
 
         from kws_experiments.experiment.optimizers import norms_and_biases
 
-        numbers: dict[str, Any] = _optimizer_numbers(self.config["optimizer"])
+        numbers: dict[str, Any] = optimizer_numbers(self.config["optimizer"])
         try:
             numbers["learning_rate"] = self.schedule.rates(
                 numbers["learning_rate"], total_steps=total_steps, steps_per_epoch=steps_per_epoch
@@ -342,76 +329,9 @@ class Experiment:
         for name in ("augmentation", "features"):
             getattr(self, name)
         # These two only check their parameters: the number of steps and of labels depends on the data.
-        instantiate(self.config, "optimizer", **_optimizer_numbers(self.config["optimizer"]))
+        instantiate(self.config, "optimizer", **optimizer_numbers(self.config["optimizer"]))
         self.build_network(num_labels=2)
         return self
-
-
-def _invalid_model(network: Any, num_labels: int, *, any_length: bool) -> str | None:
-    """Why this is not a valid model, or None; checked before data are read, not by TensorFlow in the first step."""
-    import keras
-
-    if not isinstance(network, keras.Model) or not getattr(network, "outputs", None):
-        return f"must be a keras.Model(inputs, logits), and is of type {type(network).__name__}"
-    if any_length and "num_frames" not in {tensor.name for tensor in network.inputs}:
-        return (
-            "takes no num_frames, which separates a clip from its padding and is needed with clip_ms=null:"
-            " take the inputs of kws_models.inputs.feature_inputs, or give clip_ms"
-        )
-    if network.output_shape != (None, num_labels):
-        return (
-            f"gives {network.output_shape} when asked for {num_labels} labels, and must give (None, {num_labels}):"
-            " its last layer must have num_labels units"
-        )
-    last = network.outputs[0]._keras_history.operation
-    if isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) is keras.activations.softmax:
-        return f"ends in a softmax ('{last.name}'), and must give logits: the loss takes the softmax itself"
-    return None
-
-
-def _optimizer_numbers(optimizer: dict[str, Any]) -> dict[str, float]:
-    """The optimizer's numbers as floats: Keras refuses some integers, and checks other values only in training.
-
-    Raises:
-        ValueError: naming the key.
-    """
-    given = {key: optimizer[key] for key in _OPTIMIZER_RANGES if optimizer.get(key) is not None}
-    given["learning_rate"] = optimizer.get("learning_rate")
-    return {
-        key: float(check_number(f"optimizer.{key}", value, *_OPTIMIZER_RANGES[key])) for key, value in given.items()
-    }
-
-
-def _check_top_level(config: dict[str, Any]) -> None:
-    """Check the keys that no object checks; needs no TensorFlow.
-
-    Raises:
-        ValueError: naming the key.
-    """
-    check_whole("seed", config["seed"], 0, 2**32 - 1)  # NumPy's global seed, which Keras sets, has 32 bits
-    check_whole("data_seed", config["data_seed"], 0)
-    check_whole("sample_rate", config["sample_rate"], 1000)
-    if config["clip_ms"] is not None:
-        check_number("clip_ms", config["clip_ms"], 10)
-    check_whole("threads.intra_op", config["threads"]["intra_op"], 0)
-    check_whole("threads.inter_op", config["threads"]["inter_op"], 0)
-    check_flag("deterministic", config["deterministic"])
-    check_flag("report", config["report"])
-    check_whole("pipeline.threads", config["pipeline"]["threads"], 1)
-    check_flag("pipeline.on_device", config["pipeline"]["on_device"])
-    check_number("pipeline.cache_memory_mb", config["pipeline"]["cache_memory_mb"], 0)
-    for snr_db in check_list("evaluation.snr_db", config["evaluation"]["snr_db"]):
-        check_number("evaluation.snr_db", snr_db, -60, 100)
-    check_number("evaluation.false_accept_rate", config["evaluation"]["false_accept_rate"], 0, 1)
-    for kind in ("waveform", "features"):
-        if not isinstance(config["augment"].get(kind) or {}, dict):
-            raise ValueError(f"augment.{kind} must hold stages by name, got {config['augment'][kind]!r}")
-    optimizer = config["optimizer"]
-    _optimizer_numbers(optimizer)
-    if check_flag("optimizer.nesterov", optimizer.get("nesterov", False)) and not optimizer.get("momentum"):
-        raise ValueError("optimizer.nesterov: true does nothing without momentum; give optimizer.momentum, such as 0.9")
-    if optimizer.get("use_ema"):
-        raise ValueError("optimizer.use_ema: Keras's average is not used here; trainer.ema_momentum=0.999 keeps one")
 
 
 def _augmentation(config: dict[str, Any]) -> Augmentation:
