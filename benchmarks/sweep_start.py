@@ -49,11 +49,11 @@ from kws_experiments.config import tensorflow_setup
 def mark(name):
     print(f"@{{name}}", flush=True)
 
-def after(module, name, told):
+def after(module, name, line):
     function = getattr(module, name)
     def call(*args, **kwargs):
         result = function(*args, **kwargs)
-        mark(told)
+        mark(line)
         return result
     setattr(module, name, call)
 

@@ -159,10 +159,10 @@ def _concise(table: pd.DataFrame) -> pd.DataFrame:
         group, dot, _ = name.partition(".")
         if not dot:
             continue
-        told_by_choice = group in texts and not pd.crosstab(texts[group], texts[name]).gt(0).sum(axis=1).gt(1).any()
+        set_by_choice = group in texts and not pd.crosstab(texts[group], texts[name]).gt(0).sum(axis=1).gt(1).any()
         shorter = [other for other in texts if other.partition(".")[0] == group and len(other) < len(name)]
         last = name.rsplit(".", 1)[-1]
-        if told_by_choice or any(o.rsplit(".", 1)[-1] == last and texts[o].equals(texts[name]) for o in shorter):
+        if set_by_choice or any(o.rsplit(".", 1)[-1] == last and texts[o].equals(texts[name]) for o in shorter):
             dropped.append(name)
     return table.drop(columns=dropped)
 

@@ -135,5 +135,5 @@ def strip(detections: Sequence[Detection], from_ms: float, to_ms: float) -> str:
     first, last = max(0.0, from_ms) / 1000, to_ms / 1000
     return (
         f'<div class="kws-strip">{"".join(words)}</div><div class="kws-times"><span>{first:.1f} s</span>'
-        f"<span>{last:.1f} s</span></div><p>Heard: {listed or 'nothing yet'}</p>"
+        f"<span>{last:.1f} s</span></div><p>Detected: {listed or 'nothing yet'}</p>"
     )

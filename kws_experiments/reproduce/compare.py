@@ -27,12 +27,12 @@ class Finding:
     Attributes:
         what: the thing.
         same: whether it is the same to the bit; None where that is not known.
-        told: where it differs first and by how much, or how much is the same, in a line.
+        detail: where it differs first and by how much, or how much is the same, in a line.
     """
 
     what: str
     same: bool | None
-    told: str
+    detail: str
 
 
 def compare_runs(original: RunFolder, repeated: RunFolder) -> list[Finding]:
@@ -64,8 +64,8 @@ def _weights(original: RunFolder, repeated: RunFolder) -> Finding:
     digests = [(folder.read_record() or {}).get("weights_sha256") for folder in (original, repeated)]
     if digests[0] is not None and digests[0] == digests[1]:
         return Finding(WEIGHTS, True, f"the same, SHA-256 {digests[0][:12]}…")
-    same, told = weights_difference(*(named_weights(load_model(folder.path)) for folder in (original, repeated)))
-    return Finding(WEIGHTS, same, told)
+    same, detail = weights_difference(*(named_weights(load_model(folder.path)) for folder in (original, repeated)))
+    return Finding(WEIGHTS, same, detail)
 
 
 def weights_difference(original: NamedArrays, repeated: NamedArrays) -> tuple[bool, str]:
@@ -115,9 +115,9 @@ def _predictions(original: Path, repeated: Path) -> Finding:
     tables = [read_table(path, START_OVER) for path in (original, repeated)]
     if original.read_bytes() == repeated.read_bytes():
         return Finding(PREDICTIONS, True, f"the same bytes, {len(tables[0])} clips")
-    same, told = predictions_difference(*tables)
+    same, detail = predictions_difference(*tables)
     # another version of pandas or pyarrow writes its name into the file
-    return Finding(PREDICTIONS, same, f"{told} (in a file of other bytes)" if same else told)
+    return Finding(PREDICTIONS, same, f"{detail} (in a file of other bytes)" if same else detail)
 
 
 def predictions_difference(original: pd.DataFrame, repeated: pd.DataFrame) -> tuple[bool, str]:

@@ -159,7 +159,7 @@ def show(result: dict[str, Any], out: Path) -> None:
     console = Console()
     table = Table("compared", "found", title="The run and its repetition", title_justify="left")
     for finding in result["findings"]:
-        table.add_row(finding["what"], finding["told"])
+        table.add_row(finding["what"], finding["detail"])
     console.print(table)
     causes = result["environment_differs_in"]
     if result["bit_for_bit"]:
@@ -169,7 +169,7 @@ def show(result: dict[str, Any], out: Path) -> None:
     else:
         where = next(finding for finding in result["findings"] if finding["same"] is False)
         console.print(
-            f"[bold]different[/bold], first in {where['what']}: {where['told']}", soft_wrap=True, highlight=False
+            f"[bold]different[/bold], first in {where['what']}: {where['detail']}", soft_wrap=True, highlight=False
         )
         for index, cause in enumerate(causes):
             said = "likely cause" if index == 0 else "or"

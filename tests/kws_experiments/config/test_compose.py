@@ -185,8 +185,8 @@ def test_fingerprint_names_what_is_trained() -> None:
     plain = fingerprint(compose([]))
 
     assert fingerprint(compose(["name=other", "force=true", "pipeline.threads=7"])) == plain
-    told = ["trainer.print_confusion=true", "trainer.tensorboard=false", "trainer.checkpoint_every=7"]
-    assert fingerprint(compose([*told, "logger=mlflow"])) == plain
+    quiet = ["trainer.print_confusion=true", "trainer.tensorboard=false", "trainer.checkpoint_every=7"]
+    assert fingerprint(compose([*quiet, "logger=mlflow"])) == plain
     for trained in ("trainer.ema_momentum=0.9", "trainer.jit_compile=true"):
         assert fingerprint(compose([trained])) != plain
     workers = "augment.waveform.audiomentations.num_workers"

@@ -63,7 +63,7 @@ def test_a_strip_shows_recent_detections_and_escapes_them() -> None:
 
     assert "old" not in shown
     assert "<b>" not in shown
-    assert "Heard: &lt;b&gt; (8.0 s, 0.80), no (10.0 s, 0.75)" in shown
+    assert "Detected: &lt;b&gt; (8.0 s, 0.80), no (10.0 s, 0.75)" in shown
     assert re.findall(r"left: ([\d.]+)%", shown) == ["27.6", "46.0"]
     assert "nothing yet" in strip([], -20000, 100)
 

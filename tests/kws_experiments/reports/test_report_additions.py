@@ -58,8 +58,8 @@ def test_exports_and_long_recordings_are_told_of(tmp_path: Path) -> None:
     html, markdown = write_run_report(run).read_text(), (run / "report.md").read_text()
 
     for text in (html, markdown):
-        for told in ("539 of 543", "91.3%", "386.6 kB", "0.54", "318 correct, 81 missed", "54.0 an hour", "33.8 %"):
-            assert told in text
+        for figure in ("539 of 543", "91.3%", "386.6 kB", "0.54", "318 correct, 81 missed", "54.0 an hour", "33.8 %"):
+            assert figure in text
     assert 'href="#exports"' in html
     assert 'href="#streams"' in html
     assert "half &lt;hour&gt;" in html

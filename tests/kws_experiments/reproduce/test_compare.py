@@ -48,8 +48,8 @@ def test_runs_that_are_the_same_but_for_their_time(tmp_path: Path) -> None:
 
     assert [finding.what for finding in findings] == ["initial weights", "history", "weights", "predictions"]
     assert all(finding.same for finding in findings), findings
-    assert findings[1].told == "the same, 3 evaluations"
-    assert findings[3].told == "the same bytes, 2 clips"
+    assert findings[1].detail == "the same, 3 evaluations"
+    assert findings[3].detail == "the same bytes, 2 clips"
 
 
 def test_a_table_in_a_file_of_other_bytes_is_the_same(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_table_in_a_file_of_other_bytes_is_the_same(tmp_path: Path) -> None:
     finding = compare_runs(one, other)[-1]
 
     assert finding.same
-    assert "other bytes" in finding.told
+    assert "other bytes" in finding.detail
 
 
 def test_initial_weights_that_were_not_kept_are_no_difference(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_initial_weights_that_were_not_kept_are_no_difference(tmp_path: Path) ->
     checkpoint.save_weights(other.training.initial, [np.array([1, 1, 1.5], np.float32)])
     finding = compare_runs(one, other)[0]
     assert finding.same is False
-    assert finding.told.startswith("first in array 0, by at most 0.5; 1 of 1 arrays differ")
+    assert finding.detail.startswith("first in array 0, by at most 0.5; 1 of 1 arrays differ")
 
 
 @pytest.mark.parametrize("name", ["history.csv", "predictions.parquet"])
@@ -87,9 +87,9 @@ def test_the_first_weight_that_differs_is_named_with_its_size() -> None:
 
     other = copy.deepcopy(arrays)
     other[1][1][0] = np.nextafter(np.float32(1), np.float32(2))  # the last bit
-    same, told = weights_difference(arrays, other)
+    same, detail = weights_difference(arrays, other)
     assert not same
-    assert told.startswith("first in dense/bias, by at most 1.2e-07; 1 of 2 arrays differ")
+    assert detail.startswith("first in dense/bias, by at most 1.2e-07; 1 of 2 arrays differ")
 
     other[0][1][1, 1] = -0.0  # equal, but not to the bit
     assert weights_difference(arrays, other)[1].startswith("first in conv/kernel, by at most 0; 2 of 2")
@@ -142,7 +142,7 @@ SESSION: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "detail"),
     [
         ({"packages": {"tensorflow": "2.17.0"}}, "version of tensorflow: 2.16.2 → 2.17.0"),
         ({"packages": {"rich": "14.0"}}, "versions of packages that hardly matter: rich 13.0 → 14.0"),
@@ -166,13 +166,13 @@ SESSION: dict[str, Any] = {
         ),
     ],
 )
-def test_every_kind_of_difference_names_its_cause(change: dict[str, Any], told: str) -> None:
+def test_every_kind_of_difference_names_its_cause(change: dict[str, Any], detail: str) -> None:
     now = {
         key: value | change.get(key, {}) if isinstance(value, dict) else change.get(key, value)
         for key, value in SESSION.items()
     }
-    assert told in likely_causes([SESSION], now)
-    assert likely_causes([now], now) == [told] * (told.startswith("deterministic"))
+    assert detail in likely_causes([SESSION], now)
+    assert likely_causes([now], now) == [detail] * (detail.startswith("deterministic"))
 
 
 def test_what_leaves_the_projects_files_alone_is_no_cause() -> None:

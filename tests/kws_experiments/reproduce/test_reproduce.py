@@ -119,7 +119,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "done" / restart.RESULT).write_text("{}")
     started(folder, out=tmp_path / "damaged")
     (tmp_path / "damaged" / restart.MARKER).write_text("{")
-    for out, told in {
+    for out, message in {
         tmp_path / "full": "is not empty; give a new folder",
         tmp_path / "full" / "precious": "is a file; give a new folder",
         tmp_path / "others": "repeats another run",
@@ -128,7 +128,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         folder.path: "is not empty",
     }.items():
         before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-        with pytest.raises(KwsError, match=told):
+        with pytest.raises(KwsError, match=message):
             restart.restart(folder.path, out=out, data=None, anyway=False)
         assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
@@ -147,7 +147,7 @@ def without_key(folder: RunFolder, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "told"),
+    ("harm", "message"),
     [
         (lambda folder: shutil.rmtree(folder.path), "holds no run: it has no run.json"),
         (lambda folder: folder.record.unlink(), "holds no run: it has no run.json"),
@@ -165,7 +165,7 @@ def without_key(folder: RunFolder, key: str) -> None:
     ],
 )
 def test_a_folder_that_is_not_whole_is_one_line_and_status_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], harm: Any, told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], harm: Any, message: str
 ) -> None:
     folder = write_run(tmp_path / "run")
     assert finished_record(folder)["weights_sha256"] == "w"
@@ -177,7 +177,7 @@ def test_a_folder_that_is_not_whole_is_one_line_and_status_2(
 
     assert caught.value.code == 2
     said = capsys.readouterr().err
-    assert told in said
+    assert message in said
     assert said.startswith("error: ")
     assert len(said.splitlines()) == 1
     assert not folder.reproductions.exists()
@@ -289,9 +289,9 @@ def test_a_full_disk_and_ctrl_c_leave_a_repetition_bit_for_bit(trained: tuple[Pa
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     out = run / "reproductions" / "1"
 
-    told = call(run, status=2, limit_bytes=3000)  # too few for the table of clips, or a checkpoint
-    assert told.splitlines()[-1].startswith("error: ")
-    assert "too large" in told.splitlines()[-1]
+    message = call(run, status=2, limit_bytes=3000)  # too few for the table of clips, or a checkpoint
+    assert message.splitlines()[-1].startswith("error: ")
+    assert "too large" in message.splitlines()[-1]
     assert not [path for path in out.rglob("*") if ".tmp" in path.name]
 
     with subprocess.Popen(
@@ -307,12 +307,12 @@ def test_a_full_disk_and_ctrl_c_leave_a_repetition_bit_for_bit(trained: tuple[Pa
     (folder / "clips").rename(folder / "moved")
     try:
         assert f"are gone from '{folder / 'clips'}': give --data DIR" in call(run, status=2)
-        told = call(run, f"--data={folder / 'moved'}", status=0)
+        message = call(run, f"--data={folder / 'moved'}", status=0)
     finally:
         (folder / "moved").rename(folder / "clips")
 
-    assert "resuming at step" in told
-    assert "bit for bit: the same weights and predictions" in told
+    assert "resuming at step" in message
+    assert "bit for bit: the same weights and predictions" in message
     result = json.loads((out / "reproduction.json").read_text())
     assert result["bit_for_bit"]
     assert all(finding["same"] for finding in result["findings"])
@@ -333,18 +333,18 @@ def test_a_changed_clip_is_refused_by_name_and_else_is_the_likely_cause(
     time.sleep(0.01)
     soundfile.write(tmp_path / "clips" / clip, tone(700), SAMPLE_RATE)
 
-    told = call(run, "--data", str(tmp_path / "clips"), "--out", str(tmp_path / "out"), status=2)
-    assert f"are not those of the run: 1 clip changed ({clip}); give --data DIR" in told.splitlines()[-1]
+    message = call(run, "--data", str(tmp_path / "clips"), "--out", str(tmp_path / "out"), status=2)
+    assert f"are not those of the run: 1 clip changed ({clip}); give --data DIR" in message.splitlines()[-1]
 
-    told = call(run, "--data", str(tmp_path / "clips"), "--out", str(tmp_path / "out"), "--anyway", status=1)
+    message = call(run, "--data", str(tmp_path / "clips"), "--out", str(tmp_path / "out"), "--anyway", status=1)
 
-    assert f"different, first in data: 1 clip changed ({clip})" in told
-    assert f"likely cause: data: 1 clip changed ({clip})" in told
+    assert f"different, first in data: 1 clip changed ({clip})" in message
+    assert f"likely cause: data: 1 clip changed ({clip})" in message
     result = json.loads((tmp_path / "out" / "reproduction.json").read_text())
     assert not result["bit_for_bit"]
     findings = {finding["what"]: finding for finding in result["findings"]}
-    assert findings["history"]["told"].startswith("first at step 20: ")
-    assert findings["weights"]["told"].startswith("first in ")
-    assert "arrays differ, by at most" in findings["weights"]["told"]
-    assert findings["predictions"]["told"].startswith("first for ")
+    assert findings["history"]["message"].startswith("first at step 20: ")
+    assert findings["weights"]["message"].startswith("first in ")
+    assert "arrays differ, by at most" in findings["weights"]["message"]
+    assert findings["predictions"]["message"].startswith("first for ")
     assert np.isfinite(pd.read_parquet(tmp_path / "out" / "predictions.parquet")["score_yes"]).all()

@@ -163,7 +163,7 @@ def test_a_clean_checkout_is_its_commit(checkout: Path) -> None:
 def test_uncommitted_changes_are_kept_and_can_be_applied(checkout: Path) -> None:
     clean, _ = code_state(checkout)
     (checkout / "kws_data" / "a.py").write_text("A = 2\n")
-    (checkout / "new.txt").write_text("not told of but by name")
+    (checkout / "new.txt").write_text("known by its name only")
 
     state, diff = code_state(checkout)
 

@@ -57,13 +57,13 @@ def test_words_stand_where_the_table_says_at_the_level_asked_for(make_folder: Ma
 def test_only_test_clips_and_the_test_part_of_the_noise_are_heard(real_data: Path, tmp_path: Path) -> None:
     overrides = ["dataset=folder", f"dataset.path={real_data}", "split=lists"]
 
-    told = write_stream(overrides, tmp_path / "out", StreamSettings(minutes=2))
+    message = write_stream(overrides, tmp_path / "out", StreamSettings(minutes=2))
 
     truth = pd.read_csv(tmp_path / "out" / "truth.csv")
     assert set(truth["clip"]) <= set((real_data / "testing_list.txt").read_text().split())
     assert (truth["clip"].str.split("/").str[0] == truth["word"]).all()
     assert truth["clip"].is_unique  # none comes twice before all have come once
-    assert f"{len(truth)} words" in told
+    assert f"{len(truth)} words" in message
     assert json.loads((tmp_path / "out" / "stream.json").read_text())["noise"] == "recorded"
     assert read_truth(tmp_path / "out" / "truth.csv")["word"].tolist() == truth["word"].tolist()
     assert not list(tmp_path.glob(".*.tmp"))
@@ -105,7 +105,7 @@ def test_a_folder_of_something_else_is_left_alone(make_folder: MakeFolder, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         (["absent"], "'absent': no such folder; give a run's, or overrides"),
         (["dataset=luck"], "Could not find 'dataset/luck'"),
@@ -113,10 +113,10 @@ def test_a_folder_of_something_else_is_left_alone(make_folder: MakeFolder, tmp_p
     ],
 )
 def test_sources_that_are_none(
-    overrides: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    overrides: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(KwsError, match=told):
+    with pytest.raises(KwsError, match=message):
         write_stream(overrides, tmp_path / "out", StreamSettings())
 
 
@@ -136,7 +136,7 @@ def test_ranges() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("word\nyes\n", "has no column time_ms; it has word"),
         ("time_ms,word\n", "holds no word"),
@@ -147,9 +147,9 @@ def test_ranges() -> None:
         ("", "can't be read"),
     ],
 )
-def test_damaged_tables_are_told_by_row(tmp_path: Path, text: str, told: str) -> None:
+def test_errors_in_damaged_tables_name_the_row(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "truth.csv").write_text(text)
-    with pytest.raises(KwsError, match=told):
+    with pytest.raises(KwsError, match=message):
         read_truth(tmp_path / "truth.csv")
 
 
