@@ -52,6 +52,7 @@ def measure(run: Path) -> tuple[list[tuple[str, float, int]], int]:
         raise KwsError(f"'{run}' keeps its clips' lengths (clip_ms=null), and TensorFlow Lite needs one")
     experiment.start_tensorflow(intra_op=1, inter_op=1)
     import tensorflow as tf
+    from ai_edge_litert.interpreter import OpResolverType
 
     source = check.run_clips(RunFolder(run), experiment, samples)
     trained = load_trained(run, samples, unrolled=True)
@@ -73,7 +74,7 @@ def measure(run: Path) -> tuple[list[tuple[str, float, int]], int]:
         rows.append(row(f"network, {quantize}", _scores(joined(front_end, model), waveforms)))
         if quantize == "int8":  # they have no Fourier transform
             frames = [trained.features(waveform).numpy() for waveform in waveforms]
-            kernels = tf.lite.experimental.OpResolverType.BUILTIN_REF
+            kernels = OpResolverType.BUILTIN_REF
             scores = _scores(model, frames, experimental_op_resolver_type=kernels)
             rows.append(row("network, int8, reference kernels", scores))
         whole = converter(
@@ -88,11 +89,11 @@ def measure(run: Path) -> tuple[list[tuple[str, float, int]], int]:
 
 
 def _scores(model: bytes, inputs: list[np.ndarray], **options: Any) -> np.ndarray:
-    import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
 
     from kws_experiments.export.formats.tflite import inference
 
-    scores = inference(tf.lite.Interpreter(model_content=model, num_threads=1, **options))
+    scores = inference(Interpreter(model_content=model, num_threads=1, **options))
     return np.concatenate([scores(values) for values in inputs])
 
 

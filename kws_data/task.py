@@ -120,7 +120,7 @@ class Task:
         clips = corpus.clips[corpus.clips["split"] == split]
         label_of = {word: index for index, word in enumerate(labels)}
         wanted = clips[clips["word"].isin(set(labels) - {SILENCE, UNKNOWN})]
-        parts = [wanted.assign(label=wanted["word"].map(label_of))]
+        parts = [wanted.assign(label=wanted["word"].map(label_of).astype("int64"))]
         if self.unknown:
             unknown = self._unknown_clips(clips, labels, len(wanted), data_seed, split)
             parts.append(unknown.assign(label=label_of[UNKNOWN]))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -56,7 +56,7 @@ def keep(folder: Path, source: ClipSource, features: FeatureLayer, split: str, w
     key = ["folder", "path", "start"]
     id_of = pd.Series(examples.index, pd.MultiIndex.from_frame(examples[key])).groupby(level=key).first()
     worst = wrong.head(MOST_CLIPS)
-    arrays: dict[str, np.ndarray] = {"sample_rate": np.array(source.corpus.sample_rate)}
+    arrays: dict[str, Any] = {"sample_rate": np.array(source.corpus.sample_rate)}
     room = MOST_BYTES
     kept = 0
     for row in worst.itertuples():

@@ -106,7 +106,7 @@ def alluvial(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
     for row, column in np.ndindex(matrix.shape):
         count = matrix[row, column]
         if count:
-            _ribbon(axis, leaving[row], arriving[column], count, wrong=row != column)
+            _ribbon(axis, float(leaving[row]), float(arriving[column]), float(count), wrong=row != column)
             leaving[row] += count
             arriving[column] += count
     total = clips + gap * (len(labels) - 1)

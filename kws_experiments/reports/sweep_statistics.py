@@ -144,7 +144,7 @@ def pareto_front(costs: Sequence[float], accuracies: Sequence[float]) -> np.ndar
     cost, accuracy = np.asarray(costs, float), np.asarray(accuracies, float)
     no_worse = (cost[:, None] <= cost) & (accuracy[:, None] >= accuracy)
     better = (cost[:, None] < cost) | (accuracy[:, None] > accuracy)
-    return ~(no_worse & better).any(axis=0)
+    return np.asarray(~(no_worse & better).any(axis=0))
 
 
 def _sums_by_speaker(rows: TestRows) -> np.ndarray:

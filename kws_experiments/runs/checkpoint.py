@@ -72,8 +72,8 @@ def read_arrays(path: Path) -> list[np.ndarray]:
         return [saved[f"v{index}"] for index in range(len(saved.files))]
 
 
-def _write(path: Path, variables: Sequence[AnyVariable], **extra: np.ndarray) -> None:
-    arrays = {f"v{index}": np.asarray(variable) for index, variable in enumerate(variables)}
+def _write(path: Path, variables: Sequence[AnyVariable], **extra: Any) -> None:
+    arrays: dict[str, Any] = {f"v{index}": np.asarray(variable) for index, variable in enumerate(variables)}
     with replace_file(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays, **extra)
 

@@ -6,10 +6,10 @@ import json
 import platform
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +157,7 @@ class RunFolder:
             "python": platform.python_version(),
             "platform": platform.platform(),
             "machine": platform.machine(),
-            "versions": {package: version(package) for package in _PACKAGES},
+            "versions": _versions(),
         }
         write_text(self.record, json.dumps(record | values, indent=2) + "\n")
 
@@ -225,3 +225,12 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replace_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def _versions() -> dict[str, str]:
+    """The versions of the packages that matter most; tensorflow-io need not be there."""
+    found = {}
+    for package in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

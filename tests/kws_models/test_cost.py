@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -75,7 +76,7 @@ def test_weights_are_those_that_tensorflow_lite_keeps() -> None:
         variable.assign(generator.uniform(0.5, 1, variable.shape))
     graph = tf.function(lambda x: model(x, training=False)).get_concrete_function(tf.TensorSpec((1, 49, 10)))
     converter = tf.lite.TFLiteConverter.from_concrete_functions([convert_variables_to_constants_v2(graph)], model)
-    interpreter = tf.lite.Interpreter(model_content=converter.convert())
+    interpreter = Interpreter(model_content=converter.convert())
     interpreter.allocate_tensors()
     computed = {place for op in interpreter._get_ops_details() for place in op["outputs"]}
     computed |= {tensor["index"] for tensor in interpreter.get_input_details()}

@@ -55,9 +55,9 @@ class Tflite(Format):
 
     def load(self, path: Path) -> Function:
         """See Format."""
-        import tensorflow as tf
+        from ai_edge_litert.interpreter import Interpreter
 
-        return inference(tf.lite.Interpreter(str(path), num_threads=1))
+        return inference(Interpreter(str(path), num_threads=1))
 
     def write_extras(self, artifact: Artifact, out: Path) -> None:
         """Write a C header for the model that microcontrollers can run."""
@@ -127,12 +127,12 @@ def inference(interpreter: Any) -> Function:
 
 
 def _described(path: Path, takes: str) -> ModelFile:
-    import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
 
     from kws_experiments.export.artifact import ModelFile
     from kws_experiments.export.tflite_graph import operators
 
-    interpreter = tf.lite.Interpreter(str(path))
+    interpreter = Interpreter(str(path))
     (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
     ports = _port(takes, source), _port("scores", result)
     return ModelFile(path.name, takes, *ports, operators=operators(path.read_bytes()))

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -262,7 +263,7 @@ def test_inside_a_saved_model(name: str, tmp_path: Path) -> None:
 def test_a_single_clip_converts_to_tflite(name: str) -> None:
     function = tf.function(make(name)).get_concrete_function(tf.TensorSpec([1, 16000]))
     model = tf.lite.TFLiteConverter.from_concrete_functions([convert_variables_to_constants_v2(function)]).convert()
-    interpreter = tf.lite.Interpreter(model_content=model)
+    interpreter = Interpreter(model_content=model)
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], noise(1))
     interpreter.invoke()
