@@ -1,6 +1,16 @@
 # The README's two commands, and what keeps them working.
 PYTHON ?= python3.11
+# Two stacks: io is TensorFlow 2.16 with tensorflow-io, for Python 3.11 and 3.12; latest is today's TensorFlow
+STACK ?= $(shell $(PYTHON) -c 'import sys; print("io" if sys.version_info < (3, 13) else "latest")')
+ifeq ($(STACK),latest)
+VENV ?= .venv-latest
+LOCK := requirements-latest.lock
+EXTRAS := speech,dev
+else
 VENV ?= .venv
+LOCK := requirements.lock
+EXTRAS := io,speech,dev
+endif
 ARGS ?=
 
 .PHONY: train test install lock lint docs
@@ -21,12 +31,18 @@ docs: install ## build the manual, with its links checked, and serve it at http:
 
 install: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml requirements.lock
+$(VENV)/installed: pyproject.toml $(LOCK)
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --disable-pip-version-check -c requirements.lock -e '.[speech,dev]'
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(LOCK) -e '.[$(EXTRAS)]'
 	touch $@
 
 lock: ## pin anew what pyproject.toml admits; needs uv
-	uv pip compile -q --universal --python-version 3.11 --extra speech --extra microphone --extra dev --no-annotate --no-emit-index-url \
-		--custom-compile-command "make lock" pyproject.toml -o requirements.lock
-	sed -i.bak 's/ ;.*//' requirements.lock && rm requirements.lock.bak # the markers say the same in every line
+	$(call pin,--extra io,requirements.lock)
+	$(call pin,,requirements-latest.lock)
+
+# of the markers, only those stay that divide the Pythons
+define pin
+uv pip compile -q --universal --python-version 3.11 $(1) --extra speech --extra microphone --extra dev --no-annotate \
+	--no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o $(2)
+sed -i.bak -E "s/ and \(\(platform.*//; s/ ; python_full_version < '3.14'$$//" $(2) && rm $(2).bak
+endef

@@ -21,7 +21,7 @@ from kws_experiments.export.load import load_scorer
 from tests.conftest import ROOT, SAMPLE_RATE
 from tests.kws_experiments.test_train import SMALL, only_run, train
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.both_stacks]
 
 # All in one process, since each start of TensorFlow takes seconds; kws export itself is run once
 EXPORTS = [("saved_model", "none"), ("tflite", "none"), ("onnx", "none")]
