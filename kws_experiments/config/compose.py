@@ -40,7 +40,9 @@ _NOT_IDENTITY = (
 
 NOT_VALID = "not_valid"  # the folder of a sweep's jobs whose configuration can't be resolved, and so has no fingerprint
 
-CONF = Path(__file__).resolve().parents[2] / "conf"  # beside the package: the project is installed editable
+_HERE = Path(__file__).resolve()
+# In a wheel the folder lies within the package, in a checkout beside it
+CONF = next(folder for folder in (_HERE.parents[1] / "conf", _HERE.parents[2] / "conf") if folder.is_dir())
 
 
 def register_resolvers() -> None:

@@ -11,9 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from kws_experiments.config.compose import CONF
-
-ROOT = CONF.parent  # the checkout: train.py and the packages
+ROOT = Path(__file__).resolve().parents[2]  # holds the packages: the checkout, or where a wheel was installed
 _PACKAGES = ("kws_data", "kws_models", "kws_experiments")
 _LARGEST_DIFF_BYTES = 1_000_000  # of a larger one, only the hash is kept
 _MOST_UNTRACKED = 100  # names
@@ -28,7 +26,7 @@ def code_state(root: Path = ROOT) -> tuple[dict[str, Any], str | None]:
         `sources` (SHA-256 of the project's Python files), and in a git checkout `commit`, `dirty`, `diff_sha256`,
         `diff_bytes`, `untracked` (names, the first of them) and `untracked_count`.
     """
-    sources = [root / "train.py", *(path for name in _PACKAGES for path in (root / name).rglob("*.py"))]
+    sources = [path for name in _PACKAGES for path in (root / name).rglob("*.py")]
     state: dict[str, Any] = {"sources": digest_of_files(sources, root)}
     commit = _git(root, "rev-parse", "HEAD")
     # train.py untracked: a copy of the project that lies within some other repository
