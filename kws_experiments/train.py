@@ -12,7 +12,7 @@ from filelock import Timeout
 
 from kws_data.errors import KwsError
 from kws_data.splits import TRAINING, VALIDATION
-from kws_data.storage.atomic import lock_for
+from kws_data.storage.atomic import lock_for, remove_leftovers_below
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.config.command import command_of_hydra, overridden, quoted
 from kws_experiments.config.compose import fingerprint
@@ -56,13 +56,13 @@ def train(config: dict[str, Any], path: Path, data: Data | None = None) -> dict[
         KeyboardInterrupt: the state was saved; the same call resumes.
     """
     with _locked(path):
+        remove_leftovers_below(path)
         folder = RunFolder(path)
         record = folder.read_record()
         if record is not None and record["status"] == "done":
             folder.training.state.unlink(missing_ok=True)
             log.info("this configuration is trained already; if the data changed since, add force=true: %s", path)
             return folder.read_metrics()
-        folder.clear_leftovers()
         return _train(Experiment(config), folder, record, data)
 
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from kws_data.errors import KwsError
-from kws_data.storage.atomic import remove, remove_leftovers_below, replace_file
+from kws_data.storage.atomic import replace_file
 from kws_experiments.config.upgrade import upgraded
 from kws_experiments.runs.files import GIVE_RUN, START_OVER, read_json, read_lines, read_yaml
 
 SCHEMA_VERSION = 2  # 2: evaluations hold detection, calibration, breakdowns and their tables
-_SCRATCH = ".scratch-"
 _PACKAGES = ("tensorflow", "tensorflow-io", "keras", "numpy", "pandas", "audiomentations", "hydra-core")
 
 
@@ -107,18 +103,6 @@ class RunFolder:
     def training(self) -> TrainingFiles:
         """What the training loop writes."""
         return TrainingFiles(self.path)
-
-    @contextmanager
-    def scratch(self) -> Iterator[Path]:
-        """A folder for as long as the context lasts."""
-        with tempfile.TemporaryDirectory(dir=self.path, prefix=_SCRATCH) as name:
-            yield Path(name)
-
-    def clear_leftovers(self) -> None:
-        """Remove what a killed process left half-written; only for the holder of the folder's lock."""
-        remove_leftovers_below(self.path)
-        for scratch in self.path.glob(f"{_SCRATCH}*"):
-            remove(scratch)
 
     def read_record(self) -> dict[str, Any] | None:
         """What `write_record` wrote; None in a new folder.
