@@ -23,12 +23,12 @@ from kws_data.errors import KwsError
 from kws_experiments.config.compose import NOT_VALID, flattened
 from kws_experiments.config.upgrade import upgraded
 from kws_experiments.runs.files import START_OVER, parse_yaml, read_table, read_yaml, whole
-from kws_experiments.runs.folder import RunFolder
+from kws_experiments.runs.folder import TRAINED, TRAINING, RunFolder
 from kws_experiments.runs.sweep_record import DONE, find_sweeps, read_sweep
 
 FIRST = ("path", "name", "run", "status", "started", "seconds")
 METRICS = ("accuracy", "validation_accuracy", "clips", "parameters")
-DAMAGED, NOT_BEGUN = "damaged", "not begun"
+DAMAGED, NOT_BEGUN, REPORT_MISSING, NOT_CLOSED = "damaged", "not begun", "report missing", "not closed"
 _SAME_FOR_ALL = ("name", "force")  # keys that say nothing about what was trained
 _GROUPS_ONLY = ("experiment", "sweep", "logger")  # choices that are spelled out by other keys
 
@@ -43,8 +43,8 @@ def find_runs(folder: str | Path, where: Mapping[str, Any] | None = None, *, all
         all_keys: keep the columns of keys that are the same in all runs.
 
     Returns:
-        `path`, `name`, `run` (the fingerprint of its configuration, and the attempt), `status` ('done', 'training',
-        'not begun', 'damaged'), `started` (UTC), `seconds` (of training); then the choices (`model`, `features`, …) and
+        `path`, `name`, `run` (the fingerprint of its configuration, and the attempt), `status` ('done',
+        'report missing', 'not closed' (its loggers, that is), 'training', 'not begun', 'damaged'), `started` (UTC), `seconds` (of training); then the choices (`model`, `features`, …) and
         the config keys that differ among the runs listed, dotted; then `accuracy` (of the test split),
         `validation_accuracy`, `clips`, `parameters`; then `error`, which says what is damaged.
 
@@ -118,7 +118,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         config = upgraded(read_yaml(folder.config, START_OVER))
         keys = _choices(folder) | flattened(config)
         row["name"] = config.get("name", row["name"])
-        if record["status"] == DONE:
+        if record["status"] == TRAINED:
+            row["status"] = NOT_CLOSED if folder.report.is_file() or not config.get("report") else REPORT_MISSING
+        if record["status"] != TRAINING:
             metrics = folder.read_metrics()
             row |= {name: metrics.get(name) for name in METRICS}
     except (KwsError, KeyError, TypeError, AttributeError) as error:

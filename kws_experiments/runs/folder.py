@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,8 +14,9 @@ from typing import Any
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_file
 from kws_experiments.config.upgrade import upgraded
-from kws_experiments.runs.files import GIVE_RUN, START_OVER, read_json, read_lines, read_yaml
+from kws_experiments.runs.files import GIVE_RUN, START_OVER, read_json, read_lines, read_yaml, whole
 
+TRAINING, TRAINED, DONE = "training", "trained", "done"  # trained: all but its report, and its loggers' end
 SCHEMA_VERSION = 2  # 2: evaluations hold detection, calibration, breakdowns and their tables
 _PACKAGES = ("tensorflow", "tensorflow-io", "keras", "numpy", "pandas", "audiomentations", "hydra-core")
 
@@ -105,12 +107,12 @@ class RunFolder:
         return TrainingFiles(self.path)
 
     def read_record(self) -> dict[str, Any] | None:
-        """What `write_record` wrote; None in a new folder.
+        """What `write_record` wrote; None in a new folder. Its `status` is 'training', 'trained' or 'done'.
 
         Raises:
-            KwsError: the file is damaged, or of another schema.
+            KwsError: the file can't be read, is damaged, or of another schema.
         """
-        if not self.record.is_file():
+        if not os.path.lexists(self.record):
             return None
         record = read_json(self.record, START_OVER, ["schema_version"])
         schema = record["schema_version"]
@@ -118,18 +120,21 @@ class RunFolder:
             raise KwsError(
                 f"'{self.path}' has schema version {schema}, not {SCHEMA_VERSION}; start over with force=true"
             )
+        with whole(self.record, START_OVER):
+            if record["status"] not in (TRAINING, TRAINED, DONE):
+                raise ValueError("no such status")
         return record
 
     def read_finished_record(self) -> dict[str, Any]:
-        """The record of a run that is done.
+        """The record of a run that is trained and evaluated.
 
         Raises:
-            KwsError: there is no run, it isn't done, or its record is damaged or of another schema.
+            KwsError: there is no run, it isn't finished, or its record is damaged or of another schema.
         """
         record = self.read_record()
         if record is None:
             raise KwsError(f"'{self.path}' holds no run: it has no {self.record.name}")
-        if record.get("status") != "done":
+        if record["status"] == TRAINING:
             raise KwsError(f"'{self.path}' holds no finished run: the same training command finishes it")
         return record
 
