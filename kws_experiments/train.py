@@ -59,14 +59,19 @@ def train(config: dict[str, Any], path: Path, data: Data | None = None) -> dict[
     """
     with _locked(path):
         remove_leftovers_below(path)
-        folder, experiment = RunFolder(path), Experiment(config)
+        folder = RunFolder(path)
         record = folder.read_record()
-        if record is None or record["status"] == TRAINING:
-            _train(experiment, folder, record, data)
-        elif record["status"] == TRAINED or _lacks_report(experiment, folder):
-            _finish(folder, experiment)
-        else:
-            log.info("this configuration is trained already; if the data changed since, add force=true: %s", path)
+        try:
+            experiment = Experiment(config)
+            if record is None or record["status"] == TRAINING:
+                _train(experiment, folder, record, data)
+            elif record["status"] == TRAINED or _lacks_report(experiment, folder):
+                _finish(folder, experiment)
+            else:
+                log.info("this configuration is trained already; if the data changed since, add force=true: %s", path)
+        except KwsError:
+            folder.discard_unbegun()
+            raise
         folder.training.state.unlink(missing_ok=True)
         return folder.read_metrics()
 
@@ -190,12 +195,17 @@ def _end(folder: RunFolder, experiment: Experiment, loggers: Sequence[RunLogger]
         with _not_fatal(f"the run is done, but its {type(logger).__name__} was not closed"):
             logger.end(result)
     if _lacks_report(experiment, folder):
-        with _not_fatal(f"the run is trained, but its report is missing; `{quoted('kws', 'report', folder.path)}`"):
-            from kws_experiments.reports.run_report import write_run_report
-
-            write_run_report(folder.path)
+        write_report(folder.path)
     if not _lacks_report(experiment, folder):
         folder.write_record(status=DONE)
+
+
+def write_report(path: Path) -> None:
+    """Write the report of a finished run; an error in it is only a warning, since the run is done."""
+    with _not_fatal(f"the run is done, but not its report; `{quoted('kws', 'report', path)}` writes it"):
+        from kws_experiments.reports.run_report import write_run_report
+
+        write_run_report(path)
 
 
 def _require_effective_rate(experiment: Experiment) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kws_data.errors import KwsError
-from kws_data.storage.atomic import replace_file
+from kws_data.storage.atomic import lock_for, remove, replace_file
 from kws_experiments.config.upgrade import upgraded
 from kws_experiments.runs.files import GIVE_RUN, START_OVER, read_json, read_lines, read_yaml, whole
 
@@ -112,8 +112,9 @@ class RunFolder:
         Raises:
             KwsError: the file can't be read, is damaged, or of another schema.
         """
-        if not os.path.lexists(self.record):
-            return None
+        with whole(self.record, START_OVER):
+            if not self.record.exists():
+                return None
         record = read_json(self.record, START_OVER, ["schema_version"])
         schema = record["schema_version"]
         if schema != SCHEMA_VERSION:
@@ -124,6 +125,11 @@ class RunFolder:
             if record["status"] not in (TRAINING, TRAINED, DONE):
                 raise ValueError("no such status")
         return record
+
+    def discard_unbegun(self) -> None:
+        """Remove what Hydra made for a run that was refused; for the holder of its lock."""
+        if not self.record.exists():
+            discard(self.path, self.path / ".hydra", *self.path.glob("*.log"))
 
     def read_finished_record(self) -> dict[str, Any]:
         """The record of a run that is trained and evaluated.
@@ -207,6 +213,23 @@ class RunFolder:
         from omegaconf import OmegaConf
 
         write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(config)))
+
+
+def discard(path: Path, *contents: Path) -> None:
+    """Remove a folder in which nothing was begun, if it holds nothing else; for the holder of its lock.
+
+    Args:
+        path: the folder; its lock goes too, and folders above it that were made for it.
+        contents: what may be removed.
+    """
+    for file in contents:
+        remove(file)
+    Path(lock_for(path).lock_file).unlink(missing_ok=True)
+    with suppress(OSError):  # not empty
+        path.rmdir()
+        while "runs" in path.parent.parts[-3:]:  # `runs/<name>/sweeps/<id>` is the deepest
+            path = path.parent
+            path.rmdir()
 
 
 def write_text(path: Path, text: str) -> None:

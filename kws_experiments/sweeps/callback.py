@@ -26,6 +26,7 @@ from kws_data.storage.parallel import end_with
 from kws_experiments.config.compose import overrides_fingerprint
 from kws_experiments.config.exit import STATUS_FAILED, STATUS_STOPPED, as_line
 from kws_experiments.config.interrupts import interrupt
+from kws_experiments.runs.folder import discard
 from kws_experiments.runs.sweep_record import DONE, FAILED, RUNNING, STOPPED, SWEEPS, SweepFolder, read_sweep
 from kws_experiments.sweeps.run_job import run_job
 
@@ -71,6 +72,7 @@ class SweepCallback(Callback):
         try:
             self._begin(config)
         except Exception as error:  # which Hydra would log, and go on
+            self.release()
             sys.exit(f"error: {as_line(error) or repr(error)}")
         SweepCallback.current = self
 
@@ -89,6 +91,14 @@ class SweepCallback(Callback):
         """Print the results; a failed job makes the exit status 1."""
         del config, kwargs
         sys.exit(self.end())
+
+    def release(self) -> None:
+        """Let go of the sweep's record; of one in which no job has begun nothing stays."""
+        if self.sweep is not None and self._lock is not None and self._lock.is_locked:
+            if not any(self.sweep.jobs.glob("*.json")):
+                hydras = self.sweep.path.parents[1] / "multirun.yaml"  # each sweep of the name replaces it
+                discard(self.sweep.path, hydras, *self.sweep.path.glob("*"))
+            self._lock.release()
 
     def _begin(self, config: DictConfig) -> None:
         overrides = list(config.hydra.overrides.task)
@@ -147,10 +157,11 @@ class SweepCallback(Callback):
         jobs = self.sweep.read_jobs()
         failed = any(job.status == FAILED for job in jobs)
         stopped = stopped or any(job.status in (STOPPED, RUNNING) for job in jobs)
-        self.sweep.end(STOPPED if stopped else FAILED if failed else DONE)
-        if self._lock is not None:
-            self._lock.release()
-        sweep_summary.show(read_sweep(self.sweep.path))
+        if jobs:
+            self.sweep.end(STOPPED if stopped else FAILED if failed else DONE)
+        self.release()
+        if jobs:
+            sweep_summary.show(read_sweep(self.sweep.path))
         return STATUS_STOPPED if stopped else STATUS_FAILED if failed else 0
 
 
@@ -187,6 +198,9 @@ def end_of_sweep() -> Iterator[None]:
         if callback is None or callback.in_worker or as_line(error) is not None:
             raise
         sys.exit(_broken(callback, error))
+    finally:
+        if SweepCallback.current is not None:
+            SweepCallback.current.release()
 
 
 def _broken(callback: SweepCallback, error: Exception) -> int:
