@@ -2,9 +2,10 @@
 
     python -m benchmarks.kills [--kills 20] [--seed 0] [model=… augment=…]
 
-Each training has a folder and a cache of its own, so that it may be killed anywhere from making the data to writing the
-report. The same command, given again, must give the same weights and predictions and a run that is done, and leave
-nothing half-written; processes that the killed one had started must be gone after a few seconds. Exits with 1 otherwise.
+Each training has a folder and a cache of its own, so that it may be killed anywhere from making the data to writing
+the report. The same command, given again, must give the same weights and predictions and a run that is done, and leave
+nothing half-written; processes that the killed one had started must be gone after a few seconds. Otherwise it exits
+with 1.
 
 Target: nothing different, nothing left.
 """

@@ -21,7 +21,7 @@ from kws_experiments.evaluation.cost import write_cost
 from kws_experiments.experiment.data import Data, balancing_weights, prepare_data, write_data_tables
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.runs.environment import feature_identity, record_environment
-from kws_experiments.runs.folder import DONE, TRAINED, TRAINING, RunFolder, write_text
+from kws_experiments.runs.folder import DONE, TRAINED, UNFINISHED, RunFolder, write_text
 from kws_experiments.runs.saved_model import save_model, weights_digest
 from kws_experiments.runs.seal import seal
 from kws_experiments.training.loggers import RunLogger, build_loggers
@@ -63,7 +63,7 @@ def train(config: dict[str, Any], path: Path, data: Data | None = None) -> dict[
         record = folder.read_record()
         try:
             experiment = Experiment(config)
-            if record is None or record["status"] == TRAINING:
+            if record is None or record["status"] == UNFINISHED:
                 _train(experiment, folder, record, data)
             elif record["status"] == TRAINED or _lacks_report(experiment, folder):
                 _finish(folder, experiment)
@@ -118,9 +118,7 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _train(
-    experiment: Experiment, folder: RunFolder, record: dict[str, Any] | None, data: Data | None
-) -> None:
+def _train(experiment: Experiment, folder: RunFolder, record: dict[str, Any] | None, data: Data | None) -> None:
     # 1. find all mistakes that can be found without data
     tensorflow_setup.quiet()  # before a user's own module imports Keras
     if experiment.start_from is not None and not folder.training.initial.is_file():
@@ -165,7 +163,7 @@ def _record_start(folder: RunFolder, experiment: Experiment, data: Data) -> None
     """Write the configuration, the data's tables and the environment."""
     folder.write_config(experiment.config)
     folder.write_record(
-        status=TRAINING,
+        status=UNFINISHED,
         fingerprint=fingerprint(experiment.config),
         data_fingerprint=data.fingerprint,
         command=command_of_hydra(),

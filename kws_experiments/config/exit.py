@@ -61,7 +61,9 @@ def _log_lost(handler: logging.Handler, record: logging.LogRecord) -> None:
         handler.setLevel(_NEVER)
         where = getattr(handler, "baseFilename", "standard error")
         with suppress(OSError):
-            print(f"{where}: nothing more is logged there: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
+            print(
+                f"{where}: nothing more is logged there: {getattr(error, 'strerror', None) or error}", file=sys.stderr
+            )
 
 
 def _flush() -> None:
@@ -88,7 +90,7 @@ def one_line_errors(
     Raises:
         SystemExit: after an error that `as_line` knows; others pass.
     """
-    logging.Handler.handleError = _log_lost  # type: ignore[method-assign]
+    logging.Handler.handleError = _log_lost  # type: ignore[method-assign,assignment]
     with interrupts.on_interrupt(interrupts.interrupt):
         try:
             try:

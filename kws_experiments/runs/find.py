@@ -23,7 +23,7 @@ from kws_data.errors import KwsError
 from kws_experiments.config.compose import NOT_VALID, flattened
 from kws_experiments.config.upgrade import upgraded
 from kws_experiments.runs.files import START_OVER, number_or_none, parse_yaml, read_table, read_yaml, whole
-from kws_experiments.runs.folder import TRAINED, TRAINING, RunFolder
+from kws_experiments.runs.folder import TRAINED, UNFINISHED, RunFolder
 from kws_experiments.runs.sweep_record import DONE, find_sweeps, read_sweep
 
 FIRST = ("path", "name", "run", "status", "started", "seconds")
@@ -43,10 +43,11 @@ def find_runs(folder: str | Path, where: Mapping[str, Any] | None = None, *, all
         all_keys: keep the columns of keys that are the same in all runs.
 
     Returns:
-        `path`, `name`, `run` (the fingerprint of its configuration, and the attempt), `status` ('done',
-        'report missing', 'not closed' (its loggers, that is), 'training', 'not begun', 'damaged'), `started` (UTC), `seconds` (of training); then the choices (`model`, `features`, …) and
-        the config keys that differ among the runs listed, dotted; then `accuracy` (of the test split),
-        `validation_accuracy`, `clips`, `parameters`; then `error`, which says what is damaged.
+        `path`, `name`, `run` (the fingerprint of its configuration, and the attempt), `status` ('done', 'training',
+        'report missing', 'not closed' (its loggers, that is), 'not begun', 'damaged'), `started` (UTC), `seconds` (of
+        training); then the choices (`model`, `features`, …) and the config keys that differ among the runs listed,
+        dotted; then `accuracy` (of the test split), `validation_accuracy`, `clips`, `parameters`; then `error`, which
+        says what is damaged.
 
     Raises:
         KwsError: there is no such folder, or no run has a key of `where`.
@@ -120,7 +121,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         row["name"] = config.get("name", row["name"])
         if record["status"] == TRAINED:
             row["status"] = NOT_CLOSED if folder.report.is_file() or not config.get("report") else REPORT_MISSING
-        if record["status"] != TRAINING:
+        if record["status"] != UNFINISHED:
             metrics = folder.read_metrics()
             with whole(folder.metrics, START_OVER):
                 row |= {name: number_or_none(metrics.get(name)) for name in METRICS}

@@ -16,7 +16,7 @@ from kws_data.storage.atomic import lock_for, remove, replace_file
 from kws_experiments.config.upgrade import upgraded
 from kws_experiments.runs.files import GIVE_RUN, START_OVER, read_json, read_lines, read_yaml, whole
 
-TRAINING, TRAINED, DONE = "training", "trained", "done"  # trained: all but its report, and its loggers' end
+UNFINISHED, TRAINED, DONE = "training", "trained", "done"  # trained: all but its report, and its loggers' end
 SCHEMA_VERSION = 2  # 2: evaluations hold detection, calibration, breakdowns and their tables
 _PACKAGES = ("tensorflow", "tensorflow-io", "keras", "numpy", "pandas", "audiomentations", "hydra-core")
 
@@ -122,7 +122,7 @@ class RunFolder:
                 f"'{self.path}' has schema version {schema}, not {SCHEMA_VERSION}; start over with force=true"
             )
         with whole(self.record, START_OVER):
-            if record["status"] not in (TRAINING, TRAINED, DONE):
+            if record["status"] not in (UNFINISHED, TRAINED, DONE):
                 raise ValueError("no such status")
         return record
 
@@ -140,7 +140,7 @@ class RunFolder:
         record = self.read_record()
         if record is None:
             raise KwsError(f"'{self.path}' holds no run: it has no {self.record.name}")
-        if record["status"] == TRAINING:
+        if record["status"] == UNFINISHED:
             raise KwsError(f"'{self.path}' holds no finished run: the same training command finishes it")
         return record
 

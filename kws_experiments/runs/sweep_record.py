@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import lock_for
 from kws_experiments.runs.files import START_OVER, number_or_none, read_json, whole
-from kws_experiments.runs.folder import TRAINING, PathBelow, RunFolder, write_text
+from kws_experiments.runs.folder import UNFINISHED, PathBelow, RunFolder, write_text
 
 SCHEMA_VERSION = 1
 _ADVICE = "the sweep's command, given again, writes it anew"
@@ -175,7 +175,7 @@ def with_results(job: Job) -> Job:
     folder = RunFolder(job.folder)
     try:
         record = folder.read_record()
-        if record is None or record["status"] == TRAINING:
+        if record is None or record["status"] == UNFINISHED:
             gone = f"'{job.folder}' holds no finished run any more"
             return replace(job, status=FAILED, error=gone) if job.status == DONE else job
         metrics = folder.read_metrics()

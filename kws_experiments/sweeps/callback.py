@@ -217,7 +217,7 @@ def _broken(callback: SweepCallback, error: Exception) -> int:
 
 
 def _receive_interrupts() -> None:
-    """Be the thread that Ctrl-C is delivered to, in place of one that blocks it; Python's handler runs there as ever."""
+    """Be the thread that gets Ctrl-C in place of the main one, where Python's handler runs as ever."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     threading.Event().wait()
 

@@ -132,7 +132,8 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_and_what_a_living_one_
     for file in others:
         file.touch()
     temporary = {path.name for path in tmp_path.iterdir()} - {path.name for path in others}
-    assert {written_for(name) for name in temporary} == {"report.html"} and len(temporary) == 3
+    assert {written_for(name) for name in temporary} == {"report.html"}
+    assert len(temporary) == 3
 
     (tmp_path / f".labels.txt.{16 * '0'}.tmp.txt").touch()  # of a writer that was killed long ago
     with replace_file(tmp_path / "labels.txt") as mine:
@@ -160,10 +161,10 @@ def test_two_writers_of_one_folder_do_not_take_each_others_file_for_a_leftover(t
 
 def test_an_error_of_a_full_disk_names_the_file_that_was_to_be_written(tmp_path):
     for write in (replace_file, replace_dir):
-        with pytest.raises(OSError) as raised, write(tmp_path / "store") as temporary:
+        with pytest.raises(OSError, match="No space left") as raised, write(tmp_path / "store") as temporary:
             raise OSError(errno.ENOSPC, "No space left on device")
         assert raised.value.filename == str(tmp_path / "store")
-        with pytest.raises(OSError) as raised, write(tmp_path / "store") as temporary:
+        with pytest.raises(OSError, match="No space left") as raised, write(tmp_path / "store") as temporary:
             raise OSError(errno.ENOSPC, "No space left on device", str(temporary))
         assert raised.value.filename == str(tmp_path / "store")
 

@@ -30,9 +30,17 @@ def caused_by(error: Exception, cause: Exception) -> Exception:
     [
         (KwsError("seed must be a whole number"), "error: seed must be a whole number", 2),
         (FULL, f"error: {ROOM}", 2),
-        (OSError(errno.ENOSPC, "No space left on device"), f"error: {ROOM.replace('runs/a.json', 'standard output')}", 2),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            f"error: {ROOM.replace('runs/a.json', 'standard output')}",
+            2,
+        ),
         (caused_by(RuntimeError("could not save"), FULL), f"error: {ROOM}", 2),
-        (ValueError("a.pb; No space left on device"), "error: a.pb; No space left on device; " + ROOM.partition("; ")[2], 2),
+        (
+            ValueError("a.pb; No space left on device"),
+            "error: a.pb; No space left on device; " + ROOM.partition("; ")[2],
+            2,
+        ),
         (OSError("no network"), "error: system: no network", 2),
         (HydraException("Key 'x'\n  is not there"), "error: Key 'x' is not there", 2),
         (MissingConfigException("no 'x'\n", "x"), "error: no 'x'", 2),  # an OSError too
@@ -85,5 +93,6 @@ def test_full_disks_behind_a_redirection_and_a_log_are_one_line() -> None:
 
 @pytest.mark.slow
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
-    done = run("with one_line_errors():\n import os; reading, writing = os.pipe(); os.dup2(writing, 1); os.close(reading); print('x')")
+    closed = "import os; reading, writing = os.pipe(); os.dup2(writing, 1); os.close(reading)"
+    done = run(f"{closed}\nwith one_line_errors():\n print('x')")
     assert (done.returncode, done.stderr) == (0, "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -43,7 +42,7 @@ def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
         # in a destructor, and in an exit function
         "class A:\n def __del__(self): os.kill(os.getpid(), signal.SIGINT); 1\n"
         "with one_line_errors():\n A(); print('not reached')",
-        "import atexit\natexit.register(lambda: [os.kill(os.getpid(), signal.SIGINT), 1])\nwith one_line_errors(): pass",
+        "with one_line_errors():\n import atexit\n atexit.register(lambda: [os.kill(os.getpid(), signal.SIGINT), 1])",
     ],
 )
 def test_ctrl_c_is_one_line_and_status_130(code: str, tmp_path: Path) -> None:

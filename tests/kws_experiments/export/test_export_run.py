@@ -18,8 +18,10 @@ import soundfile
 
 from kws_experiments.export.artifact import read_artifact
 from kws_experiments.export.load import load_scorer
+from kws_experiments.runs.saved_model import load_model
 from tests.conftest import ROOT, SAMPLE_RATE
 from tests.kws_experiments.test_train import SMALL, only_run, train
+from tests.untrained import LABELS, some_waveforms, untrained_run
 
 pytestmark = pytest.mark.slow
 
@@ -235,3 +237,26 @@ def test_mistakes_are_one_line(run: Path, tmp_path: Path) -> None:
         printed = kws("export", *arguments, status=1)
         assert message in printed
         assert len(printed.strip().splitlines()) == 1
+
+
+def test_a_bare_process_loads_a_run_with_its_labels(tmp_path: Path) -> None:
+    path = untrained_run(tmp_path / "run")
+    np.save(tmp_path / "clips.npy", some_waveforms(3))
+    code = """
+import sys, kws_experiments
+assert not {"keras", "tensorflow", "numpy", "pandas"} & set(sys.modules), "import kws_experiments must stay light"
+trained = kws_experiments.load("run")
+import numpy as np
+clips = np.load("clips.npy")
+np.save("logits.npy", trained.model(clips))
+np.save("scores.npy", trained.scores(clips[:, :15000]))
+print(trained.labels, trained.thresholds, trained.sample_rate, trained.clip_samples)
+"""
+    done = process("-c", code, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)})
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{LABELS} {{'yes': 0.5, 'no': 0.75}} 16000 16000\n"
+    assert done.stderr == ""
+    expected = load_model(path)(some_waveforms(3))
+    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(np.load(tmp_path / "scores.npy").sum(axis=1), 1, rtol=1e-5)
