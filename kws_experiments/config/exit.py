@@ -6,6 +6,7 @@ It stands this low because `sweeps/` and `reproduce/`, which start processes of 
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import sys
@@ -46,11 +47,22 @@ def _no_room(error: BaseException | None) -> str | None:
     while error is not None:
         text = " ".join(str(error).split())
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
-            return f"{error.filename or 'standard output'}: {os.strerror(error.errno)}; {_MAKE_ROOM}"
+            return f"{error.filename or _open_file(error) or 'standard output'}: {os.strerror(error.errno)}; {_MAKE_ROOM}"
         if "disk is full" in text or any(os.strerror(number) in text for number in _NO_ROOM):
             return f"{text[:300]}; {_MAKE_ROOM}"
         error = error.__cause__ or error.__context__
     return None
+
+
+def _open_file(error: OSError) -> str | None:
+    """The file that the code which raised an error was writing, where the error doesn't name it; None if unknown."""
+    found, traceback = None, error.__traceback__
+    while traceback is not None:
+        for value in list(traceback.tb_frame.f_locals.values()):
+            name = getattr(value, "name", None) if isinstance(value, io.IOBase) else None
+            found = name if isinstance(name, str) else found
+        traceback = traceback.tb_next
+    return found
 
 
 def _log_lost(handler: logging.Handler, record: logging.LogRecord) -> None:
@@ -111,6 +123,7 @@ def one_line_errors(
 
 
 def _say(log: logging.Logger | None, level: int, line: str) -> None:
+    interrupts.ends_by_error()
     if log is not None:
         log.log(level, "%s", line)
     else:

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 STATUS_STOPPED = 130  # as shells have it
 
 _interrupted = False
+_ends_by_error = False
 
 
 def interrupted() -> bool:
@@ -62,8 +63,15 @@ def on_interrupt(handler: Callable[..., Any]) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+def ends_by_error() -> None:
+    """Note that this process ends, and has said why: destructors of half-written files add nothing to that."""
+    global _ends_by_error
+    _ends_by_error = True
+
+
 def _unraisable(unraisable: Any) -> None:
     """End after a KeyboardInterrupt in a destructor or an exit function, which Python would only print."""
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
         end()
-    sys.__unraisablehook__(unraisable)
+    if not _ends_by_error:
+        sys.__unraisablehook__(unraisable)

@@ -56,6 +56,15 @@ def test_an_error_is_one_line_and_a_status(
     assert capsys.readouterr().err == f"{line}\n"
 
 
+def test_a_full_disk_names_the_file_though_the_error_does_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit), one_line_errors(), (tmp_path / "config.yaml").open("w") as file:  # as Hydra does
+        file.write("a: 1")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert capsys.readouterr().err == f"error: {ROOM.replace('runs/a.json', str(tmp_path / 'config.yaml'))}\n"
+
+
 def test_a_log_takes_the_line_instead(caplog: pytest.LogCaptureFixture) -> None:
     log = logging.getLogger("test")
     for error in (FULL, KeyboardInterrupt()):
