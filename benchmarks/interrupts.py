@@ -30,12 +30,12 @@ from benchmarks.options import chosen, run, table
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import CONF
 
-TRAIN = [str(CONF.parent / "train.py"), *SMALL]
+TRAIN, SWEEP = ([str(CONF.parent / "train.py"), *flags, *SMALL] for flags in ([], ["-m"]))
 KWS = ["-m", "kws_experiments.cli.main"]
 COMMANDS = {  # RUN stands for the folder of a finished run, CLIPS for the clips that it was trained on
     "train": TRAIN,
-    "sweep": [*TRAIN, "-m", "seed=0,1"],
-    "joblib": [*TRAIN, "-m", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+    "sweep": [*SWEEP, "seed=0,1"],
+    "joblib": [*SWEEP, "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
     "evaluate": [*KWS, "evaluate", "RUN"],
     "label": [*KWS, "label", "RUN", "CLIPS"],
     "export": [*KWS, "export", "RUN", "--format", "tflite", "--no-check"],

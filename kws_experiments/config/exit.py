@@ -9,6 +9,7 @@ import errno
 import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -45,9 +46,10 @@ def as_line(error: BaseException) -> str | None:
 def _no_room(error: BaseException | None) -> str | None:
     """The line for a full disk, also where a library has made an error of its own of that; None for other errors."""
     while error is not None:
-        text = " ".join(str(error).split())
+        text = " ".join(re.sub(r"\{\{.*?\}\}", "", str(error)).split())  # TensorFlow's {{function_node …}}
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
-            return f"{error.filename or _open_file(error) or 'standard output'}: {os.strerror(error.errno)}; {_MAKE_ROOM}"
+            file = error.filename or _open_file(error) or "standard output"
+            return f"{file}: {os.strerror(error.errno)}; {_MAKE_ROOM}"
         if "disk is full" in text or any(os.strerror(number) in text for number in _NO_ROOM):
             return f"{text[:300]}; {_MAKE_ROOM}"
         error = error.__cause__ or error.__context__

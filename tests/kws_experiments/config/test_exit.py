@@ -59,9 +59,13 @@ def test_an_error_is_one_line_and_a_status(
 def test_a_full_disk_names_the_file_though_the_error_does_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit), one_line_errors(), (tmp_path / "config.yaml").open("w") as file:  # as Hydra does
-        file.write("a: 1")
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def save() -> None:  # as Hydra does
+        with (tmp_path / "config.yaml").open("w") as file:
+            file.write("a: 1")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(SystemExit), one_line_errors():
+        save()
     assert capsys.readouterr().err == f"error: {ROOM.replace('runs/a.json', str(tmp_path / 'config.yaml'))}\n"
 
 

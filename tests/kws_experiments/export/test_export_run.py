@@ -7,12 +7,14 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import soundfile
 
@@ -260,3 +262,20 @@ print(trained.labels, trained.thresholds, trained.sample_rate, trained.clip_samp
     expected = load_model(path)(some_waveforms(3))
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(np.load(tmp_path / "scores.npy").sum(axis=1), 1, rtol=1e-5)
+
+
+def test_the_converter_ends_with_a_killed_export_and_the_next_one_cleans_up(tmp_path: Path) -> None:
+    path = untrained_run(tmp_path / "run")
+    command = [sys.executable, "-m", "kws_experiments.cli.main", "export", str(path), "--format=tflite", "--no-check"]
+    with subprocess.Popen(command, cwd=ROOT) as exporting:
+        children: list[psutil.Process] = []
+        while not children and exporting.poll() is None:
+            children = psutil.Process(exporting.pid).children()
+            time.sleep(0.05)
+        exporting.kill()
+    assert psutil.wait_procs(children, 20)[1] == []
+    assert children
+    assert list(path.rglob("*.tmp"))
+
+    assert process(*command[1:], cwd=ROOT).returncode == 0
+    assert not list(path.rglob("*.tmp*"))
