@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from kws_data.features.base import FeatureLayer
 from kws_data.pipeline import ClipSource, evaluation_batches, evaluation_plan, host_batches
-from kws_data.storage.atomic import lock_for, remove_leftovers, replace_dir
+from kws_data.storage.atomic import lock_for, replace_dir
 from kws_data.storage.cache import features_dir
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,6 @@ def cached_evaluation_batches(
     folder = features_dir() / _key(source, split, features, [identity, form], threads)
     try:
         with lock_for(folder):
-            remove_leftovers(folder)
             if not folder.is_dir():
                 with replace_dir(folder) as temporary:
                     for _ in batches.cache(str(temporary / _BATCHES)):

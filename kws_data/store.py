@@ -18,7 +18,7 @@ import pandas as pd
 
 from kws_data.audio import UnreadableAudioError, read_pcm, resampled_length
 from kws_data.errors import KwsError
-from kws_data.storage.atomic import lock_for, remove_leftovers, replace_dir
+from kws_data.storage.atomic import lock_for, replace_dir
 from kws_data.storage.cache import stores_dir
 from kws_data.storage.parallel import map_chunks
 
@@ -66,7 +66,6 @@ def open_store(root: Path, catalog: pd.DataFrame, sample_rate: int) -> ClipStore
     try:
         if not folder.is_dir():
             with lock_for(folder):
-                remove_leftovers(folder)
                 if not folder.is_dir():
                     log.info("decoding and packing %d files of '%s', once", len(catalog), root)
                     with replace_dir(folder) as temporary:

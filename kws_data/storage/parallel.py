@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_LOOK_S = 0.5  # how often a worker looks for its parent
 
 SMALL_JOB = 4_000  # files; for fewer, starting workers takes longer than reading one-second clips
 
@@ -25,17 +31,34 @@ def map_chunks(
 ) -> Iterator[Result]:
     """Yield `function(items[i : i + chunk])` in order.
 
-    The workers are joblib's, which don't inherit TensorFlow's threads and end with this process.
+    The workers are joblib's, which don't inherit TensorFlow's threads. They end with this process, even a killed one.
     """
     from joblib import Parallel, delayed
 
     chunks = [items[start : start + chunk] for start in range(0, len(items), chunk)]
     workers = 1 if len(items) < SMALL_JOB else available_cpus()
-    jobs = Parallel(n_jobs=workers, return_as="generator")(delayed(function)(part) for part in chunks)
+    parallel = Parallel(n_jobs=workers, return_as="generator", initializer=end_with, initargs=(os.getpid(),))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # inherited by workers: Ctrl-C is for this process
+    try:
+        jobs = parallel(delayed(function)(part) for part in chunks)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     with tqdm(total=len(items), desc=description, unit="clip", disable=not show_progress(len(items))) as bar:
         for part, result in zip(chunks, jobs, strict=True):
             yield result
             bar.update(len(part))
+
+
+def end_with(parent: int, busy: AbstractContextManager[Any] | None = None) -> None:
+    """End this process soon after its parent, which may have been killed; but not while `busy` is held."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_S)
+        with busy or nullcontext():
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def show_progress(num_items: int) -> bool:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
+from kws_experiments.config import interrupts
 
-import typer
+with interrupts.on_interrupt(interrupts.end):
+    import logging
+    import sys
 
-from kws_experiments.cli import data, export, listen, models, reproduce, runs
-from kws_experiments.config import tensorflow_setup
-from kws_experiments.config.exit import one_line_errors
+    import typer
+
+    from kws_experiments.cli import data, export, listen, models, reproduce, runs
+    from kws_experiments.config import tensorflow_setup
+    from kws_experiments.config.exit import one_line_errors
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(data.app, name="data")
@@ -31,10 +33,7 @@ def main() -> None:
     tensorflow_setup.quiet()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     with one_line_errors():
-        try:
-            app()
-        except BrokenPipeError:  # the reader (head, say) has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        app()
 
 
 if __name__ == "__main__":

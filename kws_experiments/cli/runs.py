@@ -87,8 +87,11 @@ def report(
         return
     RunFolder(path).read_finished_record()
     from kws_experiments.reports.run_report import write_run_report
+    from kws_experiments.train import finish
 
     print(write_run_report(path, out))
+    if out is None:
+        finish(path)
 
 
 def runs(

@@ -64,7 +64,7 @@ def load_export(folder: Path, artifact: Artifact, file: ModelFile) -> Scorer:
     return Scorer(artifact.facts, infer, features)
 
 
-def load_run(run: Path, clip_samples: int | None = None) -> Scorer:
+def load_run(run: Path, clip_samples: int | None = None) -> KerasScorer:
     """Open a run's own model.
 
     Args:

@@ -107,10 +107,16 @@ def fitted(waveforms: np.ndarray, clip_samples: int | None) -> np.ndarray:
 
 
 class KerasScorer(Scorer):
-    """A run's own `model.keras`."""
+    """A run's own `model.keras`.
+
+    Attributes:
+        model: waveforms → logits; a dict of `waveform` and `lengths` where clips keep their lengths.
+    """
 
     def __init__(self, model: keras.Model, facts: Facts) -> None:
         import tensorflow as tf
+
+        self.model = model
 
         keeps_lengths = isinstance(model.input, dict)
 

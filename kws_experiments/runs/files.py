@@ -41,7 +41,8 @@ def whole(path: Path, advice: str) -> Iterator[None]:
     except KwsError:
         raise
     except Exception as error:  # of whatever kind: parsers raise a dozen of them on damaged files
-        raise KwsError(f"'{path}' is missing or damaged: {advice}") from error
+        denied = " (no permission to read it)" if isinstance(error, PermissionError) else ""
+        raise KwsError(f"'{path}' is missing or damaged{denied}: {advice}") from error
 
 
 def read_lines(path: Path, advice: str) -> list[str]:
@@ -114,6 +115,17 @@ def open_arrays(path: Path, advice: str) -> Iterator[NpzFile]:
 
     with whole(path, advice), np.load(path) as arrays:
         yield arrays
+
+
+def number_or_none(value: Any) -> float | None:
+    """A number as it is, None as None.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    raise TypeError(f"{value!r} is not a number")
 
 
 def _read_mapping(path: Path, advice: str, keys: Collection[str], parse: Callable[[str], Any]) -> dict[str, Any]:

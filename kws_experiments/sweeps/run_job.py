@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import resolved
 from kws_experiments.config.exit import STATUS_STOPPED
+from kws_experiments.runs.folder import DONE as RUN_DONE
 from kws_experiments.runs.folder import RunFolder
 from kws_experiments.runs.sweep_record import DONE, FAILED, RUNNING, STOPPED, Job, SweepFolder, with_results
 from kws_experiments.sweeps import child
@@ -64,7 +65,7 @@ def run_job(cfg: DictConfig, sweep: SweepFolder, number: int, *, worker: bool) -
         record = RunFolder(folder).read_record()
     except KwsError as error:
         return _record(sweep, replace(job, status=FAILED, error=str(error), seconds=0.0))
-    if record is not None and record["status"] == "done":
+    if record is not None and record["status"] == RUN_DONE:
         log.info("job %d is trained already: %s", number, folder)
         return _record(sweep, replace(job, status=DONE, seconds=sweep.seconds_of(number, folder)))
     sweep.write_job(job)

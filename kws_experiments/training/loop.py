@@ -156,6 +156,8 @@ class Trainer:
             self._progress = checkpoint.load(self.files.state, self._state)
             batches = stream(self._progress.step)
             log.info("resuming at step %d of %d", self._progress.step, total_steps)
+            if self._progress.step == total_steps or _should_stop(self._progress.history, self.settings):
+                log.info("the training is complete: going on with the evaluation")
         self._started = time.monotonic() - self._progress.seconds
         return batches
 

@@ -87,7 +87,7 @@ class MLflowLog:
 
         with self._first_error_logged():
             if not self._failed:
-                _log_metrics({f"final_{name}": result[name] for name in _FINAL if name in result})
+                _log_metrics({f"final_{name}": result[name] for name in _FINAL if result.get(name) is not None})
                 mlflow.end_run()
 
     @contextmanager

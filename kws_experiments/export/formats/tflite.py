@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +60,8 @@ class Tflite(Format):
         """See Format."""
         import tensorflow as tf
 
-        return inference(tf.lite.Interpreter(str(path), num_threads=1))
+        with _silenced_stderr():  # TensorFlow Lite prints which delegate it makes
+            return inference(tf.lite.Interpreter(str(path), num_threads=1))
 
     def write_extras(self, artifact: Artifact, out: Path) -> None:
         """Write a C header for the model that microcontrollers can run."""
@@ -124,6 +128,20 @@ def inference(interpreter: Any) -> Function:
         return gives.dequantized(interpreter.get_tensor(result["index"]))
 
     return lambda inputs: np.concatenate([one(clip[np.newaxis]) for clip in inputs])
+
+
+@contextmanager
+def _silenced_stderr() -> Iterator[None]:
+    """Send what native code prints to standard error nowhere."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _described(path: Path, takes: str) -> ModelFile:
