@@ -27,7 +27,7 @@ import psutil
 import typer
 from rich.console import Console
 
-from benchmarks.options import Overrides, run, table
+from benchmarks.options import Overrides, run
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import CONF
 
@@ -46,8 +46,7 @@ def main(
     """Kill trainings at random moments, start them again, and compare them with one that was not killed."""
     command = [sys.executable, str(CONF.parent / "train.py"), *SMALL, *(overrides or [])]
     moments = random.Random(seed)
-    printed = table("Killed trainings", ["killed after (s)", "the run was"], ["different", "half-written", "alive"])
-    wrong = 0
+    console, wrong = Console(), 0
     with tempfile.TemporaryDirectory(prefix="kws-kills-") as name:
         begin = time.monotonic()
         train(command, Path(name) / "whole")
@@ -62,9 +61,10 @@ def main(
             different = ", ".join(key for key in whole if now[key] != whole[key])
             left = ", ".join(path.name for path in folder.rglob("*") if ".tmp" in path.name)
             wrong += bool(different or left or alive)
-            printed.add_row(f"{moment:.1f}", state, different or "–", left or "–", alive or "–")
-    console = Console()
-    console.print(printed)
+            console.print(
+                f"killed after {moment:.1f} s ({state}): {different or 'nothing'} different, {left or 'nothing'}"
+                f" half-written, {alive or 'nothing'} alive"
+            )
     console.print(f"{kills} kills; {wrong} with something different, half-written or alive")
     if wrong:
         raise typer.Exit(1)

@@ -38,15 +38,25 @@ def map_chunks(
     chunks = [items[start : start + chunk] for start in range(0, len(items), chunk)]
     workers = 1 if len(items) < SMALL_JOB else available_cpus()
     parallel = Parallel(n_jobs=workers, return_as="generator", initializer=end_with, initargs=(os.getpid(),))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # inherited by workers: Ctrl-C is for this process
+    if workers > 1:
+        mask = block_interrupts()
     try:
         jobs = parallel(delayed(function)(part) for part in chunks)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if workers > 1:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     with tqdm(total=len(items), desc=description, unit="clip", disable=not show_progress(len(items))) as bar:
         for part, result in zip(chunks, jobs, strict=True):
             yield result
             bar.update(len(part))
+
+
+def block_interrupts() -> set[int]:
+    """Block Ctrl-C in this thread: processes started from it inherit that, and Ctrl-C is for this one; the old mask."""
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # first: in Python 3.11 its start ends with SIGINT unblocked
+    return signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
 
 
 def end_with(parent: int, busy: AbstractContextManager[Any] | None = None) -> None:

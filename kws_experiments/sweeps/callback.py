@@ -22,7 +22,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from kws_data.errors import KwsError
-from kws_data.storage.parallel import end_with
+from kws_data.storage.parallel import block_interrupts, end_with
 from kws_experiments.config.compose import overrides_fingerprint
 from kws_experiments.config.exit import STATUS_FAILED, STATUS_STOPPED, as_line
 from kws_experiments.config.interrupts import interrupt
@@ -126,7 +126,7 @@ class SweepCallback(Callback):
             signal.signal(number, handler)
         if self.launcher == _CHILDREN:
             threading.Thread(target=_receive_interrupts, daemon=True).start()
-            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # which the workers inherit from this thread
+            block_interrupts()
 
     def _hold(self, sweep: SweepFolder) -> None:
         lock = sweep.lock()
