@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from kws_experiments.config.compose import register_resolvers, resolved
 from kws_experiments.config.exit import one_line_errors
+from kws_experiments.console.output import set_up
 from kws_experiments.sweeps import callback, child
 
 register_resolvers()
@@ -31,5 +32,6 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
+    set_up()
     with one_line_errors(), callback.end_of_sweep():
         main()

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kws_data.errors import KwsError
+from kws_experiments.console.output import say
 
 STATUS_FAILED = 1  # also: some files could not be read
 STATUS_STOPPED = 130  # after Ctrl-C, as shells have it
@@ -50,7 +51,7 @@ def one_line_errors(
         yield
     except KeyboardInterrupt:
         if log is None:
-            print(stopped, file=sys.stderr)
+            say(stopped, error=True)
         else:
             log.warning("%s", stopped)
         sys.exit(STATUS_STOPPED)
@@ -59,7 +60,7 @@ def one_line_errors(
         if line is None:
             raise
         if log is None:
-            print(f"error: {line}", file=sys.stderr)
+            say(f"error: {line}", error=True)
         else:
             log.error("%s", line)
         sys.exit(failed)

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import overrides_fingerprint
 from kws_experiments.config.exit import STATUS_FAILED, STATUS_STOPPED, as_line
+from kws_experiments.console.output import say, set_up
 from kws_experiments.runs.sweep_record import DONE, FAILED, RUNNING, STOPPED, SWEEPS, SweepFolder, read_sweep
 from kws_experiments.sweeps.run_job import run_job
 
@@ -65,7 +66,8 @@ class SweepCallback(Callback):
         try:
             self._begin(config)
         except KwsError as error:
-            sys.exit(f"error: {error}")
+            say(f"error: {error}", error=True)
+            sys.exit(STATUS_FAILED)
         SweepCallback.current = self
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -74,7 +76,9 @@ class SweepCallback(Callback):
         if self.sweep is None:
             return
         SweepCallback.current = self
-        if self.in_worker:  # a Ctrl-C is the sweep's business, which stops its workers' jobs
+        if self.in_worker:
+            set_up()
+            # a Ctrl-C is the sweep's business, which stops its workers' jobs
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -122,7 +126,7 @@ class SweepCallback(Callback):
         assert self.sweep is not None
         for again in (signal.SIGINT, signal.SIGTERM):
             signal.signal(again, signal.default_int_handler)
-        print("stopping: the jobs save their state (Ctrl-C again: at once)", file=sys.stderr)
+        say("stopping: the jobs save their state (Ctrl-C again: at once)", error=True)
         self.sweep.stop.touch()
         deadline = time.monotonic() + _SAVING_S
         while time.monotonic() < deadline and any(job.status == RUNNING for job in self.sweep.read_jobs()):
@@ -179,10 +183,10 @@ def _broken(callback: SweepCallback, error: Exception) -> int:
     log.debug("", exc_info=error)  # seen with hydra.verbose=true
     jobs = callback.sweep.read_jobs()
     if jobs and all(job.status == FAILED for job in jobs):
-        print("error: every job failed, so that there is no best one; the first says why", file=sys.stderr)
+        say("error: every job failed, so that there is no best one; the first says why", error=True)
         return callback.end()
     callback.end(stopped=True)
-    print(f"error: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+    say(f"error: {type(error).__name__}: {' '.join(str(error).split())}", error=True)
     return STATUS_FAILED
 
 

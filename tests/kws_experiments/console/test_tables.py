@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from kws_experiments.reports.console_tables import Column, print_table
+from kws_experiments.console.tables import Column, print_table
 
 RUNS: list[Column] = [
     ("run", ["0123456789ab", "ba9876543210"]),
