@@ -24,6 +24,7 @@ from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_file
 from kws_data.storage.cache import catalogs_dir
 from kws_data.storage.parallel import map_chunks
+from kws_data.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,10 @@ def scan(root: Path, *, speaker_pattern: str | None = None) -> pd.DataFrame:
         raise KwsError(f"dataset.path: no folder '{root}'; give one that holds a folder of clips for each word")
     root = root.resolve()
     headers = _with_headers(root, pd.DataFrame(_walk(root), columns=_WALK_COLUMNS))
-    return _with_names(headers, speaker_pattern)
+    catalog = _with_names(headers, speaker_pattern)
+    no_words = [word for word in catalog["word"].unique() if printable(word) != word]
+    catalog.loc[catalog["word"].isin(no_words), "error"] = "the name of its folder holds a control character"
+    return catalog
 
 
 def scan_below(folder: Path, key: str, *, speaker_pattern: str | None = None) -> pd.DataFrame:

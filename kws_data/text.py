@@ -29,11 +29,6 @@ def printable(text: object, *, keep: str = "") -> str:
     return _CONTROLS.sub(lambda found: found[0] if found[0] in keep else _escaped(found[0]), str(text))
 
 
-def has_controls(text: str) -> bool:
-    """Whether `printable` would change it."""
-    return _CONTROLS.search(text) is not None
-
-
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
