@@ -1,6 +1,7 @@
 """Train a keyword spotter: `python train.py [key=value …]`; with `-m`, sweep over comma-separated values."""
 
 import os
+import sys
 from pathlib import Path
 
 import hydra
@@ -11,6 +12,7 @@ from omegaconf import DictConfig
 
 from kws_experiments.config.compose import register_resolvers, resolved
 from kws_experiments.config.exit import one_line_errors
+from kws_experiments.config.overrides import as_typed
 from kws_experiments.console.output import set_up
 from kws_experiments.sweeps import callback, child
 
@@ -34,4 +36,5 @@ def main(cfg: DictConfig) -> float | None:
 if __name__ == "__main__":
     set_up()
     with one_line_errors(), callback.end_of_sweep():
+        sys.argv[1:] = as_typed(sys.argv[1:])
         main()

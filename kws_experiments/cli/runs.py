@@ -137,7 +137,7 @@ def _conditions(where: list[str]) -> dict[str, Any]:
 
 
 def _arranged(table: pd.DataFrame, sort: str | None, reverse: bool, columns: str | None) -> pd.DataFrame:
-    from kws_experiments.runs.find import near
+    from kws_experiments.config.overrides import near
 
     for option, names in (("--sort", [sort] if sort else []), ("--columns", columns.split(",") if columns else [])):
         if unknown := [name for name in names if name not in table.columns]:

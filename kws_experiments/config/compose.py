@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import available_cpus
+from kws_experiments.config.overrides import CONF, as_typed, hydra_message
 from kws_experiments.config.upgrade import oldest_form, upgraded, without_effect
 
 log = logging.getLogger(__name__)
@@ -39,8 +40,6 @@ _NOT_IDENTITY = (
 )
 
 NOT_VALID = "not_valid"  # the folder of a sweep's jobs whose configuration can't be resolved, and so has no fingerprint
-
-CONF = Path(__file__).resolve().parents[2] / "conf"  # beside the package: the project is installed editable
 
 
 def register_resolvers() -> None:
@@ -83,6 +82,7 @@ def compose_unresolved(
     from hydra.errors import HydraException
 
     register_resolvers()
+    overrides = as_typed(overrides)
     if config_dir is not None:
         overrides = [*overrides, f"hydra.searchpath=['file://{config_dir.expanduser().resolve()}']"]
     try:
@@ -90,16 +90,6 @@ def compose_unresolved(
             return hydra_compose(start, overrides, return_hydra_config=with_hydra)
     except HydraException as error:
         raise KwsError(hydra_message(error)) from error
-
-
-_EXTRAS = {"hydra/sweeper/optuna": "optuna", "hydra/launcher/submitit": "slurm", "sampler": "optuna"}
-
-
-def hydra_message(error: Exception) -> str:
-    """Hydra's message in one line; for a plugin that is not installed, with the extra that brings it."""
-    message = " ".join(str(error).split())
-    missing = [extra for name, extra in _EXTRAS.items() if name in message and "Could not " in message]
-    return message + (f"; it comes with the extra {missing[0]}: pip install -e '.[{missing[0]}]'" if missing else "")
 
 
 @contextmanager
@@ -125,7 +115,8 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
         container = OmegaConf.to_container(without_hydra(cfg), resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = error.full_key or ""
-        raise KwsError(f"{key}: {str(error).splitlines()[0]}; give it as {key}=…") from error
+        advice = f"give it as {key}=…" if isinstance(error, MissingMandatoryValue) else r"a plain ${ is written \${"
+        raise KwsError(f"{key}: {str(error).splitlines()[0]}; {advice}") from error
     assert isinstance(container, dict)
     config = {str(key): value for key, value in container.items()}
     for setting in without_effect(config):

@@ -25,7 +25,7 @@ def as_line(error: BaseException) -> str | None:
     from omegaconf.errors import OmegaConfBaseException
 
     if isinstance(error, HydraException | OmegaConfBaseException):  # some of these are OSErrors too
-        from kws_experiments.config.compose import hydra_message
+        from kws_experiments.config.overrides import hydra_message
 
         return hydra_message(error)
     if isinstance(error, OSError):

@@ -18,7 +18,7 @@ from kws_data.audio import UnreadableAudioError
 from kws_data.audio_blocks import read_start
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import show_progress
-from kws_data.text import to_csv
+from kws_data.text import printable, to_csv
 from kws_experiments.export.scorer import fitted
 from kws_experiments.inference.feature_files import find_files
 from kws_experiments.runs.folder import write_text
@@ -145,4 +145,4 @@ def _draw(out: Path, path: Path, samples: np.ndarray, scores: Sequence[tuple[str
     from kws_experiments.plots.clips import labelled_clip
     from kws_experiments.plots.style import save
 
-    save(labelled_clip(path.name, samples, scores, sample_rate), out)
+    save(labelled_clip(printable(path.name), samples, scores, sample_rate), out)
