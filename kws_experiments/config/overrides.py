@@ -20,6 +20,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"  # beside the package: the p
 _KEYED = re.compile(r"(\+{0,2}(?P<key>[A-Za-z_$][\w$./@:-]*)=)(?P<value>.*)", re.DOTALL)
 _IN_QUOTES = r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'"""
 _BARE = re.compile(rf"({_IN_QUOTES})|([^\s,[\](){{}}'\"](?:[^,[\](){{}}'\"]*[^\s,[\](){{}}'\"])?)", re.DOTALL)
+_LIST = re.compile(r"\[[^[\]]*\]")
 _ITEM = re.compile(rf"(?:{_IN_QUOTES}|[^,])+", re.DOTALL)
 _EXTRAS = {"hydra/sweeper/optuna": "optuna", "hydra/launcher/submitit": "slurm", "sampler": "optuna"}
 
@@ -39,13 +40,16 @@ def _with_words_quoted(argument: str) -> str:
     if argument.lstrip("+~").startswith("="):
         raise KwsError(f"'{argument}' names no key: write KEY=VALUE")
     found = _KEYED.fullmatch(argument)
-    if found is None or not (found["key"].rpartition(".")[2] == "words" or (CONF / found["key"]).is_dir()):
+    if found is None:
         return argument
+    key, value = found["key"], found["value"]
+    if key.rpartition(".")[2] == "words":  # outside of a list, null takes all words
+        return found[1] + _LIST.sub(lambda part: _BARE.sub(_as_text, part[0]), value)
+    return found[1] + _BARE.sub(_as_text, value) if (CONF / key).is_dir() else argument
 
-    def text(part: re.Match[str]) -> str:
-        return _quoted(part[2]) if part[2] and not isinstance(_parsed(part[2], "primitive"), str | None) else part[0]
 
-    return found[1] + _BARE.sub(text, found["value"])
+def _as_text(part: re.Match[str]) -> str:
+    return _quoted(part[2]) if part[2] and not isinstance(_parsed(part[2], "primitive"), str | None) else part[0]
 
 
 def _parsed(text: str, rule: str) -> object:
