@@ -19,6 +19,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import available_cpus
+from kws_experiments.config.exit import as_line
 from kws_experiments.config.overrides import CONF, as_typed, hydra_message
 from kws_experiments.config.upgrade import oldest_form, upgraded, without_effect
 
@@ -235,6 +236,6 @@ def instantiate(config: dict[str, Any], key: str, **arguments: Any) -> Any:
         if isinstance(cause, KwsError):
             raise cause from error
         # By the house rule a constructor's ValueError opens with the parameter's name; Keras's own don't.
-        message = " ".join(str(cause).split())
+        message = " ".join((as_line(cause) or str(cause)).split())
         separator = "." if isinstance(cause, ValueError) and message[:1].islower() else ": "
         raise KwsError(f"{key}{separator}{message}") from error
