@@ -114,11 +114,12 @@ def stream(
 
 def _check_model(path: Path) -> None:
     """Refuse a folder that holds neither a run nor an export, before the slow imports."""
-    from kws_experiments.runs.folder import RunFolder
+    from kws_experiments.runs.files import GIVE_MODEL
+    from kws_experiments.runs.folder import RunFolder, no_run
 
     path = path.expanduser()
     if not path.exists():
-        raise KwsError(f"'{path}': no such file or folder; give the folder of a finished run or of an export")
+        raise no_run(path, GIVE_MODEL)
     if path.is_dir() and not any((folder / "export.json").is_file() for folder in (path, path.parent)):
         RunFolder(path).read_config()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kws_data.errors import KwsError
+from kws_data.text import printable
 from kws_experiments.console.output import say, say_document
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _rows(names: list[str], overrides: list[str], config_dir: Path | None) -> li
     with tqdm(choices, unit="model", disable=None, leave=False) as bar:
         rows = []
         for choice in bar:
-            bar.set_description(choice.model)
+            bar.set_description(printable(choice.model))
             rows.append(count(choice))
     return rows
 

@@ -121,7 +121,10 @@ def runs(
     table = _arranged(listed, sort, reverse, columns)
     if columns is None and not csv:  # what a person can do without
         table = _concise(table)
-    _print(table, csv, "Runs")
+    if listed.empty and not csv:
+        say(f"no run in '{folder}'" + (f" has {' and '.join(where)}" if where else ""))
+    else:
+        _print(table, csv, "Runs")
     if not csv and not where and columns is None and len(found := find_sweeps_below(folder)):
         _print(found, csv, "Sweeps")
 

@@ -19,6 +19,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import available_cpus
+from kws_data.text import printable
 from kws_experiments.config.exit import as_line
 from kws_experiments.config.overrides import CONF, as_typed, hydra_message
 from kws_experiments.config.upgrade import oldest_form, upgraded, without_effect
@@ -203,7 +204,7 @@ def _run_dir(*, _root_: DictConfig) -> str:
     try:
         config = resolved(_root_)
     except KwsError as error:  # OmegaConf would wrap it in its own traceback
-        raise SystemExit(f"error: {error}") from error
+        raise SystemExit(printable(f"error: {error}")) from error
     base = Path("runs") / str(config["name"]) / fingerprint(config)
     attempts = [base, *sorted(base.parent.glob(f"{base.name}-*"), key=_attempt)]
     newest = attempts[-1]

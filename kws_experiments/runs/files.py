@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 START_OVER = "start over with force=true"
 GIVE_RUN = "give the folder of a run"
+GIVE_MODEL = "give the folder of a run, or of an export"
 
 
 @contextmanager
