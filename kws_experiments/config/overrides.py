@@ -114,9 +114,19 @@ def hydra_message(error: Exception) -> str:
         others = near(choice, error.options) or f"; there are {', '.join(error.options)}"
         return f"{group}={choice}: {group} has no such choice{others}"
     if found := re.match(r"Could not (?:override|delete from config\.) '([^']*)'", message):
-        others = near(found[1], _known_keys(found[1])) or f"; to add one, write +{found[1]}=…"
-        return f"{found[1]}: there is no such key{others}"
+        return f"{found[1]}: there is no such key{_other_keys(found[1])}"
     return message
+
+
+def _other_keys(key: str) -> str:
+    """What a key that isn't there may have meant, as the end of a message."""
+    known = _known_keys(key)
+    parent, dot, name = key.rpartition(".")
+    siblings = {other.rpartition(".")[2] for other in known if dot and other.rpartition(".")[0] == parent}
+    siblings -= {"defaults", "_target_"}
+    if siblings:
+        return near(name, siblings, prefix=f"{parent}.") or f"; {parent} has {', '.join(sorted(siblings))}"
+    return near(key, known) or f"; to add one, write +{key}=…"
 
 
 def _known_keys(key: str) -> set[str]:
@@ -131,7 +141,7 @@ def _known_keys(key: str) -> set[str]:
     return known
 
 
-def near(name: str, known: Iterable[str]) -> str:
-    """What a mistyped name may have meant, as the end of a message."""
+def near(name: str, known: Iterable[str], *, prefix: str = "") -> str:
+    """What a mistyped name may have meant, as the end of a message; `prefix` is what all those known begin with."""
     close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    return f"; did you mean {prefix}{close[0]}?" if close else ""
