@@ -4,6 +4,7 @@ from kws_experiments.config import interrupts
 
 with interrupts.on_interrupt(interrupts.end):
     import os
+    import sys
     from pathlib import Path
 
     import hydra
@@ -14,6 +15,8 @@ with interrupts.on_interrupt(interrupts.end):
 
     from kws_experiments.config.compose import register_resolvers, resolved
     from kws_experiments.config.exit import one_line_errors
+    from kws_experiments.config.overrides import as_typed
+    from kws_experiments.console.output import set_up
     from kws_experiments.sweeps import callback, child
 
 register_resolvers()
@@ -33,5 +36,7 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
+    set_up()
     with one_line_errors(), callback.end_of_sweep():
+        sys.argv[1:] = as_typed(sys.argv[1:])
         main()

@@ -53,8 +53,8 @@ from benchmarks.options import (
     run,
 )
 from kws_data.errors import KwsError
+from kws_experiments.console.tables import Column, print_table
 from kws_experiments.reports import model_table
-from kws_experiments.reports.console_tables import Column, print_table
 
 OURS, KERAS, TORCH = "ours", "Keras", "PyTorch"
 TRAINING, INFERENCE = "training", "inference"

@@ -13,6 +13,7 @@ import hashlib
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_file
 from kws_data.storage.cache import catalogs_dir
 from kws_data.storage.parallel import map_chunks
+from kws_data.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,10 @@ BACKGROUND_NOISE = "_background_noise_"
 SILENCE = "_silence_"
 UNKNOWN = "_unknown_"
 SPECIAL_FOLDERS = (BACKGROUND_NOISE, SILENCE, UNKNOWN)
+
+_NOT_TEXT = "its name is not UTF-8"
+if sys.getfilesystemencoding() != "utf-8":
+    _NOT_TEXT = f"its name is not {sys.getfilesystemencoding()}, as this locale has it: set PYTHONUTF8=1"
 
 _CACHE_VERSION = 2
 _WALK_COLUMNS = ["path", "bytes", "mtime_ns", "problem"]
@@ -55,7 +61,10 @@ def scan(root: Path, *, speaker_pattern: str | None = None) -> pd.DataFrame:
         raise KwsError(f"dataset.path: no folder '{root}'; give one that holds a folder of clips for each word")
     root = root.resolve()
     headers = _with_headers(root, pd.DataFrame(_walk(root), columns=_WALK_COLUMNS))
-    return _with_names(headers, speaker_pattern)
+    catalog = _with_names(headers, speaker_pattern)
+    no_words = [word for word in catalog["word"].unique() if printable(word) != word]
+    catalog.loc[catalog["word"].isin(no_words), "error"] = "the name of its folder holds a control character"
+    return catalog
 
 
 def scan_below(folder: Path, key: str, *, speaker_pattern: str | None = None) -> pd.DataFrame:
@@ -116,7 +125,7 @@ def _walk(root: Path, *, with_root_files: bool = False) -> Iterator[tuple[str, i
                     file = entry.stat()
                     yield path, file.st_size, file.st_mtime_ns, ""
             except UnicodeEncodeError:  # Parquet can't store it
-                yield os.fsencode(path).decode(errors="backslashreplace"), 0, 0, "its name is not UTF-8"
+                yield os.fsencode(path).decode(errors="backslashreplace"), 0, 0, _NOT_TEXT
             except OSError as error:  # a dangling link, links in a circle
                 yield path, 0, 0, f"cannot be read: {error.strerror}"
 

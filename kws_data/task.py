@@ -22,6 +22,7 @@ from kws_data.corpus import Corpus, UnknownFolder
 from kws_data.draws import text_order
 from kws_data.errors import KwsError
 from kws_data.splits import SPLITS
+from kws_data.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -189,8 +190,11 @@ def _checked_words(words: Sequence[str]) -> list[str]:
     for word in words:
         if not isinstance(word, str):
             raise ValueError(
-                f"words must be text, got {word!r}; YAML reads yes, no, on and off as true and false: quote them"
+                f"words must be text, got {word!r}; quote what YAML takes for a number, or for true, false or null"
+                " (as it does with yes, no, on and off)"
             )
+        if not word or printable(word) != word:
+            raise ValueError(f"words must not be empty or hold control characters such as line breaks, got {word!r}")
         if word in (SILENCE, UNKNOWN):
             raise ValueError(f"words must not name {word}: it is a class of its own (task.silence, task.unknown)")
         checked.append(word)

@@ -13,6 +13,7 @@ from filelock import Timeout
 from kws_data.errors import KwsError
 from kws_data.splits import TRAINING, VALIDATION
 from kws_data.storage.atomic import lock_for, remove_leftovers_below
+from kws_data.text import to_csv
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.config.command import command_of_hydra, overridden, quoted
 from kws_experiments.config.compose import fingerprint
@@ -311,7 +312,7 @@ def _class_weights(experiment: Experiment, source: ClipSource, num_labels: int) 
 def _divergence(error: Diverged, folder: RunFolder, experiment: Experiment, source: ClipSource) -> KwsError:
     """The error of a training that diverged, with the clips of its last batch in a file."""
     clips = source.examples.loc[error.ids, ["path", "offset", "word", "speaker"]]
-    write_text(folder.diverged, clips.to_csv(index_label="example"))
+    write_text(folder.diverged, to_csv(clips.rename_axis("example").reset_index()))
     kept = "the checkpoint from before is kept" if folder.training.state.is_file() else "no checkpoint was due"
     rates = "schedule.rates" if experiment.schedule.own_rates else "optimizer.learning_rate"
     return KwsError(

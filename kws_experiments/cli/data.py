@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kws_data.errors import KwsError
+from kws_experiments.console.output import say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,19 +23,18 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="overrides as train.
 @app.command("list")
 def list_() -> None:
     """List the published data sets, and which are here."""
-    from rich.console import Console
-    from rich.table import Table
-
     from kws_data.sources.archives import ARCHIVES
     from kws_data.storage.cache import datasets_dir
+    from kws_experiments.console.tables import by_column, print_table
 
-    table = Table("name", "clips", "archive", "here")
+    headings, rows = ("name", "clips", "archive", "here"), []
     for name, archive in ARCHIVES.items():
         size = "" if archive.bytes is None else f"{archive.bytes / 1e6:,.0f} MB"
         here = datasets_dir() / name
-        table.add_row(name, f"{archive.clips:,}" if archive.clips else "", size, str(here) if here.is_dir() else "no")
-    table.add_row("synthetic", "3,000", "made by text-to-speech", "kws data synthesize, or by training")
-    Console().print(table)
+        clips = f"{archive.clips:,}" if archive.clips else ""
+        rows.append((name, clips, size, str(here) if here.is_dir() else "no"))
+    rows.append(("synthetic", "3,000", "made by text-to-speech", "kws data synthesize, or by training"))
+    print_table(by_column(headings, rows), keep=headings)
 
 
 @app.command()
@@ -44,8 +44,9 @@ def download(name: Annotated[str, typer.Argument(help="v0.01, v0.02, mini, test_
     from kws_data.sources.download import fetch
 
     archive = named(name)
-    print(fetch(archive))
-    print(f"licence: {archive.licence}\nplease cite: {archive.citation}")
+    say(fetch(archive))
+    say(f"licence: {archive.licence}")
+    say(f"please cite: {archive.citation}")
 
 
 @app.command()
@@ -67,7 +68,7 @@ def synthesize(
         out, words=chosen, clips_per_word=clips_per_word, voices=voices, seed=seed, sample_rate=sample_rate,
         noise_seconds=60.0 if noise else 0.0,
     )  # fmt: skip
-    print(out)
+    say(out)
 
 
 @app.command()
@@ -80,16 +81,17 @@ def catalog(
     """Write the catalog of a folder: a row per file with word, speaker, length, rate, split, and what is wrong."""
     from kws_data.catalog import set_aside
     from kws_data.storage.atomic import replace_file
+    from kws_data.text import to_csv
 
     if out.suffix not in (".parquet", ".csv"):
         raise KwsError(f"--out: '{out}' must end in .parquet or .csv")
     _, table = _split_catalog(folder, split, speaker_pattern)
     with replace_file(out) as temporary:
         if out.suffix == ".csv":
-            table.to_csv(temporary, index=False)
+            temporary.write_text(to_csv(table), encoding="utf-8")
         else:
             table.to_parquet(temporary, index=False)
-    print(f"{len(table)} files, {len(set_aside(table))} of them set aside (column error): {out}")
+    say(f"{len(table)} files, {len(set_aside(table))} of them set aside (column error): {out}")
 
 
 @app.command()
@@ -100,11 +102,9 @@ def describe(
     speaker_pattern: Annotated[str | None, typer.Option(help="for names without _nohash_")] = None,
 ) -> None:
     """Print clips, speakers and hours per word and split."""
-    from rich.console import Console
-    from rich.table import Table
-
     from kws_data import describe as tables
     from kws_data.catalog import BACKGROUND_NOISE, set_aside, usable
+    from kws_experiments.console.tables import by_column, print_table
 
     if figure is not None and figure.suffix != ".png":
         raise KwsError(f"--figure: '{figure}' must end in .png")
@@ -113,12 +113,14 @@ def describe(
     good = usable(table[~is_noise])
     if good.empty:
         raise KwsError(f"'{root}' holds no usable clip")
-    printed = Table("word", "split", "clips", "speakers", "hours", title=str(root))
-    for row in tables.summary(good).itertuples():
-        printed.add_row(row.word, row.split, str(row.clips), str(row.speakers), f"{row.hours:.3f}")
-    Console().print(printed)
+    headings = ("word", "split", "clips", "speakers", "hours")
+    rows = [
+        (row.word, row.split, str(row.clips), str(row.speakers), f"{row.hours:.3f}")
+        for row in tables.summary(good).itertuples()
+    ]
+    print_table(by_column(headings, rows), title=str(root), keep=headings)
     hours = (good["num_samples"] / good["sample_rate"]).sum() / 3600
-    print(
+    say(
         f"{len(good)} clips by {good['speaker'].nunique()} speakers, {hours:.2f} hours;"
         f" {len(usable(table[is_noise]))} noise recordings; {len(set_aside(table))} files set aside"
     )
@@ -127,7 +129,7 @@ def describe(
         from kws_experiments.plots.style import save
 
         save(dataset(good), figure)
-        print(figure)
+        say(figure)
 
 
 @app.command()
@@ -141,8 +143,8 @@ def verify(
     policy = _policy(split)
     corpus = build_corpus(folder, policy, sample_rate=16000, clip_samples=16000, data_seed=0)
     for row in corpus.set_aside.itertuples():
-        print(f"{row.path}: {row.error}")
-    print(f"{len(corpus.clips)} clips are good, {len(corpus.set_aside)} files are set aside")
+        say(f"{row.path}: {row.error}")
+    say(f"{len(corpus.clips)} clips are good, {len(corpus.set_aside)} files are set aside")
     raise typer.Exit(1 if len(corpus.set_aside) else 0)
 
 
@@ -176,7 +178,7 @@ def preview(
     from kws_experiments.reports.preview import PAGE, write
 
     write(compose(overrides or [], config_dir), out, clips=clips, epoch=epoch)
-    print(out / PAGE)
+    say(out / PAGE)
 
 
 @app.command()
@@ -188,23 +190,25 @@ def cache(
     name: Annotated[str | None, typer.Option(help="one entry; default: all")] = None,
 ) -> None:
     """Show what the cache folder holds, or clear it."""
-    from rich.console import Console
-    from rich.table import Table
-
     from kws_data.storage import cache as store
+    from kws_experiments.console.tables import by_column, print_table
 
     if clear:
         freed = store.clear(kind, name)
-        print(f"freed {freed / 1e6:,.1f} MB in {store.cache_dir()}")
+        say(f"freed {freed / 1e6:,.1f} MB in {store.cache_dir()}")
         return
     if kind is not None and kind not in store.KINDS:
         raise KwsError(f"--kind: no kind '{kind}'; there are {', '.join(store.KINDS)}")
-    table = Table("kind", "name", "size", "clips", "changed", title=str(store.cache_dir()))
-    for entry in store.entries():
-        if (kind or entry.kind) == entry.kind and (name or entry.name) == entry.name:
-            changed = f"{entry.modified:%Y-%m-%d %H:%M}"
-            table.add_row(entry.kind, entry.name, f"{entry.bytes / 1e6:,.1f} MB", str(entry.clips or ""), changed)
-    Console().print(table)
+    headings = ("kind", "name", "size", "clips", "changed")
+    rows = [
+        (
+            entry.kind, entry.name, f"{entry.bytes / 1e6:,.1f} MB", str(entry.clips or ""),
+            f"{entry.modified:%Y-%m-%d %H:%M}",
+        )
+        for entry in store.entries()
+        if (kind or entry.kind) == entry.kind and (name or entry.name) == entry.name
+    ]  # fmt: skip
+    print_table(by_column(headings, rows), title=str(store.cache_dir()), keep=headings)
 
 
 def _split_catalog(folder: Path, split: str, speaker_pattern: str | None) -> tuple[Path, pd.DataFrame]:

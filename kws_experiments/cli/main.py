@@ -13,6 +13,7 @@ with interrupts.on_interrupt(interrupts.end):
     from kws_experiments.cli import data, export, listen, models, reproduce, runs
     from kws_experiments.config import tensorflow_setup
     from kws_experiments.config.exit import one_line_errors
+    from kws_experiments.console.output import set_up
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(data.app, name="data")
@@ -30,6 +31,7 @@ def _kws() -> None:
 
 def main() -> None:
     """Run the command line: a user's mistake is one line and exit status 1."""
+    set_up()
     tensorflow_setup.quiet()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     with one_line_errors():

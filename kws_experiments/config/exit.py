@@ -13,11 +13,14 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from kws_data.errors import KwsError
 from kws_experiments.config import interrupts
 from kws_experiments.config.interrupts import STATUS_STOPPED
+from kws_experiments.console.output import say
 
+_NO_HOME = "Could not determine home directory."  # of Path.home() and expanduser()
 STATUS_FAILED = 1  # also: some files could not be read
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -35,11 +38,16 @@ def as_line(error: BaseException) -> str | None:
     from omegaconf.errors import OmegaConfBaseException
 
     if isinstance(error, HydraException | OmegaConfBaseException):  # some of these are OSErrors too
-        from kws_experiments.config.compose import hydra_message
+        from kws_experiments.config.overrides import hydra_message
 
         return hydra_message(error)
+    if isinstance(error, UnicodeEncodeError):
+        return f"{error.object!r} has characters that this locale lacks; set PYTHONUTF8=1"
+    if isinstance(error, RuntimeError) and str(error) == _NO_HOME:
+        return "a path begins with '~', and there is no such home folder: set HOME, or write the path in full"
     if isinstance(error, OSError):
-        return f"{error.filename or 'system'}: {error.strerror or error}"
+        line = f"{error.filename or 'system'}: {error.strerror or error}"
+        return f"{line}; set KWS_DATA to a folder that can be written" if _is_of_cache(error) else line
     return None
 
 
@@ -75,9 +83,7 @@ def _log_lost(handler: logging.Handler, record: logging.LogRecord) -> None:
         handler.setLevel(_NEVER)
         where = getattr(handler, "baseFilename", "standard error")
         with suppress(OSError):
-            print(
-                f"{where}: nothing more is logged there: {getattr(error, 'strerror', None) or error}", file=sys.stderr
-            )
+            say(f"{where}: nothing more is logged there: {getattr(error, 'strerror', None) or error}", error=True)
 
 
 def _flush() -> None:
@@ -88,6 +94,16 @@ def _flush() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or it would fail again at exit
         if not isinstance(error, BrokenPipeError):  # the reader (head, say) has seen enough
             raise
+
+
+def _is_of_cache(error: OSError) -> bool:
+    """Whether the cache folder can't be made or used."""
+    if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR):
+        return False
+    from kws_data.storage.cache import cache_dir
+
+    path, cache = Path(str(error.filename)), cache_dir()
+    return path.is_relative_to(cache) or cache.is_relative_to(path)
 
 
 @contextmanager
@@ -129,4 +145,4 @@ def _say(log: logging.Logger | None, level: int, line: str) -> None:
     if log is not None:
         log.log(level, "%s", line)
     else:
-        print(f"error: {line}" if level == logging.ERROR else line, file=sys.stderr)
+        say(f"error: {line}" if level == logging.ERROR else line, error=True)

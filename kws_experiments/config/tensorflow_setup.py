@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from pathlib import Path
 
 from kws_data.errors import KwsError
 
@@ -12,6 +14,8 @@ def quiet() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if os.path.expanduser("~") == "~":  # noqa: PTH111 - Path raises; without a home, Keras would make a folder `~` here
+        os.environ.setdefault("KERAS_HOME", str(Path(tempfile.gettempdir()) / ".keras"))
 
 
 def start(*, intra_op: int, inter_op: int, deterministic: bool, seed: int) -> None:

@@ -10,7 +10,8 @@ from kws_experiments.export import front_end
 from kws_experiments.export.artifact import RECORD, Artifact, ModelFile, content_hash, read_artifact
 from kws_experiments.export.formats.base import find_format
 from kws_experiments.export.scorer import KerasScorer, Scorer, run_facts
-from kws_experiments.runs.folder import RunFolder
+from kws_experiments.runs.files import GIVE_MODEL
+from kws_experiments.runs.folder import RunFolder, no_run
 
 
 def load_scorer(path: Path) -> Scorer:
@@ -24,7 +25,7 @@ def load_scorer(path: Path) -> Scorer:
     """
     path = path.expanduser()
     if not path.exists():
-        raise KwsError(f"'{path}': no such file or folder; give the folder of a finished run or of an export")
+        raise no_run(path, GIVE_MODEL)
     folder = path if (path / RECORD).is_file() else path.parent
     if (folder / RECORD).is_file():
         artifact = read_artifact(folder)

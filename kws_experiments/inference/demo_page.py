@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from kws_data.errors import KwsError
+from kws_experiments.console.output import say
 from kws_experiments.inference.demo_session import ClipLabeller, LiveSession
 from kws_experiments.streaming.listener import open_listener
 
@@ -49,7 +50,7 @@ def serve(run: Path, *, host: str, port: int) -> None:
         )  # fmt: skip
     except OSError as error:
         raise KwsError(f"--port: nothing can be served at {host}:{port}: {' '.join(str(error).split())}") from error
-    print(f"http://{host}:{port}", flush=True)
+    say(f"http://{host}:{port}")
     page.block_thread()
 
 

@@ -13,6 +13,8 @@ from kws_data.audio import AUDIO_SUFFIXES, INT16_SCALE, UnreadableAudioError, re
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_file
 from kws_data.storage.parallel import show_progress
+from kws_data.text import printable
+from kws_experiments.console.output import say
 from kws_experiments.export.scorer import fitted
 
 log = logging.getLogger(__name__)
@@ -61,8 +63,8 @@ def write(paths: Sequence[Path], out: Path, *, features: str, clip_ms: int, samp
         with replace_file(out) as temporary:
             np.save(temporary, array)
     else:
-        _draw(out, batch, array, [path.stem for path in files if path not in set(failed)], sample_rate)
-    print(f"{' x '.join(map(str, array.shape))} (clips x frames x bins): {out}")
+        _draw(out, batch, array, [printable(path.stem) for path in files if path not in set(failed)], sample_rate)
+    say(f"{' x '.join(map(str, array.shape))} (clips x frames x bins): {out}")
     return failed
 
 

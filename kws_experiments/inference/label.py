@@ -18,6 +18,7 @@ from kws_data.audio import UnreadableAudioError
 from kws_data.audio_blocks import read_start
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import show_progress
+from kws_data.text import printable, to_csv
 from kws_experiments.export.scorer import fitted
 from kws_experiments.inference.feature_files import find_files
 from kws_experiments.runs.folder import write_text
@@ -113,7 +114,7 @@ def as_csv(labelled: Sequence[Labelled]) -> str:
     """A row per file: `path`, then `label_1`, `score_1`, `label_2`, …"""
     columns = [f"{name}_{rank}" for rank in range(1, len(labelled[0].top) + 1) for name in ("label", "score")]
     rows = [[path, *chain.from_iterable(top)] for path, top in labelled]
-    return pd.DataFrame(rows, columns=["path", *columns]).to_csv(index=False, float_format="%.4f", lineterminator="\n")
+    return to_csv(pd.DataFrame(rows, columns=["path", *columns]), float_format="%.4f")
 
 
 def as_json(labelled: Sequence[Labelled]) -> str:
@@ -132,21 +133,16 @@ def write(out: Path, labelled: Sequence[Labelled]) -> None:
 
 def show(labelled: Sequence[Labelled]) -> None:
     """Print a table."""
-    from rich.console import Console
-    from rich.table import Table
+    from kws_experiments.console.tables import by_column, print_table
 
-    table = Table()
-    table.add_column("file", overflow="fold")
-    for rank in range(1, len(labelled[0].top) + 1):
-        table.add_column(f"{rank}.")
-        table.add_column("score", justify="right")
-    for path, top in labelled:
-        table.add_row(str(path), *(text for word, score in top for text in (word, f"{score:.3f}")))
-    Console().print(table)
+    ranks = range(1, len(labelled[0].top) + 1)
+    headings = ["file", *(heading for rank in ranks for heading in (f"{rank}.", "score"))]
+    rows = [[str(path), *(text for word, score in top for text in (word, f"{score:.3f}"))] for path, top in labelled]
+    print_table(by_column(headings, rows), numeric=["score"], keep=headings)
 
 
 def _draw(out: Path, path: Path, samples: np.ndarray, scores: Sequence[tuple[str, float]], sample_rate: int) -> None:
     from kws_experiments.plots.clips import labelled_clip
     from kws_experiments.plots.style import save
 
-    save(labelled_clip(path.name, samples, scores, sample_rate), out)
+    save(labelled_clip(printable(path.name), samples, scores, sample_rate), out)

@@ -163,6 +163,7 @@ def _differences(config: dict[str, Any], command: Command | None) -> list[Differ
 
 
 def _csv(path: Path, columns: list[str]) -> pd.DataFrame:
-    # words such as 'null' are words
+    # words such as 'null' and '01' are words
+    texts = dict.fromkeys(("label", "word", "split", "root", "path", "error"), str)
     missing = {"loss": ["nan", ""], "val_loss": ["nan", ""]}
-    return read_table(path, START_OVER, columns, keep_default_na=False, na_values=missing)
+    return read_table(path, START_OVER, columns, dtype=texts, keep_default_na=False, na_values=missing)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from kws_data.errors import KwsError
+from kws_data.text import from_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 START_OVER = "start over with force=true"
 GIVE_RUN = "give the folder of a run"
+GIVE_MODEL = "give the folder of a run, or of an export"
 
 
 @contextmanager
@@ -102,7 +104,7 @@ def read_table(path: Path, advice: str, columns: Sequence[str] = (), **options: 
         _check(path.is_file(), "pandas reads an empty folder as an empty table")
         if path.suffix == ".parquet":
             return pd.read_parquet(path, columns=list(columns) or None, **options)
-        table = pd.read_csv(path, **options)
+        table = from_csv(pd.read_csv(path, **options))
     if missing := [column for column in columns if column not in table.columns]:
         raise KwsError(f"'{path}' has no column {missing[0]}: {advice}")
     return table

@@ -9,7 +9,6 @@ Imports no TensorFlow.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -21,6 +20,7 @@ import yaml
 
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import NOT_VALID, flattened
+from kws_experiments.config.overrides import near
 from kws_experiments.config.upgrade import upgraded
 from kws_experiments.runs.files import START_OVER, number_or_none, parse_yaml, read_table, read_yaml, whole
 from kws_experiments.runs.folder import TRAINED, UNFINISHED, RunFolder
@@ -91,12 +91,6 @@ def find_sweeps_below(folder: str | Path) -> pd.DataFrame:
         )  # fmt: skip
     columns = ["path", "status", "started", "swept", "done", "planned", "best_accuracy", "error"]
     return pd.DataFrame(rows, columns=columns).convert_dtypes()
-
-
-def near(name: str, known: Iterable[str]) -> str:
-    """What a mistyped name may have meant, as the end of a message."""
-    close = difflib.get_close_matches(name, list(known), cutoff=0.5)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def _run_folders(root: Path) -> list[Path]:

@@ -139,7 +139,7 @@ class RunFolder:
         """
         record = self.read_record()
         if record is None:
-            raise KwsError(f"'{self.path}' holds no run: it has no {self.record.name}")
+            raise no_run(self.path)
         if record["status"] == UNFINISHED:
             raise KwsError(f"'{self.path}' holds no finished run: the same training command finishes it")
         return record
@@ -205,6 +205,8 @@ class RunFolder:
         Raises:
             KwsError: the file is missing or damaged.
         """
+        if not self.config.is_file() and not self.record.is_file():
+            raise no_run(self.path)
         config = read_yaml(self.config, GIVE_RUN)
         return {str(key): value for key, value in config.items()}
 
@@ -230,6 +232,11 @@ def discard(path: Path, *contents: Path) -> None:
         while "runs" in path.parent.parts[-3:]:  # `runs/<name>/sweeps/<id>` is the deepest
             path = path.parent
             path.rmdir()
+
+
+def no_run(path: str | Path, advice: str = GIVE_RUN) -> KwsError:
+    """The error of a path where a run should be; it need not exist."""
+    return KwsError(f"'{path}' holds no run: {advice}")
 
 
 def write_text(path: Path, text: str) -> None:

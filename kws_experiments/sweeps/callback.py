@@ -26,6 +26,7 @@ from kws_data.storage.parallel import block_interrupts, end_with
 from kws_experiments.config.compose import overrides_fingerprint
 from kws_experiments.config.exit import STATUS_FAILED, STATUS_STOPPED, as_line
 from kws_experiments.config.interrupts import interrupt
+from kws_experiments.console.output import say, set_up
 from kws_experiments.runs.folder import discard
 from kws_experiments.runs.sweep_record import DONE, FAILED, RUNNING, STOPPED, SWEEPS, SweepFolder, read_sweep
 from kws_experiments.sweeps.run_job import run_job
@@ -73,7 +74,8 @@ class SweepCallback(Callback):
             self._begin(config)
         except Exception as error:  # which Hydra would log, and go on
             self.release()
-            sys.exit(f"error: {as_line(error) or repr(error)}")
+            say(f"error: {as_line(error) or repr(error)}", error=True)
+            sys.exit(STATUS_FAILED)
         SweepCallback.current = self
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -81,7 +83,9 @@ class SweepCallback(Callback):
         del config, kwargs
         if self.sweep is None:
             return
-        if self.in_worker:  # a Ctrl-C is the sweep's business, which stops its workers' jobs
+        if self.in_worker:
+            set_up()
+            # a Ctrl-C is the sweep's business, which stops its workers' jobs
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             if self.launcher == _CHILDREN and SweepCallback.current is None:
                 end_with(self.process, SweepCallback.busy)
@@ -142,7 +146,7 @@ class SweepCallback(Callback):
         assert self.sweep is not None
         for again in (signal.SIGINT, signal.SIGTERM):
             signal.signal(again, interrupt)
-        print("stopping: the jobs save their state (Ctrl-C again: at once)", file=sys.stderr)
+        say("stopping: the jobs save their state (Ctrl-C again: at once)", error=True)
         self.sweep.stop.touch()
         deadline = time.monotonic() + _SAVING_S
         while time.monotonic() < deadline and any(job.status == RUNNING for job in self.sweep.read_jobs()):
@@ -209,10 +213,10 @@ def _broken(callback: SweepCallback, error: Exception) -> int:
     log.debug("", exc_info=error)  # seen with hydra.verbose=true
     jobs = callback.sweep.read_jobs()
     if jobs and all(job.status == FAILED for job in jobs):
-        print("error: every job failed, so that there is no best one; the first says why", file=sys.stderr)
+        say("error: every job failed, so that there is no best one; the first says why", error=True)
         return callback.end()
     callback.end(stopped=True)
-    print(f"error: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+    say(f"error: {type(error).__name__}: {' '.join(str(error).split())}", error=True)
     return STATUS_FAILED
 
 

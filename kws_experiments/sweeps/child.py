@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 
 from kws_experiments.config.compose import register_resolvers
 from kws_experiments.config.exit import one_line_errors
+from kws_experiments.console.output import set_up
 from kws_experiments.runs.folder import RunFolder
 
 log = logging.getLogger("train")
@@ -54,6 +55,7 @@ def send(config: dict[str, Any], pipe: IO[bytes]) -> None:
 
 def main() -> None:
     """Train what comes over standard input."""
+    set_up()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a worker that ignores or blocks Ctrl-C hands that down
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     with one_line_errors():

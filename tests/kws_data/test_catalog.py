@@ -146,6 +146,15 @@ def test_names_that_are_not_utf8_are_set_aside(tmp_path: Path) -> None:
         assert usable(catalog)["path"].tolist() == ["yes/a.wav"]
 
 
+def test_words_with_control_characters_are_set_aside(tmp_path: Path) -> None:
+    for word in ("yes", "line\nbreak", "esc\x1b[31m", "accuracy"):
+        write_clip(tmp_path / word / "a\nb.wav")
+    for catalog in (scan(tmp_path), scan(tmp_path)):
+        assert usable(catalog)["word"].tolist() == ["accuracy", "yes"]
+        assert set(set_aside(catalog)["word"]) == {"line\nbreak", "esc\x1b[31m"}
+        assert set(set_aside(catalog)["error"]) == {"the name of its folder holds a control character"}
+
+
 def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
     write_clip(tmp_path / "elsewhere" / "a.wav")
     root = tmp_path / "data"

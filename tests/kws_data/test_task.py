@@ -190,6 +190,12 @@ def test_a_word_that_no_folder_has_is_named_with_its_neighbours(wrong: str, near
         assert str(info.value).split("nearest: ")[1].startswith(near)
 
 
+@pytest.mark.parametrize("word", ["a\nb", "a\x1b[2J", "\x85", "a\u2028b", "\u202eb", ""])
+def test_words_that_would_not_be_one_line_are_refused(word: str) -> None:
+    with pytest.raises(ValueError, match=r"^words must not be empty or hold control characters"):
+        Task(["yes", word])
+
+
 @pytest.mark.parametrize("words", [[True, False], ["yes", True], [1], [None], [["yes"]]])
 def test_words_that_yaml_read_as_something_else_are_refused(words: list[Any]) -> None:
     with pytest.raises(ValueError, match=r"^words must be text.*quote"):

@@ -87,7 +87,7 @@ def test_the_manual_names_every_choice(group: str) -> None:
     ("overrides", "message"),
     [
         (["task.words=[]"], "task.words must name at least one word"),
-        (["task.words=[true,up]"], "task.words must be text"),
+        (["task.words=[[no],up]"], "task.words must be text"),
         (["task.unknown_percentage=-1"], "task.unknown_percentage must be a number from 0 to 1000"),
         (["task.training_unknown_percentage=x"], "task.training_unknown_percentage must be a number from 0 to 1000"),
         (

@@ -44,9 +44,18 @@ def caused_by(error: Exception, cause: Exception) -> Exception:
         (OSError("no network"), "error: system: no network", 2),
         (HydraException("Key 'x'\n  is not there"), "error: Key 'x' is not there", 2),
         (MissingConfigException("no 'x'\n", "x"), "error: no 'x'", 2),  # an OSError too
+        (KwsError("no 'a\n\x1b[2J'"), r"error: no 'a\n\x1b[2J'", 2),
+        (
+            RuntimeError("Could not determine home directory."),
+            "error: a path begins with '~', and there is no such home folder: set HOME, or write the path in full", 2,
+        ),
+        (
+            UnicodeEncodeError("ascii", "é/x", 0, 1, "ordinal not in range(128)"),
+            "error: 'é/x' has characters that this locale lacks; set PYTHONUTF8=1", 2,
+        ),
         (KeyboardInterrupt(), "stopped", 130),
     ],
-)
+)  # fmt: skip
 def test_an_error_is_one_line_and_a_status(
     error: BaseException, line: str, status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -67,6 +76,16 @@ def test_a_full_disk_names_the_file_though_the_error_does_not(
     with pytest.raises(SystemExit), one_line_errors():
         save()
     assert capsys.readouterr().err == f"error: {ROOM.replace('runs/a.json', str(tmp_path / 'config.yaml'))}\n"
+
+
+def test_a_cache_that_cannot_be_made_names_its_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("KWS_DATA", str(tmp_path / "file" / "cache"))
+    with pytest.raises(SystemExit), one_line_errors():
+        (tmp_path / "file" / "cache").mkdir()
+    assert capsys.readouterr().err.endswith("Not a directory; set KWS_DATA to a folder that can be written\n")
 
 
 def test_a_log_takes_the_line_instead(caplog: pytest.LogCaptureFixture) -> None:

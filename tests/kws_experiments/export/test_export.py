@@ -207,10 +207,10 @@ def test_damaged_exports_are_one_line(tmp_path: Path, name: str, content: str | 
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("nothing", "no such file or folder; give the folder of a finished run or of an export"),
+        ("nothing", "holds no run: give the folder of a run, or of an export"),
         ("alone.tflite", r"there is no export.json beside it"),
         ("export/labels.txt", r"labels.txt' is no model of this export, which has network.tflite"),
-        (".", r"config.yaml' is missing or damaged: give the folder of a run"),
+        (".", "holds no run: give the folder of a run"),
         ("export", r"network.tflite' can't be loaded"),
         ("foreign", r"export.json': format must be one of onnx, saved_model, tflite, got 'h5'"),
     ],
@@ -300,10 +300,10 @@ def test_runs_that_cannot_be_exported_are_refused(tmp_path: Path) -> None:
     (run_folder(tmp_path / "no configuration") / "config.yaml").write_text("a: 1\n")
     for name, message in (
         ("unfinished", "holds no finished run: the same training command finishes it"),
-        ("other", r"other' holds no run: it has no run.json"),
+        ("other", r"other' holds no run: give the folder of a run"),
         ("no configuration", "this is not a training's configuration: KeyError: 'seed'"),
         ("without model", r"model' holds no model.keras: give the folder of a finished run"),
-        ("", r"' holds no run: it has no run.json"),
+        ("", r"' holds no run: give the folder of a run"),
     ):
         with pytest.raises(KwsError, match=message):
             export_run(tmp_path / name, format="onnx")

@@ -234,7 +234,7 @@ def cells(printed: str) -> list[list[str]]:
 def test_mistakes_are_one_line(run: Path, tmp_path: Path) -> None:
     for arguments, message in (
         ([str(run), "--format", "h5"], "error: --format must be one of"),
-        ([str(tmp_path), "--format", "onnx"], "holds no run: it has no run.json"),
+        ([str(tmp_path), "--format", "onnx"], "holds no run: give the folder of a run"),
     ):
         printed = kws("export", *arguments, status=1)
         assert message in printed

@@ -22,6 +22,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from kws_data.errors import KwsError
+from kws_data.text import printable
 from kws_experiments.cli.main import app
 from kws_experiments.config.command import Command, differences
 from kws_experiments.config.compose import compose, compose_unresolved, fingerprint
@@ -213,7 +214,7 @@ def test_markdown_says_the_same(run: Path) -> None:
 
 @given(
     st.text(st.characters(blacklist_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1).map(
-        lambda text: " ".join(text.split())
+        lambda text: printable(" ".join(text.split()))
     )
 )
 def test_markdown_cells_show_their_text(text: str) -> None:

@@ -132,6 +132,7 @@ def test_kws_runs_lists_sorts_and_filters(kws: Kws, runs: Path) -> None:
     )
     assert list(table["run"]) == ["ccc", "ddd", "aaa"]
     assert kws("runs", runs, "--where", "seed=1", "--columns", "run,rate", "--csv").out == "run,rate\nbbb,0.001\n"
+    assert kws("runs", runs, "--where", "seed=77").out == f"no run in '{runs}' has seed=77\n"
     sweeps = pd.read_csv(io.StringIO(kws("runs", runs, "--sweeps", "--csv").out))
     assert sweeps.loc[0, ["status", "planned", "done"]].tolist() == ["stopped", 6, 0]
 

@@ -224,8 +224,8 @@ def test_other_files_and_folders_are_refused_before_any_data_is_read(tmp_path: P
     (tmp_path / "other_config" / "config.yaml").write_text("a: 1\n")
     for value, message in {
         3: " must be the folder of a run",
-        str(tmp_path / "nowhere"): ": no such file or folder",
-        str(tmp_path / "empty"): "holds neither model.keras nor a checkpoint",
+        str(tmp_path / "nowhere"): "holds no run: give the folder of a run",
+        str(tmp_path / "empty"): "holds no run: give the folder of a run",
         str(tmp_path / "begun"): "was stopped before its first evaluation",
         str(tmp_path / "notes.txt"): "is neither a run's folder",
         str(tmp_path / "no_labels.txt"): "labels.txt' is missing",
@@ -260,5 +260,5 @@ def test_fine_tuning_from_the_command_line(make_folder: MakeFolder, tmp_path: Pa
         for run in (record.parent, other)
     )
     np.testing.assert_array_equal(ours, theirs)
-    assert "start_from: no such file or folder: 'runs/nowhere'" in refused
+    assert "start_from: 'runs/nowhere' holds no run" in refused
     assert "data:" not in refused
