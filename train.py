@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from kws_data.storage.parallel import keep_current_folder_out
 from kws_experiments.config.compose import register_resolvers, resolved
 from kws_experiments.config.exit import one_line_errors
 from kws_experiments.sweeps import callback, child
@@ -31,5 +32,6 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
+    keep_current_folder_out()
     with one_line_errors(), callback.end_of_sweep():
         main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -18,6 +19,16 @@ SMALL_JOB = 4_000  # files; for fewer, starting workers takes longer than readin
 def available_cpus() -> int:
     """The processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def import_path() -> str:
+    """The folders that this process imports from, as PYTHONPATH of a child that is started with `-P`."""
+    return os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+
+
+def keep_current_folder_out() -> None:
+    """Let no Python process that this one starts import what lies in the current folder, be it a `random.py`."""
+    os.environ["PYTHONSAFEPATH"] = "1"  # of joblib's workers and other packages' processes too, which know no -P
 
 
 def map_chunks(
