@@ -6,8 +6,8 @@ request; the answer beside it is the artifact, or an error.
 
 from __future__ import annotations
 
-import pickle
 import os
+import pickle
 import signal
 import subprocess
 import sys

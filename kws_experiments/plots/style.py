@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 
 from kws_data.storage.atomic import replace_file
 
+plt.rcParams["text.usetex"] = False  # a matplotlibrc in the current folder could have it start LaTeX
+
 # of evaluations' and reports' pictures; a word with dollar signs is not a formula
 STYLE: Any = {
     "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": "medium",

@@ -64,9 +64,14 @@ class Onnx(Format):
         return Written([ModelFile(name, takes, *ports, operators=operators)], notes)
 
     def load(self, path: Path) -> Function:
-        """See Format: by onnxruntime on the processor."""
+        """See Format: by onnxruntime on the processor; its model must be one file, as ours are."""
+        import onnx
         import onnxruntime
+        from onnx import external_data_helper
 
+        model = onnx.load(path, load_external_data=False)
+        if any(map(external_data_helper.uses_external_data, external_data_helper._get_all_tensors(model))):
+            raise ValueError("it takes data from other files, which are not read")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -54,9 +54,13 @@ class Tflite(Format):
         return Written([_described(out / WHOLE, "waveform"), features_in], notes)
 
     def load(self, path: Path) -> Function:
-        """See Format."""
+        """See Format. TensorFlow would run custom operators that are its own, of which some write files."""
         import tensorflow as tf
 
+        from kws_experiments.export.tflite_graph import CUSTOM, operators
+
+        if CUSTOM in operators(path.read_bytes()):
+            raise ValueError("it has custom operators, which are not run")
         return inference(tf.lite.Interpreter(str(path), num_threads=1))
 
     def write_extras(self, artifact: Artifact, out: Path) -> None:
