@@ -51,7 +51,7 @@ def repeat(original: RunFolder, repeated: RunFolder, *, data: Path | None, anywa
     for setting in without_effect(original.read_stored_config()):
         log.warning("the run had %s, which has no effect any more", setting)
     # loggers change nothing that is trained, and another's may send it anywhere
-    without = {} if is_trusted(original.path) else {"loggers": {}}
+    without: dict[str, Any] = {} if is_trusted(original.path) else {"loggers": {}}
     experiment, record = Experiment(original.read_config() | without), original.read_record() or {}
     changed_start = origin_change(experiment, record)
     if changed_start and not anyway:
