@@ -59,9 +59,10 @@ class Tflite(Format):
 
         from kws_experiments.export.tflite_graph import CUSTOM, operators
 
+        interpreter = tf.lite.Interpreter(str(path), num_threads=1)  # checks that it is a model at all
         if CUSTOM in operators(path.read_bytes()):
             raise ValueError("it has custom operators, which are not run")
-        return inference(tf.lite.Interpreter(str(path), num_threads=1))
+        return inference(interpreter)
 
     def write_extras(self, artifact: Artifact, out: Path) -> None:
         """Write a C header for the model that microcontrollers can run."""
