@@ -26,7 +26,7 @@ def with_trust(command: Callable[..., None]) -> Callable[..., None]:
 
     option = Annotated[bool, typer.Option("--trust", help=_HELP)]
     added = inspect.Parameter("trust", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
-    signature = inspect.signature(command)
-    trusting.__signature__ = signature.replace(parameters=[*signature.parameters.values(), added])  # type: ignore[attr-defined]
-    trusting.__annotations__ = command.__annotations__ | {"trust": option}
+    parameters = [*inspect.signature(command, eval_str=True).parameters.values(), added]
+    trusting.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    trusting.__annotations__ = {each.name: each.annotation for each in parameters}
     return trusting

@@ -58,7 +58,7 @@ def load_export(folder: Path, artifact: Artifact, file: ModelFile) -> Scorer:
         KwsError: it is missing, is not what was exported, or cannot be run here.
     """
     path = folder / file.file
-    if path.parent != folder or not path.name:
+    if path.parent != folder or path.name in ("", ".."):
         raise KwsError(f"'{folder / RECORD}': '{file.file}' is not in the export's folder: export the run again")
     try:
         size, sha256 = content_hash(path)

@@ -51,7 +51,8 @@ def restart(run: Path, *, out: Path | None, data: Path | None, anyway: bool) -> 
     require_known_keys(folder)
     target = new_folder(folder) if out is None else out.expanduser().resolve()
     mark(target, folder, record)
-    environment = like_the_run(last.get("variables", {}), last.get("python_path", "") if is_trusted(folder.path) else "")
+    python_path = last.get("python_path", "") if is_trusted(folder.path) else ""
+    environment = like_the_run(last.get("variables", {}), python_path)
     working_directory = Path(last["working_directory"])  # which the configuration's relative paths count from
     arguments = [str(folder.path), str(target), *([f"--data={data.expanduser().resolve()}"] if data else [])]
     arguments += ["--anyway"] if anyway else []
