@@ -66,8 +66,8 @@ def require_trust(folder: Path, file: Path, wants: str | None) -> None:
     """
     if wants is not None and not is_trusted(folder):
         raise KwsError(
-            f"'{file}': {wants}, which a run or an export from elsewhere may not use; --trust allows it, and any code"
-            " that comes with it: use that only if you trust where the folder is from"
+            f"'{file}': {wants}, which only your own runs and exports may use; --trust (or KWS_TRUST=1) allows it here:"
+            " give it only where you trust who made the folder"
         )
 
 

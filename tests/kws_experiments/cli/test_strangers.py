@@ -239,7 +239,7 @@ def test_a_configuration_from_elsewhere_runs_nothing(case: str, kws: Kws, strang
     print(f"{case}: {lines[0]}")
     for line in lines:
         assert told in line
-        assert "--trust allows it" in line
+        assert "--trust (or KWS_TRUST=1) allows it" in line
         assert "a secret" not in line
 
 
@@ -278,11 +278,15 @@ def test_what_a_harmless_run_names_needs_no_trust(kws: Kws, stranger: Stranger) 
     assert not (stranger.run.path / SIGNATURE).exists()
 
 
-def test_with_trust_it_runs(kws: Kws, stranger: Stranger) -> None:
-    names("dataset", "os.system")(stranger)
+def test_with_trust_it_runs(kws: Kws, stranger: Stranger, monkeypatch: pytest.MonkeyPatch) -> None:
+    stranger.evil_module(Path.cwd())
+    monkeypatch.syspath_prepend(Path.cwd())
+    stranger.set("dataset._target_", "evil.model")
+    command = ["make-stream", stranger.run.path, "--out", "stream"]
+    refused(kws, stranger, *command)
 
-    with pytest.raises(AttributeError):  # a number is no data set
-        kws("make-stream", stranger.run.path, "--out", "stream", "--trust")
+    with pytest.raises(AttributeError):  # None is no data set
+        kws(*command, "--trust")
 
     assert stranger.canary.exists()
 
@@ -325,7 +329,7 @@ def test_an_export_from_elsewhere_runs_nothing(kws: Kws, stranger: Stranger, cha
     for command in (["label", folder], ["label", folder / "model.tflite"], ["stream", folder]):
         line = refused(kws, stranger, *command, stranger.run.path.parent / "clip.wav")
         assert told in line
-        assert "--trust allows it" in line
+        assert "--trust (or KWS_TRUST=1) allows it" in line
     print(f"export, {told}: {line}")
 
 
