@@ -25,9 +25,10 @@ from kws_experiments.export.artifact import Artifact, ModelFile, Port, content_h
 from kws_experiments.runs.folder import RunFolder
 from kws_experiments.runs.seal import seal
 from kws_experiments.runs.trust import SIGNATURE, sign
-from tests.conftest import ROOT, SAMPLE_RATE, tone
+from tests.conftest import ROOT, SAMPLE_RATE, MakeFolder, tone
 from tests.kws_experiments.config.test_allowed import write_model
 from tests.kws_experiments.conftest import Kws
+from tests.kws_experiments.test_train import only_run, train, two_words
 
 HARMLESS = ROOT / "tests" / "data" / "run_of_0.1.0"
 STAGE = "augment.waveform.audiomentations.transform.transforms.1"
@@ -441,3 +442,55 @@ def test_a_repetition_sets_no_variable_that_runs_code(
     allowed = {"OMP_NUM_THREADS": "3", "OMP_SCHEDULE": None, "PYTHONSAFEPATH": "1"}
     assert changed.items() <= allowed.items() | {("KWS_TRUST", "0"), ("GRPC_VERBOSITY", "ERROR")}
     assert changed["OMP_NUM_THREADS"] == "3"
+
+
+MY_NET = """
+import keras
+
+@keras.saving.register_keras_serializable(package="mine")
+class Mine(keras.layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+def my_net(input_shape, num_labels):
+    return keras.Sequential([keras.Input(input_shape), keras.layers.Flatten(), Mine(), keras.layers.Dense(num_labels)])
+"""
+
+
+@pytest.mark.slow
+def test_one_s_own_code_is_used_in_one_s_own_runs_and_in_others_with_trust(
+    make_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a sweep's jobs, an export's converter, a repetition, and a training that starts from the run."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "my_nets.py").write_text(MY_NET)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(tmp_path / "code")]))
+    common = [each for each in two_words(make_folder()) if not each.startswith("model.")]
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text("_target_: my_nets.my_net\n")
+    mine = [f"--config-dir={tmp_path}", "model=mine", "trainer=quick", *common]
+
+    train(tmp_path, "-m", *mine, "seed=1")
+    run = only_run(tmp_path)
+    train(tmp_path, *mine, "seed=2", f"start_from={run}")
+
+    def kws_says(*command: object) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "kws_experiments.cli.main", *map(str, command)],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stderr + done.stdout
+
+    label = ["label", run, tmp_path / "clips" / "yes"]
+    for command in (label, ["export", run, "--format", "tflite", "--no-check"], ["reproduce", run]):
+        status, said = kws_says(*command)
+        assert status == 0, said
+    assert kws_says("label", run / "exports" / "tflite-none", tmp_path / "clips" / "yes")[0] == 0
+
+    monkeypatch.setenv("KWS_STATE", str(tmp_path / "another user's"))
+    status, said = kws_says(*label)
+    assert status == 1
+    assert "model names my_nets.my_net, which only your own runs" in said
+    assert kws_says(*label, "--trust")[0] == 0
+    assert "start_from: " in (said := train(tmp_path, *mine, "seed=3", f"start_from={run}", status=1))
+    assert "model names my_nets.my_net" in said
