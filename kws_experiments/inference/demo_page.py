@@ -64,11 +64,17 @@ def serve(run: Path, *, host: str, port: int) -> None:
 @contextmanager
 def _uploads() -> Iterator[None]:
     """A folder for what visitors upload, removed at the end, be it by a signal."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
-    with tempfile.TemporaryDirectory(prefix="kws-demo-", ignore_cleanup_errors=True) as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # read when Gradio is imported
-        yield
+    before = {
+        number: signal.signal(number, lambda number, _: sys.exit(128 + number))
+        for number in (signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        with tempfile.TemporaryDirectory(prefix="kws-demo-", ignore_cleanup_errors=True) as folder:
+            os.environ["GRADIO_TEMP_DIR"] = folder  # read when Gradio is imported
+            yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def build(run: Path) -> Any:

@@ -72,7 +72,7 @@ def require_trust(folder: Path, file: Path, wants: str | None) -> None:
 
 
 def require_no_way_out(folder: Path) -> None:
-    """Refuse a folder with links that lead out of it: they read or overwrite other files.
+    """Refuse a folder with links that lead out of it, to be read or overwritten, or with pipes, which block.
 
     Raises:
         KwsError: there is one, and the folder is not trusted.
@@ -80,8 +80,12 @@ def require_no_way_out(folder: Path) -> None:
     root = folder.resolve()
     for parent, folders, files in os.walk(root):
         for path in (Path(parent, name) for name in (*folders, *files)):
+            wants = None
             if path.is_symlink() and not path.resolve().is_relative_to(root):
-                require_trust(folder, folder / path.relative_to(root), "it is a link to something outside its folder")
+                wants = "it is a link to something outside its folder"
+            elif not (path.is_file() or path.is_dir()):
+                wants = "it is neither a file nor a folder"
+            require_trust(folder, folder / path.relative_to(root), wants)
 
 
 def _code_files(folder: Path) -> dict[str, str]:

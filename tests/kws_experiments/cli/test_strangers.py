@@ -248,7 +248,7 @@ def test_a_configuration_from_elsewhere_runs_nothing(case: str, kws: Kws, strang
 def test_a_model_from_elsewhere_runs_nothing(case: str, kws: Kws, stranger: Stranger) -> None:
     told = MODELS[case](stranger)
     run, clip = stranger.run.path, stranger.run.path.parent / "clip.wav"
-    for command in (["label", run, clip], ["stream", run, clip], ["demo", run], ["evaluate", run]):
+    for command in (["label", run, clip], ["stream", run, clip], ["demo", run]):
         line = refused(kws, stranger, *command)
         assert told in line
     print(f"{case}: {line}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import stat
 from collections.abc import Callable
@@ -120,6 +121,10 @@ def test_links_out_of_a_folder_are_refused_unless_it_is_one_s_own(folder: Path, 
     (folder / "figures").unlink()
     (folder / "inside").symlink_to(folder / "labels.txt")
     require_no_way_out(folder)
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(KwsError, match="pipe': it is neither a file nor a folder"):
+        require_no_way_out(folder)
+    (folder / "pipe").unlink()
     for target in ("/nowhere", "../elsewhere", "inside/../../x"):
         (folder / "broken").symlink_to(target)
         with pytest.raises(KwsError, match="broken': it is a link"):
