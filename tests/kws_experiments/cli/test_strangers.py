@@ -20,11 +20,13 @@ import pytest
 import soundfile
 import yaml
 
+from kws_data.errors import KwsError
 from kws_experiments.config.compose import fingerprint
 from kws_experiments.export.artifact import Artifact, ModelFile, Port, content_hash
 from kws_experiments.runs.folder import RunFolder
 from kws_experiments.runs.seal import seal
 from kws_experiments.runs.trust import SIGNATURE, sign
+from kws_experiments.training.start_from import find_origin
 from tests.conftest import ROOT, SAMPLE_RATE, MakeFolder, tone
 from tests.kws_experiments.config.test_allowed import write_model
 from tests.kws_experiments.conftest import Kws
@@ -237,8 +239,12 @@ def test_a_configuration_from_elsewhere_runs_nothing(case: str, kws: Kws, strang
         told = LINK  # what was linked is not what was sealed, either
     else:
         lines.append(refused(kws, stranger, "reproduce", run, status=2))
+    with pytest.raises(KwsError) as caught:
+        find_origin(str(run))
+    assert kws("runs", run.parent).status == 0  # it lists what is there, and builds nothing
+    assert not stranger.canary.exists()
     print(f"{case}: {lines[0]}")
-    for line in lines:
+    for line in (*lines, str(caught.value)):
         assert told in line
         assert "--trust (or KWS_TRUST=1) allows it" in line
         assert "a secret" not in line
