@@ -23,7 +23,8 @@ class Guard:
     """ASGI middleware.
 
     A page of another site can send requests to an address of this machine, under its own name where it lets that name
-    point here (DNS rebinding). So `Host` must be an address or a name of this machine, and `Origin` the same as `Host`.
+    point here (DNS rebinding). So `Host` must be a name of this machine or an address, a loopback one where the page is
+    served on the loopback, and `Origin` the same as `Host`.
 
     Args:
         app: the page's.
@@ -33,6 +34,7 @@ class Guard:
     def __init__(self, app: ASGIApp, host: str) -> None:
         self._app = app
         self._names = {"localhost", host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()}
+        self._loopback_only = host == "localhost" or _is_address(host, loopback=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
@@ -60,16 +62,15 @@ class Guard:
             name = urlsplit(f"//{hosts[0]}").hostname or ""
         except ValueError:
             return False
-        return name in self._names or _is_address(name)
+        return name in self._names or _is_address(name, loopback=self._loopback_only)
 
 
-def _is_address(name: str) -> bool:
+def _is_address(name: str, *, loopback: bool) -> bool:
     """Whether it is a number: a name that points here can be anybody's, an address is this machine's."""
     try:
-        ipaddress.ip_address(name)
+        return ipaddress.ip_address(name).is_loopback or not loopback
     except ValueError:
         return False
-    return True
 
 
 def _is_small(length: str) -> bool:

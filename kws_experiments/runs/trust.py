@@ -103,9 +103,7 @@ def _hmac(files: dict[str, str]) -> str:
 def _key(state: Path) -> bytes:
     """This user's; one for this process alone where none can be kept, with which nothing counts as signed later."""
     try:
-        path = state.expanduser() / "signing.key"
-        if not path.is_absolute():
-            raise OSError(f"'{state}' is no whole path")
+        path = state.expanduser().absolute() / "signing.key"
         if not path.is_file():
             path.parent.mkdir(0o700, parents=True, exist_ok=True)
             with lock_for(path):  # two trainings that start at once make one key

@@ -34,14 +34,18 @@ async def echo(request: Request) -> PlainTextResponse:
     return PlainTextResponse(str(len(await request.body())))
 
 
+def guarded(host: str) -> TestClient:
+    app = Starlette(routes=[Route("/{path:path}", echo, methods=["GET", "POST"])])
+    return TestClient(Guard(app, host), raise_server_exceptions=False)
+
+
 @pytest.fixture(scope="module")
 def client() -> TestClient:
-    app = Starlette(routes=[Route("/{path:path}", echo, methods=["GET", "POST"])])
-    return TestClient(Guard(app, "127.0.0.1"), raise_server_exceptions=False)
+    return guarded("127.0.0.1")
 
 
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1:7860", "localhost:7860", "LOCALHOST", "[::1]:7860", "192.168.1.5:7860", socket.gethostname()]
+    "host", ["127.0.0.1:7860", "localhost:7860", "LOCALHOST", "[::1]:7860", "127.0.0.2", socket.gethostname()]
 )
 def test_it_answers_to_its_own_names(client: TestClient, host: str) -> None:
     for origin in (None, f"http://{host}", f"https://{host}"):
@@ -50,7 +54,7 @@ def test_it_answers_to_its_own_names(client: TestClient, host: str) -> None:
 
 @pytest.mark.parametrize(
     "host", ["evil.com", "evil.com:7860", "127.0.0.1.evil.com", "localhost.evil.com", "", "[::1", "localhost@evil.com",
-             "2130706433", "0x7f.1"]
+             "2130706433", "0x7f.1", "192.168.1.5:7860"]
 )  # fmt: skip
 def test_a_name_that_only_points_here_is_refused(client: TestClient, host: str) -> None:
     assert client.get("/", headers={"host": host}).status_code == 403
@@ -64,6 +68,13 @@ def test_other_sites_pages_are_refused(client: TestClient, origin: str) -> None:
     headers = {"host": "127.0.0.1:7860", "origin": origin}
     for response in (client.get("/", headers=headers), client.post("/gradio_api/upload", headers=headers)):
         assert response.status_code == 403
+
+
+def test_a_page_for_others_answers_to_any_address_but_to_no_foreign_name() -> None:
+    client = guarded("0.0.0.0")
+    for host, status in (("192.168.1.5:7860", 200), ("localhost", 200), ("evil.com", 403)):
+        assert client.get("/", headers={"host": host}).status_code == status
+    assert guarded("kws.example").get("/", headers={"host": "kws.example:7860"}).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["proxy=http://x/", "process_recording", "vibe-edit", "monitoring/summary", "runs/"])
