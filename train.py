@@ -13,6 +13,7 @@ with interrupts.on_interrupt(interrupts.end):
     from hydra.types import RunMode
     from omegaconf import DictConfig
 
+    from kws_data.storage.parallel import keep_current_folder_out
     from kws_experiments.config.compose import register_resolvers, resolved
     from kws_experiments.config.exit import one_line_errors
     from kws_experiments.config.overrides import as_typed
@@ -37,6 +38,7 @@ def main(cfg: DictConfig) -> float | None:
 
 if __name__ == "__main__":
     set_up()
+    keep_current_folder_out()
     with one_line_errors(), callback.end_of_sweep():
         sys.argv[1:] = as_typed(sys.argv[1:])
         main()

@@ -25,6 +25,7 @@ from kws_experiments.runs.environment import feature_identity, record_environmen
 from kws_experiments.runs.folder import DONE, TRAINED, UNFINISHED, RunFolder, write_text
 from kws_experiments.runs.saved_model import save_model, weights_digest
 from kws_experiments.runs.seal import seal
+from kws_experiments.runs.trust import sign
 from kws_experiments.training.loggers import RunLogger, build_loggers
 from kws_experiments.training.start_from import find_origin
 
@@ -171,11 +172,13 @@ def _record_start(folder: RunFolder, experiment: Experiment, data: Data) -> None
     )
     write_data_tables(folder, data)
     record_environment(folder, experiment.config, experiment.arithmetic)
+    sign(folder.path)
 
 
 def _save_results(folder: RunFolder, experiment: Experiment, network: keras.Model) -> None:
     """Save the model, measure its cost, and mark the run as trained."""
     model = save_model(folder.model, experiment.features, network, experiment.clip_samples)
+    sign(folder.path)
     with _not_fatal("the run's costs are not measured"):
         write_cost(folder, experiment, network, model)
     folder.write_record(

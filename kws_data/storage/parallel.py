@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -24,6 +25,16 @@ SMALL_JOB = 4_000  # files; for fewer, starting workers takes longer than readin
 def available_cpus() -> int:
     """The processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def import_path() -> str:
+    """The folders that this process imports from, as PYTHONPATH of a child that is started with `-P`."""
+    return os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+
+
+def keep_current_folder_out() -> None:
+    """Let no Python process that this one starts import what lies in the current folder, be it a `random.py`."""
+    os.environ["PYTHONSAFEPATH"] = "1"  # of joblib's workers and other packages' processes too, which know no -P
 
 
 def map_chunks(

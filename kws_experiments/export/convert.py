@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kws_data.errors import KwsError
-from kws_data.storage.parallel import end_with
+from kws_data.storage.parallel import end_with, import_path
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.export.artifact import Artifact, content_hash
 from kws_experiments.export.formats.base import Request, clean_lines, find_format
@@ -37,8 +37,9 @@ def convert_in_child(request: Request, scratch: Path) -> Artifact:
         KwsError: the conversion failed, or the converter ended the process.
     """
     (scratch / _REQUEST).write_bytes(pickle.dumps(request))
-    command = [sys.executable, "-m", "kws_experiments.export.convert", str(scratch), str(os.getpid())]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    command = [sys.executable, "-P", "-m", "kws_experiments.export.convert", str(scratch), str(os.getpid())]
+    environment = os.environ | {"PYTHONPATH": import_path()}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
     answer = scratch / _ANSWER
     result = pickle.loads(answer.read_bytes()) if answer.is_file() else _last_words(done)
     if isinstance(result, str):

@@ -14,6 +14,7 @@ from kws_experiments.export.artifact import Artifact
 from kws_experiments.export.formats.base import Request, find_format
 from kws_experiments.export.scorer import run_facts
 from kws_experiments.runs.folder import RunFolder
+from kws_experiments.runs.trust import sign
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ def export_run(
                 artifact = checked(artifact, temporary, run, source, experiment.false_accept_rate)
             chosen.write_extras(artifact, temporary)
             artifact.write(temporary)
+            sign(temporary)
     except Timeout as error:
         raise KwsError(f"'{out}': another process is writing this export") from error
     _warn(artifact)

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from kws_data.storage.atomic import replace_file
 
+matplotlib.rcParams["text.usetex"] = False  # a matplotlibrc in the current folder could have it start LaTeX
 # a word with dollar signs is not a formula, and one in a script that the font lacks is no news: pages have other fonts
 matplotlib.rcParams["text.parse_math"] = False
 warnings.filterwarnings("ignore", "Glyph .* missing from font")

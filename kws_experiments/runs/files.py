@@ -84,8 +84,18 @@ _Loader.add_implicit_resolver(  # YAML 1.1 takes 1e-3 for text
 )
 
 
+_ALWAYS_SAFE = 10_000  # characters: too few to be nested so deeply that the parser crashes
+_DEEPEST = 100
+
+
 def parse_yaml(text: str) -> Any:
     """A YAML document, with numbers as OmegaConf reads them."""
+    if "*" in text or len(text) > _ALWAYS_SAFE:
+        depth = 0
+        for event in yaml.parse(text, _Loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > _DEEPEST:  # they fill the memory, or the parser's stack
+                raise yaml.YAMLError("it has aliases, or is nested too deeply")
     return yaml.load(text, _Loader)
 
 

@@ -13,8 +13,10 @@ from typing import Any
 
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import lock_for, remove, replace_file
+from kws_experiments.config.allowed import refused_in_config
 from kws_experiments.config.upgrade import upgraded
 from kws_experiments.runs.files import GIVE_RUN, START_OVER, read_json, read_lines, read_yaml, whole
+from kws_experiments.runs.trust import require_no_way_out, require_trust
 
 UNFINISHED, TRAINED, DONE = "training", "trained", "done"  # trained: all but its report, and its loggers' end
 SCHEMA_VERSION = 2  # 2: evaluations hold detection, calibration, breakdowns and their tables
@@ -203,12 +205,14 @@ class RunFolder:
         """The composed configuration as the run's version wrote it.
 
         Raises:
-            KwsError: the file is missing or damaged.
+            KwsError: the file is missing or damaged, or the folder is from elsewhere and names code of its own.
         """
         if not self.config.is_file() and not self.record.is_file():
             raise no_run(self.path)
-        config = read_yaml(self.config, GIVE_RUN)
-        return {str(key): value for key, value in config.items()}
+        require_no_way_out(self.path)
+        config = {str(key): value for key, value in read_yaml(self.config, GIVE_RUN).items()}
+        require_trust(self.path, self.config, refused_in_config(upgraded(config)))
+        return config
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write the composed configuration."""

@@ -19,6 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from kws_data.errors import KwsError
+from kws_data.storage.parallel import import_path
 from kws_experiments.config.compose import resolved
 from kws_experiments.config.exit import STATUS_STOPPED
 from kws_experiments.runs.folder import DONE as RUN_DONE
@@ -102,8 +103,7 @@ def _train_in_child(
 ) -> tuple[str, str | None]:
     """Start the child and wait for it, or for the end of the launcher if there is one: (status, error)."""
     output = folder / "output.log"
-    # the child finds the same modules as this process, whatever its working folder
-    path = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUNBUFFERED": "1"}
+    path = {"PYTHONPATH": import_path(), "PYTHONUNBUFFERED": "1"}
     with one_gpu(number, sweep.path) as gpu:
         with output.open("ab") as sink:
             begin = sink.tell()

@@ -57,11 +57,17 @@ class Tflite(Format):
         return Written([_described(out / WHOLE, "waveform"), features_in], notes)
 
     def load(self, path: Path) -> Function:
-        """See Format."""
+        """See Format. TensorFlow would run custom operators that are its own, of which some write files."""
         import tensorflow as tf
 
+        from kws_experiments.export.tflite_graph import CUSTOM, operators
+
         with _silenced_stderr():  # TensorFlow Lite prints which delegate it makes
-            return inference(tf.lite.Interpreter(str(path), num_threads=1))
+            interpreter = tf.lite.Interpreter(str(path), num_threads=1)  # checks that it is a model at all
+        if CUSTOM in operators(path.read_bytes()):
+            raise ValueError("it has custom operators, which are not run")
+        with _silenced_stderr():
+            return inference(interpreter)
 
     def write_extras(self, artifact: Artifact, out: Path) -> None:
         """Write a C header for the model that microcontrollers can run."""

@@ -315,6 +315,46 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         export_run(run_folder(tmp_path / "run"), format="onnx")
 
 
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        ("none", None),
+        ("data elsewhere", "it takes data from other files, which are not read"),
+        ("data elsewhere, in a constant", "it takes data from other files, which are not read"),
+        ("an operator of its own", "evil"),
+        ("no model", r"\w"),
+    ],
+)
+def test_onnx_models_are_one_file_of_known_operators(tmp_path: Path, harm: str, message: str | None) -> None:
+    import onnx
+    from onnx import helper
+
+    (tmp_path / "secret").write_bytes(np.full(2, 7, np.float32).tobytes())
+    weights = onnx.numpy_helper.from_array(np.ones(2, np.float32), "weights")
+    if harm.startswith("data elsewhere"):
+        weights.ClearField("raw_data")
+        weights.data_location = onnx.TensorProto.EXTERNAL
+        weights.external_data.add(key="location", value="../secret")
+    nodes = [helper.make_node("Add", ["waveform", "weights"], ["scores"])]
+    if harm.endswith("constant"):
+        nodes.insert(0, helper.make_node("Constant", [], ["weights"], value=weights))
+    if harm == "an operator of its own":
+        nodes[0].op_type, nodes[0].domain = "Run", "evil"
+    ports = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None, 2]) for name in ("waveform", "scores")]
+    graph = helper.make_graph(nodes, "graph", ports[:1], ports[1:], [] if harm.endswith("constant") else [weights])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("evil", 1)]
+    content = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    (tmp_path / "export").mkdir()
+    model = tmp_path / "export" / "model.onnx"
+    model.write_bytes(b"no model" if harm == "no model" else content)
+
+    if message is None:
+        assert find_format("onnx").load(model)(np.zeros((1, 2), np.float32)).tolist() == [[1.0, 1.0]]
+        return
+    with pytest.raises(ValueError, match=message):
+        find_format("onnx").load(model)
+
+
 # the child process
 
 ABORTS = """#!/bin/sh
