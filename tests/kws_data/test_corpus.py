@@ -13,6 +13,7 @@ import soundfile
 
 from kws_data.audio import read_pcm, to_int16
 from kws_data.catalog import UNKNOWN
+from kws_data.clip import ClipFormat
 from kws_data.corpus import Corpus, NoiseFolder, NoiseFolders, UnknownFolder, build_corpus
 from kws_data.draws import Draws
 from kws_data.errors import KwsError
@@ -38,8 +39,7 @@ def corpus_of(root: Path, split: SplitPolicy | None = None, folders: Sequence[Pa
     return build_corpus(
         root,
         split or HashSplit(),
-        sample_rate=16000,
-        clip_samples=16000,
+        options.pop("form", ClipFormat(16000, 16000)),
         data_seed=0,
         unknown_folders=[UnknownFolder(folder) for folder in folders],
         **options,
