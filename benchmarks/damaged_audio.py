@@ -93,6 +93,10 @@ def _written(rng: np.random.Generator, clips: Sequence[Path], container: str, su
     return file.getvalue()
 
 
+def _undamaged(_: np.random.Generator, content: bytearray, __: Callable[[], bytes]) -> bytearray:
+    return content
+
+
 def _cut(rng: np.random.Generator, content: bytearray, _: Callable[[], bytes]) -> bytearray:
     return content[: rng.integers(len(content))]
 
@@ -158,12 +162,11 @@ def _noise(rng: np.random.Generator, content: bytearray, _: Callable[[], bytes])
 
 
 _DAMAGES: dict[str, Callable[[np.random.Generator, bytearray, Callable[[], bytes]], bytearray]] = {
-    "none": lambda rng, content, more: content,
+    "none": _undamaged,
     "cut": _cut,
     "bits flipped": _flipped,
     "header bytes": _other_header,
     "header number": _other_number,
-    "another number": _other_number,
     "overwritten": _overwritten,
     "inserted": _inserted,
     "deleted": _deleted,

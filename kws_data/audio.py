@@ -12,7 +12,6 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -20,13 +19,12 @@ import numpy as np
 import soundfile
 import soxr
 
-from kws_data.checks import check_choice, check_number, check_whole
+from kws_data.clip_format import DEFAULT_RULES, LONGEST_STREAM_S, AudioRules, ClipFormat
 from kws_data.containers import CutShortError, Part, find_parts
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
 INT16_SCALE = 32768.0  # as tf.audio.decode_wav: -32768 is -1.0
 BLOCK_S = 5
-LONGEST_STREAM_S = 7 * 24 * 3600  # of a recording that is read in blocks and kept nowhere
 
 # libsndfile's names of the containers in which a file that was cut short is recognised
 _CONTAINERS = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "SVX", "NIST", "FLAC", "OGG", "MP3"})
@@ -51,39 +49,6 @@ class AudioHeader(NamedTuple):
 
     num_samples: int
     sample_rate: int
-
-
-@dataclass(frozen=True)
-class AudioRules:
-    """What audio files may be, and what is done with those that are not as they should be (`audio` in the config).
-
-    Attributes:
-        min_rate: Hz.
-        max_rate: Hz.
-        max_channels: they are mixed to one.
-        max_seconds: of a clip or noise recording; recordings that are only listened to may be longer.
-        levels: of a float file far beyond full scale (1.0): 'scale' divides it by the full scale of the integers that
-            it seems to hold, else by its peak, 'set_aside' refuses it, 'clip' clips it.
-        muted: clips in which all samples have one value: 'set_aside' or 'keep'.
-    """
-
-    min_rate: int = 1000
-    max_rate: int = 768_000
-    max_channels: int = 64
-    max_seconds: float = 14_400
-    levels: str = "scale"
-    muted: str = "set_aside"
-
-    def __post_init__(self) -> None:
-        check_whole("min_rate", self.min_rate, 1, 192_000)
-        check_whole("max_rate", self.max_rate, self.min_rate, 10_000_000)
-        check_whole("max_channels", self.max_channels, 1, 1024)
-        check_number("max_seconds", self.max_seconds, above=0, high=LONGEST_STREAM_S)
-        check_choice("levels", self.levels, ("scale", "set_aside", "clip"))
-        check_choice("muted", self.muted, ("set_aside", "keep"))
-
-
-DEFAULT_RULES = AudioRules()
 
 
 def read_header(path: Path) -> AudioHeader:
@@ -240,9 +205,37 @@ class AudioFile:
         return peak
 
 
+class ReadClip(NamedTuple):
+    """A clip of a file.
+
+    Attributes:
+        samples: [samples] float32 in [-1, 1].
+        longer: whether the file is longer.
+        full_scale: what its float samples were divided by, or None; see `AudioFile`.
+    """
+
+    samples: np.ndarray
+    longer: bool
+    full_scale: float | None
+
+
+def read_clip(path: Path, form: ClipFormat) -> ReadClip:
+    """The clip of a file, cut as in training.
+
+    Raises:
+        UnreadableAudioError: see `kws_data.audio.read_pcm`.
+    """
+    audio = AudioFile(path, form.sample_rate, form.rules)
+    pcm = np.concatenate(list(audio.pcm_blocks()))
+    start = form.start_in(pcm)
+    clip = pcm[start : start + form.longest]
+    return ReadClip(clip / np.float32(INT16_SCALE), len(pcm) > len(clip), audio.full_scale)
+
+
 def to_int16(waveform: np.ndarray) -> np.ndarray:
     """Float in [-1, 1] (anything beyond is clipped) to int16, rounded."""
-    return np.clip(np.rint(waveform * INT16_SCALE), -32768, 32767).astype(np.int16)
+    with np.errstate(over="ignore"):  # of what is clipped
+        return np.clip(np.rint(waveform * INT16_SCALE), -32768, 32767).astype(np.int16)
 
 
 def resampled_length(num_samples: Any, rate: Any, sample_rate: int) -> Any:
@@ -305,6 +298,8 @@ def _opened(file: BinaryIO, part: Part) -> Iterator[_Forward]:
     whole = part.start == 0 and not part.repairs and not part.endless and part.end == os.fstat(file.fileno()).st_size
     file.seek(0)
     with _Forward(file.fileno() if whole else _PartFile(file, part), closefd=False) as sound:
+        if part.endless and sound.format != "MP3":  # which would be decoded without end
+            raise UnreadableAudioError("cannot be decoded: Format not recognised.")
         sound.part_bytes = part.end - part.start
         yield sound
 

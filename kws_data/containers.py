@@ -67,19 +67,20 @@ def find_parts(file: BinaryIO, file_bytes: int) -> list[Part]:
 
 def _parts(source: _Bytes, start: int) -> Iterator[Part]:
     while start < source.size:
-        head = source.at(start, 16)
+        first = _after_tag(source, start)
+        head = source.at(first, 16)
         if head[:4] in _CHUNKED:
-            part = _chunked(source, start, *_CHUNKED[head[:4]])
+            part = _chunked(source, first, *_CHUNKED[head[:4]])
         elif head == _W64_RIFF:
-            part = _w64(source, start)
+            part = _w64(source, first)
         elif head[:4] in (b".snd", b"dns."):
-            part = _au(source, start, ">" if head[:1] == b"." else "<")
+            part = _au(source, first, ">" if head[:1] == b"." else "<")
         elif head[:4] == b"OggS":
-            part = _ogg(source, start)
+            part = _ogg(source, first)
         elif head[:7] == b"NIST_1A":
-            part = _nist(source, start)
+            part = _nist(source, first)
         else:
-            yield from _marked(source, start)
+            yield from _marked(source, start, first)
             return
         yield part
         start = part.end
@@ -111,6 +112,8 @@ def _chunked(source: _Bytes, start: int, form: str, first: int) -> Part:
     repairs: list[tuple[int, bytes]] = []
     real_size_at = 0  # in RF64, whose sizes have 64 bits
     position = start + first
+    if position > source.size:
+        raise CutShortError("no whole header")
     for _ in range(_MOST_CHUNKS):
         name, size_at = source.at(position, 4), position + 4
         size = source.number(form, size_at)
@@ -229,15 +232,12 @@ def _ogg(source: _Bytes, start: int) -> Part:
     return Part(start, source.size)
 
 
-def _marked(source: _Bytes, start: int) -> list[Part]:
+def _marked(source: _Bytes, start: int, first: int) -> list[Part]:
     """FLAC and MP3, whose parts begin with a mark of their own; any other file is one part."""
-    first = _after_tag(source, start)
-    starts = {start}
-    endless = False
+    starts, endless = {start}, _is_mp3_frame(source, first)
     if source.at(first, 4) == b"fLaC":
         starts |= {position for position, _ in _find(source, _FLAC_START, first + 4)}
-    elif first > start or _is_mp3_frame(source, first):
-        endless = True
+    elif endless:
         begin = first
         for position, found in _find(source, _MP3_COUNT, first):
             if position != begin:

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kws_data.audio import AudioRules
 from kws_data.catalog import BACKGROUND_NOISE, SILENCE, UNKNOWN, scan, scan_below, set_aside, usable
-from kws_data.clip import ClipFormat
+from kws_data.clip_format import AudioRules, ClipFormat
 from kws_data.errors import KwsError
 from kws_data.noise import NoiseBank
 from kws_data.splits import TESTING, TRAINING, ListSplit, SplitPolicy, time_split

@@ -19,7 +19,7 @@ from kws_data.augment.augmentation import Augmentation
 from kws_data.augment.stage import SAMPLES, ClipBatch, Shapes, StageContext
 from kws_data.batches import BatchPlan
 from kws_data.catalog import SILENCE
-from kws_data.clip import LONGEST_CLIP_S
+from kws_data.clip_format import LONGEST_CLIP_S
 from kws_data.corpus import Corpus
 from kws_data.draws import Draws, text_key
 from kws_data.errors import KwsError

@@ -21,7 +21,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 import pandas as pd
 
-from kws_data.audio import DEFAULT_RULES, AudioFile, AudioRules, UnreadableAudioError, resampled_length
+from kws_data.audio import AudioFile, UnreadableAudioError, resampled_length
+from kws_data.clip_format import DEFAULT_RULES, AudioRules
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import lock_for, remove_leftovers, replace_dir, replace_file
 from kws_data.storage.cache import stores_dir
@@ -153,8 +154,9 @@ class _Row(NamedTuple):
 
 def _build(folder: Path, root: Path, catalog: pd.DataFrame, sample_rate: int, rules: AudioRules) -> None:
     """Store each clip where its header's length places it, and after all others if it turned out to be longer."""
-    room = resampled_length(catalog["num_samples"], catalog["sample_rate"], sample_rate).to_numpy(np.int64)
-    room = np.minimum(room, round(rules.max_seconds * sample_rate))  # a header may say anything
+    rates = catalog["sample_rate"].clip(upper=rules.max_rate).to_numpy(np.int64)
+    counts = np.minimum(catalog["num_samples"], round(rules.max_seconds) * rates)  # a header may say anything
+    room = resampled_length(counts.to_numpy(np.int64), rates, sample_rate)
     pcm = folder / _PCM_FILE
     pack = _Packer(root, pcm, sample_rate, rules)
     pcm.touch()

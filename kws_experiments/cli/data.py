@@ -136,7 +136,7 @@ def verify(
     split: Annotated[str, typer.Option(help="hash, lists, speaker or random (conf/split/)")] = "hash",
 ) -> None:
     """Decode every file anew; list what can't be used, and training clips that are held out too. Status 1 if any."""
-    from kws_data.clip import ClipFormat
+    from kws_data.clip_format import ClipFormat
     from kws_data.corpus import build_corpus
 
     corpus = build_corpus(folder, _policy(split), ClipFormat(16000, 16000), data_seed=0, renew=True)
@@ -158,7 +158,7 @@ def features(
     sample_rate: Annotated[int, typer.Option(min=1000, help="Hz")] = 16000,
 ) -> None:
     """Compute features of files, in sorted order: clips that can't be read are listed and left out (status 1)."""
-    from kws_data.clip import ClipFormat
+    from kws_data.clip_format import ClipFormat
     from kws_experiments.inference import feature_files
 
     try:

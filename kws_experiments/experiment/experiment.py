@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     import keras
     import pandas as pd
 
-    from kws_data.audio import AudioRules
     from kws_data.augment.augmentation import Augmentation
-    from kws_data.clip import ClipFormat
+    from kws_data.clip_format import AudioRules, ClipFormat
     from kws_data.corpus import Corpus, NoiseFolders
     from kws_data.features.base import FeatureLayer
     from kws_data.pipeline import ClipSource
@@ -119,7 +118,7 @@ class Experiment:
     @cached_property
     def clip_form(self) -> ClipFormat:
         """How files become clips."""
-        from kws_data.clip import ClipFormat
+        from kws_data.clip_format import ClipFormat
 
         rules = _audio_rules(self.config["audio"])
         try:
@@ -369,7 +368,7 @@ def _audio_rules(audio: dict[str, Any]) -> AudioRules:
     Raises:
         KwsError: naming the key.
     """
-    from kws_data.audio import AudioRules
+    from kws_data.clip_format import AudioRules
 
     known = [rule.name for rule in fields(AudioRules)]
     if not isinstance(audio, dict) or set(audio) - set(known):

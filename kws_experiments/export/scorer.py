@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kws_data.audio import DEFAULT_RULES, AudioRules
-from kws_data.clip import ClipFormat
+from kws_data.clip_format import DEFAULT_RULES, AudioRules, ClipFormat
 from kws_data.errors import KwsError
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.runs.folder import RunFolder

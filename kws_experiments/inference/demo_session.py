@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import soxr
 
-from kws_data.audio import UnreadableAudioError
-from kws_data.clip import read_clip
+from kws_data.audio import UnreadableAudioError, read_clip
 from kws_data.errors import KwsError
 from kws_experiments.export.scorer import fitted
 from kws_experiments.streaming.audio_file import check_file, file_blocks

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from kws_data.audio import AUDIO_SUFFIXES, UnreadableAudioError
-from kws_data.clip import ClipFormat, read_clip
+from kws_data.audio import AUDIO_SUFFIXES, UnreadableAudioError, read_clip
+from kws_data.clip_format import ClipFormat
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_file
 from kws_data.storage.parallel import show_progress

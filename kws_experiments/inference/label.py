@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from kws_data.audio import UnreadableAudioError
-from kws_data.clip import ClipFormat, ReadClip, read_clip
+from kws_data.audio import ReadClip, UnreadableAudioError, read_clip
+from kws_data.clip_format import ClipFormat
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import show_progress
 from kws_experiments.export.scorer import fitted

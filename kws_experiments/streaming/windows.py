@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from kws_data.clip import NOMINAL_MS
+from kws_data.clip_format import NOMINAL_MS
 from kws_data.errors import KwsError
 from kws_models.sliding import SlidingWindows
 

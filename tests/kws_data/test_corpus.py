@@ -13,7 +13,7 @@ import soundfile
 
 from kws_data.audio import read_pcm, to_int16
 from kws_data.catalog import UNKNOWN
-from kws_data.clip import ClipFormat
+from kws_data.clip_format import ClipFormat
 from kws_data.corpus import Corpus, NoiseFolder, NoiseFolders, UnknownFolder, build_corpus
 from kws_data.draws import Draws
 from kws_data.errors import KwsError

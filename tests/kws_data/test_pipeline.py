@@ -18,7 +18,7 @@ from kws_data.augment.background_noise import BackgroundNoise
 from kws_data.augment.stage import WaveformStage
 from kws_data.augment.time_shift import TimeShift
 from kws_data.catalog import SILENCE
-from kws_data.clip import ClipFormat
+from kws_data.clip_format import ClipFormat
 from kws_data.corpus import Corpus, build_corpus
 from kws_data.noise import NoiseBank
 from kws_data.splits import SPLITS, TESTING, TRAINING, VALIDATION, HashSplit, ListSplit, RandomSplit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kws_data.clip import ClipFormat
+from kws_data.clip_format import ClipFormat
 from kws_data.corpus import build_corpus
 from kws_data.errors import KwsError
 from kws_data.splits import SPLITS, TESTING, RandomSplit

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from kws_data.clip import ClipFormat
+from kws_data.clip_format import ClipFormat
 from kws_data.corpus import NoiseFolder, NoiseFolders, UnknownFolder, build_corpus
 from kws_data.errors import KwsError
 from kws_data.splits import HashSplit

@@ -1,21 +1,52 @@
-"""How a file becomes a clip: its rate, its length, and which part of a longer file is used."""
+"""How a file becomes a clip: what files may be, the clips' rate and length, and which part of a longer file is used."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from kws_data.audio import DEFAULT_RULES, INT16_SCALE, AudioFile, AudioRules
-from kws_data.checks import check_choice
+from kws_data.checks import check_choice, check_number, check_whole
 
+LONGEST_STREAM_S = 7 * 24 * 3600  # of a recording that is read in blocks and kept nowhere
 LONGEST_CLIP_S = 10  # where clips keep their lengths: an hour's recording would pad its whole batch to an hour
 CLIP_FROM = ("auto", "start", "loudest", "centre")
 NOMINAL_MS = 1000  # where clips keep their lengths: the length of silence rows, and of windows of long recordings
 _LONG = 1.5  # times the clip's length: 'auto' takes the loudest part of files that are longer
 _FRAMES_PER_S = 100  # in which loudness is measured
+
+
+@dataclass(frozen=True)
+class AudioRules:
+    """What audio files may be, and what is done with those that are not as they should be (`audio` in the config).
+
+    Attributes:
+        min_rate: Hz.
+        max_rate: Hz.
+        max_channels: they are mixed to one.
+        max_seconds: of a clip or noise recording; recordings that are only listened to may be longer.
+        levels: of a float file far beyond full scale (1.0): 'scale' divides it by the full scale of the integers that
+            it seems to hold, else by its peak, 'set_aside' refuses it, 'clip' clips it.
+        muted: clips in which all samples have one value: 'set_aside' or 'keep'.
+    """
+
+    min_rate: int = 1000
+    max_rate: int = 768_000
+    max_channels: int = 64
+    max_seconds: float = 14_400
+    levels: str = "scale"
+    muted: str = "set_aside"
+
+    def __post_init__(self) -> None:
+        check_whole("min_rate", self.min_rate, 1, 192_000)
+        check_whole("max_rate", self.max_rate, self.min_rate, 10_000_000)
+        check_whole("max_channels", self.max_channels, 1, 1024)
+        check_number("max_seconds", self.max_seconds, above=0, high=LONGEST_STREAM_S)
+        check_choice("levels", self.levels, ("scale", "set_aside", "clip"))
+        check_choice("muted", self.muted, ("set_aside", "keep"))
+
+
+DEFAULT_RULES = AudioRules()
 
 
 @dataclass(frozen=True)
@@ -58,33 +89,6 @@ class ClipFormat:
         if self.clip_from == "auto" and len(pcm) <= _LONG * self.longest:
             return 0
         return _loudest(pcm, self.longest, max(1, self.sample_rate // _FRAMES_PER_S))
-
-
-class ReadClip(NamedTuple):
-    """A clip of a file.
-
-    Attributes:
-        samples: [samples] float32 in [-1, 1].
-        longer: whether the file is longer.
-        full_scale: what its float samples were divided by, or None; see `AudioFile`.
-    """
-
-    samples: np.ndarray
-    longer: bool
-    full_scale: float | None
-
-
-def read_clip(path: Path, form: ClipFormat) -> ReadClip:
-    """The clip of a file, cut as in training.
-
-    Raises:
-        UnreadableAudioError: see `kws_data.audio.read_pcm`.
-    """
-    audio = AudioFile(path, form.sample_rate, form.rules)
-    pcm = np.concatenate(list(audio.pcm_blocks()))
-    start = form.start_in(pcm)
-    clip = pcm[start : start + form.longest]
-    return ReadClip(clip / np.float32(INT16_SCALE), len(pcm) > len(clip), audio.full_scale)
 
 
 def _loudest(pcm: np.ndarray, length: int, frame: int) -> int:
