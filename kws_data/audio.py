@@ -80,8 +80,7 @@ def read_pcm(path: Path, sample_rate: int, rules: AudioRules = DEFAULT_RULES) ->
     Raises:
         UnreadableAudioError: broken, cut short, outside the rules, or not finite (float files).
     """
-    parts = list(AudioFile(path, sample_rate, rules).pcm_blocks())
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return AudioFile(path, sample_rate, rules).pcm()
 
 
 def read_blocks(path: Path, sample_rate: int, rules: AudioRules = DEFAULT_RULES) -> Iterator[np.ndarray]:
@@ -134,6 +133,13 @@ class AudioFile:
         """`blocks` as int16."""
         for block in self.blocks():
             yield block if block.dtype == np.int16 else to_int16(block)
+
+    def pcm(self) -> np.ndarray:
+        """All of `pcm_blocks` as one array."""
+        samples = bytearray()  # grows in place, where joining arrays would take the memory twice
+        for block in self.pcm_blocks():
+            samples += block.data
+        return np.frombuffer(samples, np.int16)
 
     def _decoded(self, file: BinaryIO, part: Part, rest: list[Part]) -> Iterator[np.ndarray]:
         if part.plain is not None and part.length is not None and part.length[1] == self.sample_rate:
@@ -226,7 +232,7 @@ def read_clip(path: Path, form: ClipFormat) -> ReadClip:
         UnreadableAudioError: see `kws_data.audio.read_pcm`.
     """
     audio = AudioFile(path, form.sample_rate, form.rules)
-    pcm = np.concatenate(list(audio.pcm_blocks()))
+    pcm = audio.pcm()
     start = form.start_in(pcm)
     clip = pcm[start : start + form.longest]
     return ReadClip(clip / np.float32(INT16_SCALE), len(pcm) > len(clip), audio.full_scale)

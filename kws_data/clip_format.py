@@ -13,6 +13,7 @@ LONGEST_CLIP_S = 10  # where clips keep their lengths: an hour's recording would
 CLIP_FROM = ("auto", "start", "loudest", "centre")
 NOMINAL_MS = 1000  # where clips keep their lengths: the length of silence rows, and of windows of long recordings
 _LONG = 1.5  # times the clip's length: 'auto' takes the loudest part of files that are longer
+_NEARLY = 0.98
 _FRAMES_PER_S = 100  # in which loudness is measured
 
 
@@ -92,11 +93,18 @@ class ClipFormat:
 
 
 def _loudest(pcm: np.ndarray, length: int, frame: int) -> int:
-    """The start of the window of `length` samples with the most energy, in steps of `frame`; the first of several."""
+    """The start of the window of `length` samples with the most energy, in steps of `frame`.
+
+    Of neighbouring windows with nearly as much energy the middle one, so that a short word is in the middle of it.
+    """
     count = len(pcm) // frame
     frames = pcm[: count * frame].reshape(count, frame)
     # float64 holds the sums of squares of 16-bit samples exactly
     sums = np.concatenate([[0.0], np.cumsum(np.einsum("ij,ij->i", frames, frames, dtype=np.float64))])
     window = min(count, -(-length // frame))
     energy = sums[window:] - sums[:-window]
-    return min(int(energy.argmax()) * frame, len(pcm) - length)
+    best = int(energy.argmax())
+    weaker = np.flatnonzero(energy < _NEARLY * energy[best])
+    first = int(weaker[weaker < best].max(initial=-1)) + 1
+    last = int(weaker[weaker > best].min(initial=len(energy))) - 1
+    return min((first + last) // 2 * frame, len(pcm) - length)
