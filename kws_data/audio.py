@@ -20,7 +20,7 @@ import soundfile
 import soxr
 
 from kws_data.clip_format import DEFAULT_RULES, LONGEST_STREAM_S, AudioRules, ClipFormat
-from kws_data.containers import CutShortError, Part, find_parts
+from kws_data.containers import MOST_SAMPLES_PER_BYTE, CutShortError, Part, find_parts
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
 INT16_SCALE = 32768.0  # as tf.audio.decode_wav: -32768 is -1.0
@@ -29,9 +29,6 @@ BLOCK_S = 5
 # libsndfile's names of the containers in which a file that was cut short is recognised
 _CONTAINERS = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "SVX", "NIST", "FLAC", "OGG", "MP3"})
 _BLOCK_SAMPLES = 1 << 20  # the most in a block, over all channels
-# FLAC packs silence as blocks of up to 65,535 samples in some 14 bytes. A header with more samples is wrong, or has no
-# length at all (2^63 - 1).
-_MOST_SAMPLES_PER_BYTE = 5000
 _FAR = 1 << 40
 _TAG_BYTES = 128
 _FEW = 100
@@ -284,15 +281,15 @@ def _parts(path: Path) -> Iterator[tuple[BinaryIO, list[Part]]]:
 
 def _measured(file: BinaryIO, part: Part) -> AudioHeader:
     with _opened(file, part) as sound:
-        if _has_length(sound):
-            return AudioHeader(sound.frames, sound.samplerate)
+        if sound.declared:
+            return AudioHeader(sound.declared, sound.samplerate)
         return AudioHeader(sum(len(block) for block, _ in _raw_blocks(sound, "float32")), sound.samplerate)
 
 
 class _Forward(soundfile.SoundFile):
     """A sound file that is only read forwards: seeking after each read, as soundfile does, fails in some codecs."""
 
-    part_bytes = 0
+    declared = 0  # samples that the header says there are; 0 where it does not, or cannot be right
 
     def seekable(self) -> bool:
         return False
@@ -306,7 +303,8 @@ def _opened(file: BinaryIO, part: Part) -> Iterator[_Forward]:
     with _Forward(file.fileno() if whole else _PartFile(file, part), closefd=False) as sound:
         if part.endless and sound.format != "MP3":  # which would be decoded without end
             raise UnreadableAudioError("cannot be decoded: Format not recognised.")
-        sound.part_bytes = part.end - part.start
+        declared = part.length[0] if sound.format == "FLAC" and part.length else sound.frames
+        sound.declared = declared if 0 < declared <= MOST_SAMPLES_PER_BYTE * (part.end - part.start) else 0
         yield sound
 
 
@@ -346,10 +344,6 @@ class _PartFile(io.RawIOBase):
         return count
 
 
-def _has_length(sound: _Forward) -> bool:
-    return 0 < sound.frames <= _MOST_SAMPLES_PER_BYTE * sound.part_bytes
-
-
 def _raw_blocks(
     sound: _Forward, dtype: str, max_seconds: float = LONGEST_STREAM_S
 ) -> Iterator[tuple[np.ndarray, bool]]:
@@ -357,14 +351,20 @@ def _raw_blocks(
     most = max(1, min(BLOCK_S * sound.samplerate, _BLOCK_SAMPLES // sound.channels))
     decoded, last = 0, False
     while not last:
-        # one sample more than there should be, so that the end shows
-        wanted = max(1, min(most, sound.frames + 1 - decoded)) if _has_length(sound) else most
-        block = sound.read(wanted, dtype=dtype, always_2d=dtype == "float32")
-        decoded, last = decoded + len(block), len(block) < wanted
+        rest = sound.declared - decoded
+        wanted = min(most, rest) if rest > 0 else most
+        try:
+            block = sound.read(wanted, dtype=dtype, always_2d=dtype == "float32")
+        except soundfile.LibsndfileError:
+            if rest > 0 or not sound.declared:
+                raise
+            block = np.zeros((0, sound.channels) if dtype == "float32" else 0, dtype)  # something behind the audio
+        decoded += len(block)
+        last = len(block) < wanted or (decoded == sound.declared and sound.format != "FLAC")
         if decoded > max_seconds * sound.samplerate:
             raise UnreadableAudioError(f"lasts longer than audio.max_seconds={max_seconds:g}")
-        if last and _has_length(sound) and decoded < sound.frames:
-            raise UnreadableAudioError(f"cut short: {decoded} of {sound.frames} samples could be decoded")
+        if last and decoded < sound.declared:
+            raise UnreadableAudioError(f"cut short: {decoded} of {sound.declared} samples could be decoded")
         yield block, last
 
 

@@ -13,13 +13,18 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import BinaryIO, NamedTuple
 
+# FLAC packs silence as blocks of up to 65,535 samples in some 14 bytes. A header with more samples is wrong.
+MOST_SAMPLES_PER_BYTE = 5000
+
 _STREAMED_BYTES = 0x7FFFF000  # as sox writes to a pipe; ffmpeg writes 0xFFFFFFFF
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 _W64_REST = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # of the names of all other chunks, after their four letters
 _READ_BYTES = 1 << 20
 _LONGEST_PATTERN = 64
+_PADDING = 4096  # bytes after the samples that are no chunk: more are samples that a wrong size left out
 _MOST_CHUNKS = 10_000  # so that a file of nothing but empty chunks costs no time
 _FLAC_START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")  # and the header of STREAMINFO
+_FLAC_COUNT = (1 << 36) - 1
 _OGG_PAGE = re.compile(rb"OggS")
 # A frame without audio that counts the frames after it: MPEG header, side information (perhaps a checksum), name.
 _MP3_COUNT = re.compile(rb"\xff[\xe2-\xff].{2}(?:.{9}|.{11}|.{17}|.{19}|.{32}|.{34})(?:Xing|Info)(.{12})", re.DOTALL)
@@ -126,17 +131,19 @@ def _chunked(source: _Bytes, start: int, form: str, first: int) -> Part:
             if size == 0xFFFFFFFF and real_size_at:
                 form, size_at, size = "<Q", real_size_at, source.number("<Q", real_size_at)
             present = source.size - position
-            if size <= _AUDIO_CHUNKS.get((kind, name), 0) and not _only_chunks(source, position + size, form):
-                # a recorder that was stopped (-1 in CAF: written to a pipe): the samples end with the file
-                repairs.append((size_at, struct.pack(form, present)))
-                size = present
-            elif size >= _STREAMED_BYTES and form[1] == "I":
+            if size >= _STREAMED_BYTES and form[1] == "I":
                 size = present
             if present < size:
                 raise CutShortError(f"{present} of {size} bytes of audio are there")
             end = position + size + (size & 1)
-            joined = source.at(end, 4) == kind and source.at(end + 8, 4) == source.at(start + 8, 4)
-            part = Part(start, end if joined and kind != b"caff" else source.size, tuple(repairs))
+            joined = kind != b"caff" and size > 0 and source.at(end, 4) == kind
+            joined = joined and source.at(end + 8, 4) == source.at(start + 8, 4)
+            too_small = size <= _AUDIO_CHUNKS.get((kind, name), 0) or present - size > max(_PADDING, size // 8)
+            if too_small and not joined and not _only_chunks(source, end, form):
+                # a recorder that was stopped (-1 in CAF: written to a pipe): the samples end with the file
+                repairs.append((size_at, struct.pack(form, present)))
+                size = present
+            part = Part(start, end if joined else source.size, tuple(repairs))
             if fmt is not None:
                 plain = position if fmt.is_plain and order == "<" else None
                 part = part._replace(length=(size // fmt.frame_bytes, fmt.rate), plain=plain)
@@ -234,10 +241,11 @@ def _ogg(source: _Bytes, start: int) -> Part:
 
 def _marked(source: _Bytes, start: int, first: int) -> list[Part]:
     """FLAC and MP3, whose parts begin with a mark of their own; any other file is one part."""
-    starts, endless = {start}, _is_mp3_frame(source, first)
     if source.at(first, 4) == b"fLaC":
-        starts |= {position for position, _ in _find(source, _FLAC_START, first + 4)}
-    elif endless:
+        marks = [first, *(position for position, _ in _find(source, _FLAC_START, first + 4))]
+        return [_flac_part(source, *bounds) for bounds in pairwise([*marks, source.size])]
+    starts, endless = {start}, _is_mp3_frame(source, first)
+    if endless:
         begin = first
         for position, found in _find(source, _MP3_COUNT, first):
             if position != begin:
@@ -248,6 +256,16 @@ def _marked(source: _Bytes, start: int, first: int) -> list[Part]:
                 starts |= {position + size} if _is_mp3_frame(source, begin) else set()
     bounds = [*sorted(starts), source.size]
     return [Part(begin, end, endless=endless) for begin, end in pairwise(bounds)]
+
+
+def _flac_part(source: _Bytes, start: int, end: int) -> Part:
+    """A FLAC file, whose count of samples is repaired to unknown, so that it is decoded to its end."""
+    field = source.number(">Q", start + 18)  # in STREAMINFO: rate, channels, bits, and the count in the last 36 bits
+    rate, count = field >> 44, field & _FLAC_COUNT
+    if source.at(start + 4, 1)[:1] not in (b"\0", b"\x80") or not count:
+        return Part(start, end)
+    length = (count, rate) if rate and count <= MOST_SAMPLES_PER_BYTE * (end - start) else None
+    return Part(start, end, ((start + 18, (field - count).to_bytes(8, "big")),), length=length)
 
 
 def _after_tag(source: _Bytes, position: int) -> int:

@@ -201,7 +201,7 @@ def test_floats_that_are_not_finite_are_refused(tmp_path: Path, value: float) ->
     assert "not finite" in refused(path)
 
 
-@pytest.mark.parametrize("total", [0, 2**36 - 1])
+@pytest.mark.parametrize("total", [0, 2000, 2**36 - 1])
 def test_a_flac_without_a_plausible_length_is_read_to_its_end(tmp_path: Path, total: int) -> None:
     path = written(tmp_path, sine(300, 16000), 16000, name="clip.flac")
     expected = read(path)
@@ -210,8 +210,24 @@ def test_a_flac_without_a_plausible_length_is_read_to_its_end(tmp_path: Path, to
     field = int.from_bytes(content[18:26], "big")
     content[18:26] = (field >> 36 << 36 | total).to_bytes(8, "big")
     path.write_bytes(content)
-    assert read_header(path) == (16000, 16000)
+    assert read_header(path) == (2000 if total == 2000 else 16000, 16000)
     np.testing.assert_array_equal(read(path), expected)
+
+
+def test_what_follows_the_audio_does_not_matter(tmp_path: Path) -> None:
+    for suffix in (".wav", ".flac", ".mp3"):
+        path = written(tmp_path, sine(300, 16000), 16000, name=f"clip{suffix}")
+        expected = read(path)
+        content = path.read_bytes()
+        for tail in (b"TAG" + b"x" * 125, bytes(1000), np.random.default_rng(0).bytes(1000)):
+            path.write_bytes(content + tail)
+            np.testing.assert_array_equal(read(path), expected)
+
+
+@pytest.mark.parametrize("size", [2, 4000, 20000])
+def test_samples_that_a_wrong_size_leaves_out_are_read(real_data: Path, tmp_path: Path, size: int) -> None:
+    path = patched(written(tmp_path, speech(real_data)), (40, struct.pack("<I", size)))
+    np.testing.assert_array_equal(read(path), speech(real_data))
 
 
 def test_long_silence_as_flac_is_not_taken_for_a_broken_header(tmp_path: Path) -> None:
@@ -293,7 +309,7 @@ def test_blocks_are_the_whole_file(short_blocks: None, tmp_path: Path, suffix: s
 
     blocks = list(read_blocks(path, SAMPLE_RATE))
 
-    assert len(blocks) == 4
+    assert len(blocks) >= 4
     assert all(block.dtype == np.float32 and block.ndim == 1 for block in blocks)
     whole = read_pcm(path, SAMPLE_RATE) / 32768
     np.testing.assert_allclose(np.concatenate(blocks), whole, atol=0.01 if suffix == ".mp3" else 1e-4)

@@ -31,7 +31,7 @@ def test_the_part_that_is_used(
     pcm, _ = with_word_at(max(0, seconds - 1), seconds, real_data)
     for clip_from, expected in {"start": start, "loudest": loudest, "centre": centre, "auto": auto}.items():
         found = ClipFormat(RATE, RATE, clip_from).start_in(pcm) / RATE
-        assert found == pytest.approx(expected, abs=0.1 if expected == loudest else 0)
+        assert found == pytest.approx(expected, abs=0.2 if expected == loudest else 0)
 
 
 def test_the_loudest_part_holds_the_word(real_data: Path) -> None:
@@ -47,7 +47,7 @@ def test_clips_of_any_length_are_cut_at_ten_seconds() -> None:
     form = ClipFormat(RATE, None)
     assert (form.longest, form.window) == (10 * RATE, RATE)
     loud_end = np.repeat(np.array([1, 1000], np.int16), 8 * RATE)
-    assert form.start_in(loud_end) == 6 * RATE
+    assert form.start_in(loud_end) == pytest.approx(6 * RATE, abs=RATE // 10)
 
 
 def test_a_short_sound_is_in_the_middle_of_its_clip() -> None:

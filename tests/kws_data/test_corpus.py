@@ -356,7 +356,7 @@ def muted_folder(root: Path, real_data: Path) -> Path:
             shutil.copy(clip, root / word)
     for number, (split, speaker) in enumerate(SPEAKER_OF.items()):
         write(root / "yes" / f"{speaker}_nohash_{split}.wav", np.full(16000, (1 + number) / 4))
-        write(root / "_silence_" / f"{speaker}_nohash_0.wav", np.zeros(16000))
+        write(root / "_silence_" / f"{speaker}_nohash_0.wav", np.zeros(16000 - number))
     write(root / "_background_noise_" / "hiss.wav", counting(20))
     return root
 
