@@ -29,9 +29,9 @@ BLOCK_S = 5
 # libsndfile's names of the containers in which a file that was cut short is recognised
 _CONTAINERS = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "SVX", "NIST", "FLAC", "OGG", "MP3"})
 _BLOCK_SAMPLES = 1 << 20  # the most in a block, over all channels
-_FAR = 1 << 40
-_TAG_BYTES = 128
-_FEW = 100
+_FAR = 1 << 40  # bytes by which a file without an end is longer
+_TAG_BYTES = 128  # at the end of an MP3 (ID3v1)
+_FEW = 100  # samples
 _OVERSHOOT = 1.5  # of float files: what a mix or a decoder may go beyond full scale, which is clipped
 _MOST_GAIN = 256.0  # beyond it, a float file holds integers rather than a loud mix
 _FULL_SCALES = (2.0**15, 2.0**23, 2.0**31)  # of integers that were written as floats
@@ -116,14 +116,16 @@ class AudioFile:
         Raises:
             UnreadableAudioError: when the defect is reached, and of a file without a sample.
         """
-        holds_samples = False
+        count, most = 0, self.max_seconds * self.sample_rate + 1  # as resampled lengths are rounded up
         with _one_error(), _parts(self.path) as (file, parts):
             for index, part in enumerate(parts):
                 for block in self._decoded(file, part, parts[index:]):
+                    count += len(block)
+                    if count > most:
+                        raise UnreadableAudioError(f"lasts longer than audio.max_seconds={self.max_seconds:g}")
                     if len(block):
-                        holds_samples = True
                         yield block
-        if not holds_samples:
+        if not count:
             raise UnreadableAudioError(f"holds no samples at {self.sample_rate} Hz")
 
     def pcm_blocks(self) -> Iterator[np.ndarray]:
@@ -141,7 +143,7 @@ class AudioFile:
     def _decoded(self, file: BinaryIO, part: Part, rest: list[Part]) -> Iterator[np.ndarray]:
         if part.plain is not None and part.length is not None and part.length[1] == self.sample_rate:
             self._check_bounds("WAV", self.sample_rate, 1)
-            for block in _plain_blocks(file, part.plain, *part.length, self.max_seconds):
+            for block in _plain_blocks(file, part.plain, *part.length):
                 self._note_range(block, INT16_SCALE)
                 yield block
             return
@@ -152,12 +154,12 @@ class AudioFile:
                 self.full_scale = self._full_scale(file, rest)
                 sound.seek(0)
             if sound.subtype == "PCM_16" and sound.channels == 1 and rate == self.sample_rate:
-                for block, _ in _raw_blocks(sound, "int16", self.max_seconds):
+                for block, _ in _raw_blocks(sound, "int16"):
                     self._note_range(block, INT16_SCALE)
                     yield block
                 return
             resampler = soxr.ResampleStream(rate, self.sample_rate, 1, dtype="float32", quality="HQ")
-            for block, last in _raw_blocks(sound, "float32", self.max_seconds):
+            for block, last in _raw_blocks(sound, "float32"):
                 _check_finite(block)
                 with np.errstate(over="ignore"):
                     mono = block.mean(axis=1)
@@ -195,7 +197,7 @@ class AudioFile:
         peak, whole_numbers = 0.0, True
         for part in parts:
             with _opened(file, part) as sound:
-                for block, _ in _raw_blocks(sound, "float32", self.max_seconds):
+                for block, _ in _raw_blocks(sound, "float32"):
                     _check_finite(block)
                     peak = max(peak, float(np.abs(block).max(initial=0)))
                     whole_numbers = whole_numbers and bool((block == np.rint(block)).all())
@@ -283,7 +285,12 @@ def _measured(file: BinaryIO, part: Part) -> AudioHeader:
     with _opened(file, part) as sound:
         if sound.declared:
             return AudioHeader(sound.declared, sound.samplerate)
-        return AudioHeader(sum(len(block) for block, _ in _raw_blocks(sound, "float32")), sound.samplerate)
+        count, most = 0, DEFAULT_RULES.max_seconds * sound.samplerate
+        for block, _ in _raw_blocks(sound, "float32"):
+            count += len(block)
+            if count > most:  # a catalog needs no more
+                break
+        return AudioHeader(count, sound.samplerate)
 
 
 class _Forward(soundfile.SoundFile):
@@ -344,9 +351,7 @@ class _PartFile(io.RawIOBase):
         return count
 
 
-def _raw_blocks(
-    sound: _Forward, dtype: str, max_seconds: float = LONGEST_STREAM_S
-) -> Iterator[tuple[np.ndarray, bool]]:
+def _raw_blocks(sound: _Forward, dtype: str) -> Iterator[tuple[np.ndarray, bool]]:
     """Yield the samples, and whether they are the last: int16 [samples] or float32 [samples, channels]."""
     most = max(1, min(BLOCK_S * sound.samplerate, _BLOCK_SAMPLES // sound.channels))
     decoded, last = 0, False
@@ -361,17 +366,13 @@ def _raw_blocks(
             block = np.zeros((0, sound.channels) if dtype == "float32" else 0, dtype)  # something behind the audio
         decoded += len(block)
         last = len(block) < wanted or (decoded == sound.declared and sound.format != "FLAC")
-        if decoded > max_seconds * sound.samplerate:
-            raise UnreadableAudioError(f"lasts longer than audio.max_seconds={max_seconds:g}")
         if last and decoded < sound.declared:
             raise UnreadableAudioError(f"cut short: {decoded} of {sound.declared} samples could be decoded")
         yield block, last
 
 
-def _plain_blocks(file: BinaryIO, position: int, count: int, rate: int, max_seconds: float) -> Iterator[np.ndarray]:
+def _plain_blocks(file: BinaryIO, position: int, count: int, rate: int) -> Iterator[np.ndarray]:
     """16-bit samples as they are in the file, which takes half the time that libsndfile does for a short clip."""
-    if count > max_seconds * rate:
-        raise UnreadableAudioError(f"lasts longer than audio.max_seconds={max_seconds:g}")
     file.seek(position)
     for start in range(0, count, BLOCK_S * rate):
         wanted = min(BLOCK_S * rate, count - start)

@@ -546,6 +546,9 @@ def test_clips_may_last_as_long_as_the_rules_say(tmp_path: Path) -> None:
         with pytest.raises(UnreadableAudioError, match=r"audio\.max_seconds=2\.5"):
             read_pcm(path, 16000, AudioRules(max_seconds=2.5))
         assert sum(map(len, read_blocks(path, 16000, AudioRules(max_seconds=2.5)))) == 48000  # streams may be long
+    path.write_bytes(3 * path.read_bytes())  # joined files count together
+    with pytest.raises(UnreadableAudioError, match=r"audio\.max_seconds=8"):
+        read_pcm(path, 16000, AudioRules(max_seconds=8))
 
 
 @pytest.mark.parametrize(
