@@ -1,10 +1,10 @@
 """Scan a folder of clips into a table with one row per file, broken files included.
 
 Columns: `path` (below the root, with '/'), `word` (the folder), `speaker`, `utterance`, `num_samples` and `sample_rate`
-(as in the file), `bytes`, `mtime_ns`, `error` (the reason why a file can't be used, else empty). A split policy adds
-`split`.
+(as in the file's header, which may be wrong: the store has what was decoded), `bytes`, `mtime_ns`, `inode`, `ctime_ns`,
+`error` (the reason why a file can't be used, else empty). A split policy adds `split`.
 
-Headers are kept as Parquet in the cache folder; the next scan reads only files whose size or modification time changed.
+Headers are kept as Parquet in the cache folder; the next scan reads only files whose size, times or inode changed.
 """
 
 from __future__ import annotations
@@ -38,12 +38,14 @@ _NOT_TEXT = "its name is not UTF-8"
 if sys.getfilesystemencoding() != "utf-8":
     _NOT_TEXT = f"its name is not {sys.getfilesystemencoding()}, as this locale has it: set PYTHONUTF8=1"
 
-_CACHE_VERSION = 2
-_WALK_COLUMNS = ["path", "bytes", "mtime_ns", "problem"]
-_HEADER_COLUMNS = ["path", "bytes", "mtime_ns", "num_samples", "sample_rate", "error"]
+_CACHE_VERSION = 3
+_STATE_COLUMNS = ["bytes", "mtime_ns", "inode", "ctime_ns"]
+_WALK_COLUMNS = ["path", *_STATE_COLUMNS, "problem"]
+_HEADER_COLUMNS = ["path", *_STATE_COLUMNS, "num_samples", "sample_rate", "error"]
+_NO_STATE = (0, 0, 0, 0)
 
 
-def scan(root: Path, *, speaker_pattern: str | None = None) -> pd.DataFrame:
+def scan(root: Path, *, speaker_pattern: str | None = None, renew: bool = False) -> pd.DataFrame:
     """The catalog of `root/<word>/…/<clip>`, sorted by path.
 
     Files directly in `root` (lists, licences) and hidden files and folders are ignored.
@@ -52,6 +54,7 @@ def scan(root: Path, *, speaker_pattern: str | None = None) -> pd.DataFrame:
         root: the data set's folder.
         speaker_pattern: a regular expression whose first group (else whole match) in the file name is the speaker, for
             names without `_nohash_`.
+        renew: read every file again, also those that did not change.
 
     Raises:
         KwsError: `root` is not a folder, or `speaker_pattern` is not a regular expression.
@@ -60,7 +63,7 @@ def scan(root: Path, *, speaker_pattern: str | None = None) -> pd.DataFrame:
     if not root.is_dir():
         raise KwsError(f"dataset.path: no folder '{root}'; give one that holds a folder of clips for each word")
     root = root.resolve()
-    headers = _with_headers(root, pd.DataFrame(_walk(root), columns=_WALK_COLUMNS))
+    headers = _with_headers(root, pd.DataFrame(_walk(root), columns=_WALK_COLUMNS), renew=renew)
     catalog = _with_names(headers, speaker_pattern)
     no_words = [word for word in catalog["word"].unique() if printable(word) != word]
     catalog.loc[catalog["word"].isin(no_words), "error"] = "the name of its folder holds a control character"
@@ -97,8 +100,8 @@ def set_aside(catalog: pd.DataFrame) -> pd.DataFrame:
     return catalog[catalog["error"] != ""]
 
 
-def _walk(root: Path, *, with_root_files: bool = False) -> Iterator[tuple[str, int, int, str]]:
-    """(path below root, bytes, modification time in ns, problem) of every file; follows links, but not in circles."""
+def _walk(root: Path, *, with_root_files: bool = False) -> Iterator[tuple[str, int, int, int, int, str]]:
+    """The _WALK_COLUMNS of every file; follows links, but not in circles."""
     pending: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(str(root), "", frozenset())]
     while pending:
         folder, below, parents = pending.pop()
@@ -110,7 +113,7 @@ def _walk(root: Path, *, with_root_files: bool = False) -> Iterator[tuple[str, i
         except OSError as error:
             if not below:
                 raise KwsError(f"cannot list the folder '{root}': {error.strerror}") from error
-            yield below.rstrip("/"), 0, 0, f"cannot be read: {error.strerror}"
+            yield below.rstrip("/"), *_NO_STATE, f"cannot be read: {error.strerror}"
             continue
         here = parents | {(status.st_dev, status.st_ino)}
         for entry in entries:
@@ -123,21 +126,24 @@ def _walk(root: Path, *, with_root_files: bool = False) -> Iterator[tuple[str, i
                     pending.append((entry.path, f"{path}/", here))
                 elif below or with_root_files:
                     file = entry.stat()
-                    yield path, file.st_size, file.st_mtime_ns, ""
+                    inode = file.st_ino & (2**63 - 1)  # some file systems use all 64 bits
+                    yield path, file.st_size, file.st_mtime_ns, inode, file.st_ctime_ns, ""
             except UnicodeEncodeError:  # Parquet can't store it
-                yield os.fsencode(path).decode(errors="backslashreplace"), 0, 0, _NOT_TEXT
+                yield os.fsencode(path).decode(errors="backslashreplace"), *_NO_STATE, _NOT_TEXT
             except OSError as error:  # a dangling link, links in a circle
-                yield path, 0, 0, f"cannot be read: {error.strerror}"
+                yield path, *_NO_STATE, f"cannot be read: {error.strerror}"
 
 
-def _with_headers(root: Path, files: pd.DataFrame) -> pd.DataFrame:
+def _with_headers(root: Path, files: pd.DataFrame, *, renew: bool = False) -> pd.DataFrame:
     """Sort by path; add num_samples, sample_rate and error, from the cache for unchanged files."""
     cache = (
         catalogs_dir()
         / f"{root.name[:60]}-{hashlib.sha256(str(root).encode()).hexdigest()[:16]}-v{_CACHE_VERSION}.parquet"
     )
     known = _read_cache(cache)
-    merged = files.sort_values("path", ignore_index=True).merge(known, on=["path", "bytes", "mtime_ns"], how="left")
+    if renew:
+        known = known.head(0)
+    merged = files.sort_values("path", ignore_index=True).merge(known, on=["path", *_STATE_COLUMNS], how="left")
     bad = merged["problem"] != ""
     merged.loc[bad, ["num_samples", "sample_rate"]] = 0
     merged.loc[bad, "error"] = merged.loc[bad, "problem"]
@@ -174,7 +180,7 @@ class _HeaderReader:
 
 def _read_cache(cache: Path) -> pd.DataFrame:
     empty = pd.DataFrame(
-        {column: pd.Series(dtype="int64" if column in ("bytes", "mtime_ns") else object) for column in _HEADER_COLUMNS}
+        {column: pd.Series(dtype="int64" if column in _STATE_COLUMNS else object) for column in _HEADER_COLUMNS}
     )
     if not cache.is_file():
         return empty

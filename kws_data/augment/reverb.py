@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import scipy.fft
 
-from kws_data.audio import AUDIO_SUFFIXES, INT16_SCALE, UnreadableAudioError, read_header, read_pcm
+from kws_data.audio import AUDIO_SUFFIXES, INT16_SCALE, UnreadableAudioError, read_pcm
 from kws_data.augment.stage import ClipBatch, Shapes, StageContext, Tensor, WaveformStage
 from kws_data.checks import check_probability, check_range
 from kws_data.draws import Draws
@@ -63,7 +63,6 @@ class Reverb(WaveformStage):
             if path.suffix.lower() not in AUDIO_SUFFIXES:
                 continue
             try:
-                read_header(path)  # raises for a file that was cut short
                 response = read_pcm(path, self.sample_rate) / INT16_SCALE
                 if not response.any():
                     raise UnreadableAudioError("is silent")

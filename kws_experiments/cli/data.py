@@ -137,11 +137,11 @@ def verify(
     folder: Annotated[Path, typer.Argument(help="a folder of word folders")],
     split: Annotated[str, typer.Option(help="hash, lists, speaker or random (conf/split/)")] = "hash",
 ) -> None:
-    """Decode every file; list what can't be used, and training clips that are held out too. Status 1 if any."""
+    """Decode every file anew; list what can't be used, and training clips that are held out too. Status 1 if any."""
+    from kws_data.clip_format import ClipFormat
     from kws_data.corpus import build_corpus
 
-    policy = _policy(split)
-    corpus = build_corpus(folder, policy, sample_rate=16000, clip_samples=16000, data_seed=0)
+    corpus = build_corpus(folder, _policy(split), ClipFormat(16000, 16000), data_seed=0, renew=True)
     for row in corpus.set_aside.itertuples():
         say(f"{row.path}: {row.error}")
     say(f"{len(corpus.clips)} clips are good, {len(corpus.set_aside)} files are set aside")
@@ -156,12 +156,18 @@ def features(
     ],
     features: Annotated[str, typer.Option(help="one of conf/features/")] = "log_mel",
     clip_ms: Annotated[int, typer.Option(min=10, help="files are padded or cut to this")] = 1000,
+    clip_from: Annotated[str, typer.Option(help="of longer files: auto, start, loudest or centre")] = "auto",
     sample_rate: Annotated[int, typer.Option(min=1000, help="Hz")] = 16000,
 ) -> None:
     """Compute features of files, in sorted order: clips that can't be read are listed and left out (status 1)."""
+    from kws_data.clip_format import ClipFormat
     from kws_experiments.inference import feature_files
 
-    failed = feature_files.write(paths, out, features=features, clip_ms=clip_ms, sample_rate=sample_rate)
+    try:
+        form = ClipFormat(sample_rate, round(clip_ms * sample_rate / 1000), clip_from)
+    except ValueError as error:
+        raise KwsError(f"--clip-from: {error}") from error
+    failed = feature_files.write(paths, out, features=features, form=form)
     raise typer.Exit(1 if failed else 0)
 
 

@@ -61,6 +61,18 @@ CHANGES: tuple[RenamedTarget | RemovedKey | AddedKey, ...] = (
     RenamedTarget("kws_experiments.settings.", "kws_experiments.experiment.settings."),
     RenamedTarget("kws_experiments.mlflow_log.", "kws_experiments.training.mlflow_log."),
     RemovedKey("trainer.strategy", "none"),
+    AddedKey("clip_from", "auto"),  # before: always the start, which 'auto' is for clips of up to 1.5 times clip_ms
+    AddedKey(
+        "audio",
+        {
+            "min_rate": 1000,
+            "max_rate": 768000,
+            "max_channels": 64,
+            "max_seconds": 14400,
+            "levels": "scale",
+            "muted": "set_aside",
+        },
+    ),
 )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from kws_data.catalog import SILENCE, UNKNOWN
-from kws_data.corpus import Corpus
+from kws_data.corpus import MUTED, Corpus
 from kws_data.errors import KwsError
 from kws_data.sources.datasets import Folder
 from kws_data.splits import SPLITS, TRAINING, VALIDATION, ListSplit
@@ -100,9 +100,10 @@ def write_data_tables(folder: RunFolder, data: Data) -> None:
     write_text(folder.data / "set_aside.csv", to_csv(aside[["root", "path", "split", "error"]]))
     if len(aside):
         twins = int(aside["error"].str.startswith("same audio").sum())
+        muted = int(aside["error"].str.startswith(MUTED).sum())
         log.warning(
-            "%d files are set aside (%d unreadable, %d training clips whose audio is also held out): see %s",
-            len(aside), len(aside) - twins, twins, folder.data / "set_aside.csv",
+            "%d files are set aside (%d unreadable, %d muted, %d training clips whose audio is also held out): see %s",
+            len(aside), len(aside) - twins - muted, muted, twins, folder.data / "set_aside.csv",
         )  # fmt: skip
 
 

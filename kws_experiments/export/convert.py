@@ -91,6 +91,7 @@ def convert(request: Request) -> Artifact:
         files=files,
         notes=written.notes,
         requires=written.requires,
+        clip_from=facts.clip_from,
     )
 
 

@@ -122,7 +122,7 @@ def build(run: Path) -> Any:
                 clip = gradio.Audio(
                     sources=["microphone", "upload"], type="filepath", label="Record, or give a file", buttons=[]
                 )
-                scores = gradio.Label(num_top_classes=5, label="Scores of the first window")
+                scores = gradio.Label(num_top_classes=5, label="Scores of the clip")
                 detected = gradio.HTML(label="Over the whole recording")
             picture = gradio.Plot(label="Waveform and features", show_label=False)
             clip.change(label, clip, [scores, picture, detected])

@@ -11,11 +11,9 @@ import numpy as np
 import soundfile
 import soxr
 
-from kws_data.audio import UnreadableAudioError
-from kws_data.audio_blocks import read_start
+from kws_data.audio import UnreadableAudioError, read_clip
 from kws_data.errors import KwsError
 from kws_experiments.export.scorer import fitted
-from kws_experiments.inference.label import longest_clip
 from kws_experiments.streaming.audio_file import check_file, file_blocks
 from kws_experiments.streaming.listener import Detection, Listener, open_listener
 
@@ -32,7 +30,7 @@ class LabelledRecording(NamedTuple):
     """The results for a recording.
 
     Attributes:
-        scores: by label, of the first window.
+        scores: by label, of one window: the one that training would use.
         picture: that window's waveform and features.
         strip: detections over the whole recording, as HTML; '' if it is no longer than the window.
     """
@@ -62,14 +60,14 @@ class ClipLabeller:
         self._features = features_of(model)
 
     def label(self, recording: Path) -> LabelledRecording:
-        """Score the first window of a file, and detect words in all of it if it is longer.
+        """Score one window of a file, and detect words in all of it if it is longer.
 
         Raises:
             KwsError: the file cannot be read, or is longer than a minute.
         """
         check_file(recording)
         try:
-            samples, longer = read_start(recording, self.scorer.sample_rate, longest_clip(self.scorer))
+            samples, longer, _ = read_clip(recording, self.scorer.facts.clip_form)
         except UnreadableAudioError as error:
             raise KwsError(f"'{recording.name}': {error}") from error
         scores = self.scorer.scores(samples[None])[0]

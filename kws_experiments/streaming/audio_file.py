@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from kws_data.audio import UnreadableAudioError, read_header
-from kws_data.audio_blocks import read_blocks
+from kws_data.audio import UnreadableAudioError, read_blocks, read_header
 from kws_data.errors import KwsError
 from kws_data.text import printable
 

@@ -79,7 +79,7 @@ def test_label_lists_the_best_classes_of_every_file(kws: Kws, run: Path, real_da
     assert result.status == 1  # some could not be read
     for name in (*bad, "nan.wav"):
         assert f"{name}: " in result.log
-    assert "1 files are longer than the model's window: their first 1 s are labelled" in result.log
+    assert "1 files are longer than the model's window: 1 s of each are labelled (clip_from=auto)" in result.log
     table = pd.read_csv(out)
     assert list(table) == ["path", "label_1", "score_1", "label_2", "score_2"]
     assert len(table) == 150 + 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+from kws_data import catalog
 from kws_data.splits import hash_split
 from tests.conftest import ROOT, SAMPLE_RATE, MakeFolder, tone
 from tests.kws_experiments.conftest import Kws
@@ -86,6 +88,24 @@ def test_features_are_one_array_in_sorted_order(kws: Kws, make_folder: MakeFolde
     first = sorted((root / "a").iterdir())[0]
     kws("data", "features", first, "--features", "mfcc", "--out", alone)
     np.testing.assert_allclose(np.load(alone)[0], array[0], atol=1e-4)
+
+
+def test_verify_decodes_everything_anew(
+    kws: Kws, real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = catalog._walk
+    # as on a file system without inodes and change times
+    monkeypatch.setattr(catalog, "_walk", lambda *a, **o: ((*row[:3], 0, 0, row[5]) for row in walk(*a, **o)))
+    for word in ("yes", "no"):
+        shutil.copytree(real_data / word, tmp_path / "clips" / word)
+    assert kws("data", "verify", tmp_path / "clips").status == 0
+    clip = next((tmp_path / "clips" / "yes").iterdir())
+    status = clip.stat()
+    clip.write_bytes(b"no sound" * (status.st_size // 8) + b"n" * (status.st_size % 8))
+    os.utime(clip, ns=(status.st_atime_ns, status.st_mtime_ns))
+    result = kws("data", "verify", tmp_path / "clips")
+    assert result.status == 1
+    assert f"yes/{clip.name}: cannot be decoded" in result.out
 
 
 def test_features_draw_and_report_what_cannot_be_read(kws: Kws, tmp_path: Path) -> None:
