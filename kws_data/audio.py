@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import stat
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -35,6 +37,23 @@ class AudioHeader(NamedTuple):
     sample_rate: int
 
 
+@contextmanager
+def open_sound(path: Path) -> Iterator[soundfile.SoundFile]:
+    """Open a file with libsndfile by its descriptor: given a path, it reads macOS's `._name` beside `name` as well.
+
+    Raises:
+        OSError: the file cannot be opened.
+        soundfile.LibsndfileError: libsndfile refuses it.
+    """
+    with path.open("rb") as file:
+        try:
+            sound = soundfile.SoundFile(file.fileno(), closefd=False)
+        except soundfile.LibsndfileError:
+            sound = soundfile.SoundFile(path)  # by its suffix it knows an MP3 file that begins with other bytes
+        with sound:
+            yield sound
+
+
 def read_header(path: Path) -> AudioHeader:
     """Length and rate of a file, without decoding it.
 
@@ -55,8 +74,8 @@ def read_header(path: Path) -> AudioHeader:
                 _check_ogg_end(file, status.st_size)
             header = _read_wav_header(file, status.st_size) if suffix == ".wav" else None
         if header is None:
-            info = soundfile.info(path)
-            header = AudioHeader(info.frames, info.samplerate)
+            with open_sound(path) as sound:
+                header = AudioHeader(sound.frames, sound.samplerate)
     except soundfile.LibsndfileError as error:
         raise UnreadableAudioError(decoding_reason(error)) from error
     except OSError as error:
@@ -78,7 +97,7 @@ def read_pcm(path: Path, sample_rate: int) -> np.ndarray:
         UnreadableAudioError: broken, cut short, or not finite (float files).
     """
     try:
-        with soundfile.SoundFile(path) as sound:
+        with open_sound(path) as sound:
             if sound.subtype == "PCM_16" and sound.channels == 1 and sound.samplerate == sample_rate:
                 pcm = sound.read(dtype="int16")
                 _check_decoded(len(pcm), sound.frames)

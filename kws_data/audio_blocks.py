@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from kws_data.audio import UnreadableAudioError, decoding_reason, read_header
+from kws_data.audio import UnreadableAudioError, decoding_reason, open_sound, read_header
 
 BLOCK_S = 5
 
@@ -25,7 +25,7 @@ def read_blocks(path: Path, sample_rate: int) -> Iterator[np.ndarray]:
     """
     read_header(path)  # raises for WAV and Ogg files that were cut short
     try:
-        with soundfile.SoundFile(path) as sound:
+        with open_sound(path) as sound:
             rate, expected, decoded = sound.samplerate, sound.frames, 0
             resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
             while decoded < expected:
