@@ -1,8 +1,8 @@
 """Scan a folder of clips into a table with one row per file, broken files included.
 
-Columns: `path` (below the root, with '/'), `word` (the folder), `speaker`, `utterance`, `num_samples` and `sample_rate`
-(as in the file), `bytes`, `mtime_ns`, `error` (the reason why a file can't be used, else empty). A split policy adds
-`split`.
+Columns: `path` (below the root, with '/', as the disk has it), `word` (the folder, in NFC), `speaker`, `utterance`,
+`num_samples` and `sample_rate` (as in the file), `bytes`, `mtime_ns`, `error` (the reason why a file can't be used,
+else empty). `layout.split_catalog` adds `split`.
 
 Headers are kept as Parquet in the cache folder; the next scan reads only files whose size or modification time changed.
 """
@@ -14,13 +14,14 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pandas as pd
 import pyarrow
 
-from kws_data.audio import UnreadableAudioError, read_header
+from kws_data.audio import AUDIO_SUFFIXES, UnreadableAudioError, read_header
 from kws_data.errors import KwsError
+from kws_data.folders import find_folder, is_litter
 from kws_data.storage.atomic import replace_file
 from kws_data.storage.cache import catalogs_dir
 from kws_data.storage.parallel import map_chunks
@@ -32,7 +33,8 @@ SILENCE = "_silence_"
 UNKNOWN = "_unknown_"
 SPECIAL_FOLDERS = (BACKGROUND_NOISE, SILENCE, UNKNOWN)
 
-_CACHE_VERSION = 2
+_FLATTENED = "a zip from Windows was unpacked without making its folders; `unzip` and 7-Zip make them"
+_CACHE_VERSION = 3
 _WALK_COLUMNS = ["path", "bytes", "mtime_ns", "problem"]
 _HEADER_COLUMNS = ["path", "bytes", "mtime_ns", "num_samples", "sample_rate", "error"]
 
@@ -40,7 +42,7 @@ _HEADER_COLUMNS = ["path", "bytes", "mtime_ns", "num_samples", "sample_rate", "e
 def scan(root: Path, *, speaker_pattern: str | None = None) -> pd.DataFrame:
     """The catalog of `root/<word>/…/<clip>`, sorted by path.
 
-    Files directly in `root` (lists, licences) and hidden files and folders are ignored.
+    Files directly in `root` (lists, licences), hidden files and folders, and what systems leave behind are ignored.
 
     Args:
         root: the data set's folder.
@@ -50,12 +52,12 @@ def scan(root: Path, *, speaker_pattern: str | None = None) -> pd.DataFrame:
     Raises:
         KwsError: `root` is not a folder, or `speaker_pattern` is not a regular expression.
     """
-    root = root.expanduser()
-    if not root.is_dir():
-        raise KwsError(f"dataset.path: no folder '{root}'; give one that holds a folder of clips for each word")
-    root = root.resolve()
-    headers = _with_headers(root, pd.DataFrame(_walk(root), columns=_WALK_COLUMNS))
-    return _with_names(headers, speaker_pattern)
+    root = find_folder(root, "dataset.path", "; give one that holds a folder of clips for each word")
+    files = pd.DataFrame(_walk(root), columns=_WALK_COLUMNS)
+    flattened = files.loc[files["problem"] == _FLATTENED, "path"]
+    if len(flattened):
+        log.warning("'%s': %d files are set aside, such as '%s': %s", root, len(flattened), min(flattened), _FLATTENED)
+    return _with_names(_with_headers(root, files), speaker_pattern)
 
 
 def scan_below(folder: Path, key: str, *, speaker_pattern: str | None = None) -> pd.DataFrame:
@@ -66,10 +68,7 @@ def scan_below(folder: Path, key: str, *, speaker_pattern: str | None = None) ->
     Raises:
         KwsError: there is no such folder; the message starts with `key`, that of the configuration.
     """
-    folder = folder.expanduser()
-    if not folder.is_dir():
-        raise KwsError(f"{key}: no folder '{folder}'")
-    folder = folder.resolve()
+    folder = find_folder(folder, key)
     files = pd.DataFrame(_walk(folder, with_root_files=True), columns=_WALK_COLUMNS)
     special = files["path"].str.contains(rf"(?:^|/)(?:{BACKGROUND_NOISE}|{SILENCE})/", regex=True)
     if special.any():
@@ -105,13 +104,15 @@ def _walk(root: Path, *, with_root_files: bool = False) -> Iterator[tuple[str, i
             continue
         here = parents | {(status.st_dev, status.st_ino)}
         for entry in entries:
-            if entry.name.startswith("."):
+            if is_litter(entry.name):
                 continue
             path = f"{below}{entry.name}"
             try:
                 path.encode()
                 if entry.is_dir():
                     pending.append((entry.path, f"{path}/", here))
+                elif "\\" in entry.name and PureWindowsPath(entry.name).suffix.lower() in AUDIO_SUFFIXES:
+                    yield path, 0, 0, _FLATTENED
                 elif below or with_root_files:
                     file = entry.stat()
                     yield path, file.st_size, file.st_mtime_ns, ""
@@ -195,8 +196,9 @@ def _with_names(catalog: pd.DataFrame, speaker_pattern: str | None) -> pd.DataFr
     if speaker_pattern is not None:
         speaker = speaker.fillna(_match_speakers(names, speaker_pattern))
     return catalog.assign(
-        word=catalog["path"].str.split("/", n=1).str[0],
-        speaker=speaker.fillna(names).astype(str),
+        # in one Unicode form, so that a word or a speaker is the same whichever system named the file
+        word=catalog["path"].str.split("/", n=1).str[0].str.normalize("NFC"),
+        speaker=speaker.fillna(names).astype(str).str.normalize("NFC"),
         utterance=pd.to_numeric(parts["utterance"], errors="coerce").fillna(-1).astype("int64"),
     )
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from kws_data.audio import AUDIO_SUFFIXES, INT16_SCALE, UnreadableAudioError, read_header, read_pcm
+from kws_data.audio import INT16_SCALE, UnreadableAudioError, read_header, read_pcm
 from kws_data.errors import KwsError
+from kws_data.folders import audio_files
 from kws_data.storage.atomic import replace_file
 from kws_data.storage.parallel import show_progress
 from kws_experiments.export.scorer import fitted
@@ -75,7 +76,7 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
     found: set[Path] = set()
     for path in paths:
         if path.is_dir():
-            found.update(file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file())
+            found.update(audio_files(path))
         elif path.exists():
             found.add(path)
         else:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kws_data.errors import KwsError
+from kws_data.folders import nfc
 from kws_data.storage.atomic import remove, remove_leftovers_below, replace_file
 from kws_experiments.config.upgrade import upgraded
 from kws_experiments.runs.files import GIVE_RUN, START_OVER, read_json, read_lines, read_yaml
@@ -186,7 +187,7 @@ class RunFolder:
         Raises:
             KwsError: the file is missing or damaged.
         """
-        return read_lines(self.labels, GIVE_RUN)
+        return [nfc(label) for label in read_lines(self.labels, GIVE_RUN)]
 
     def read_thresholds(self) -> dict[str, float]:
         """Each keyword's decision threshold.
