@@ -217,7 +217,7 @@ def _noise_bank(sources: Sequence[_Source], weights: Sequence[float], sample_rat
             recordings.append(source.pcm[row.offset : row.offset + row.length])
             chances.append(weight / len(rows))
             names.append(row.path)  # below its folder, so that splits don't depend on where the folder is
-            splits.append(row.split)
+            splits.append("" if row.path.startswith(f"{BACKGROUND_NOISE}/") else row.split)  # of the folder above
     if not recordings:
         log.warning(
             "'%s' has no %s: silence is made of low-level generated noise, and no noise is mixed into words",

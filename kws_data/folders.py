@@ -26,6 +26,15 @@ def is_litter(name: str) -> bool:
     return name.startswith(".") or name.casefold() in _LEFT_BY_SYSTEMS
 
 
+def is_text(name: str) -> bool:
+    """Whether a file's name is UTF-8, as tables need it; old ZIP programs leave other names."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def audio_files(folder: Path) -> list[Path]:
     """Every audio file below a folder, sorted, without what systems left behind."""
     from kws_data.audio import AUDIO_SUFFIXES  # here, so that names alone cost no NumPy

@@ -51,8 +51,6 @@ AUTOMATIC = Naming()
 def split_catalog(root: Path, policy: SplitPolicy, naming: Naming = AUTOMATIC) -> pd.DataFrame:
     """The catalog of a data set (see `catalog.scan`) with `split`: that of a clip's folder, or else by the policy.
 
-    Noise recordings, which are cut in time, have the split '', unless they are in a folder of a split.
-
     Raises:
         KwsError: see `scan` and the policies; or `layout` is 'splits', and there is no folder of a split.
     """
@@ -61,14 +59,13 @@ def split_catalog(root: Path, policy: SplitPolicy, naming: Naming = AUTOMATIC) -
     found = _splits_of_folders(catalog, root, naming.layout)
     if found is None:
         _warn_of_twins(catalog["path"])
-        split = policy.assign(catalog, root)
-        return catalog.assign(split=split.mask(catalog["word"] == BACKGROUND_NOISE, ""))
+        return catalog.assign(split=policy.assign(catalog, root))
     catalog = _with_words_below(catalog, found != "", root)
     _warn_of_twins(catalog["path"])
     split = policy.assign(catalog, None)
     if policy.testing_percentage < 100:  # else all of it is a test set, whatever its folders
         split = _by_folder(catalog, found, split, policy, root)
-    return catalog.assign(split=split.mask((catalog["word"] == BACKGROUND_NOISE) & (found == ""), ""))
+    return catalog.assign(split=split)
 
 
 def _splits_of_folders(catalog: pd.DataFrame, root: Path, layout: str) -> pd.Series | None:
@@ -148,7 +145,9 @@ def _by_folder(
     line = f"'{root}': the folders {folders} are its splits (if they are words, give dataset.layout=words)"
     if VALIDATION not in set(found):
         percentage = policy.validation_percentage
-        held_out = HashSplit(percentage, 0).assign(catalog, None) == VALIDATION
+        # Not by the hash of the speaker alone: the release's training clips are those of whom it says so.
+        salted = catalog.assign(speaker="validation of " + catalog["speaker"])
+        held_out = HashSplit(percentage, 0).assign(salted, None) == VALIDATION
         split[(found == TRAINING) & held_out & (catalog["word"] != BACKGROUND_NOISE)] = VALIDATION
         line += f"; validation is {percentage:g} % of training's speakers, by their hash"
     if isinstance(policy, HashSplit):

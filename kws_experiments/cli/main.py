@@ -8,6 +8,7 @@ import sys
 
 import typer
 
+from kws_data.errors import KwsError
 from kws_experiments.cli import data, export, listen, models, reproduce, runs
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.config.exit import one_line_errors
@@ -31,6 +32,8 @@ def main() -> None:
     tensorflow_setup.quiet()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     with one_line_errors():
+        if "" in sys.argv[1:]:  # as a path it would be the current folder
+            raise KwsError("an argument is empty: is it a shell variable without a value? the current folder is .")
         try:
             app()
         except BrokenPipeError:  # the reader (head, say) has seen enough

@@ -50,7 +50,7 @@ def cautions(examples: pd.DataFrame, labels: Sequence[str], policy: SplitPolicy)
             lines.append(f"no clip of {label} is for {shortened(empty)}: nothing there says {meaning}")
     for split in used:
         if missing := words.index[words[split] == 0].tolist():
-            means = "the model can't learn it" if split == TRAINING else "the figures there say nothing about it"
+            means = "the model can't learn it" if split == TRAINING else f"the {split} figures leave it out"
             lines.append(f"no {split} clip of {shortened(missing)}: {means}")
     few = [
         f"{word} ({words.loc[word, split]} {split})"
@@ -70,4 +70,4 @@ def _uneven(clips: pd.Series, policy: SplitPolicy) -> list[str]:
     share = clips[split] / max(1, clips.sum())
     if share < _NEARLY_ALL[split] or asked >= _NEARLY_ALL[split]:
         return []
-    return [f"{share:.0%} of the words' clips are for {split}: {_FEW_ARE_LEFT[split]}; choose another split="]
+    return [f"{int(share * 100)}% of the words' clips are for {split}: {_FEW_ARE_LEFT[split]}; choose another split="]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 from kws_data.audio import INT16_SCALE, UnreadableAudioError, read_header, read_pcm
 from kws_data.errors import KwsError
-from kws_data.folders import audio_files
+from kws_data.folders import audio_files, is_text
 from kws_data.storage.atomic import replace_file
 from kws_data.storage.parallel import show_progress
 from kws_experiments.export.scorer import fitted
@@ -68,7 +69,7 @@ def write(paths: Sequence[Path], out: Path, *, features: str, clip_ms: int, samp
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
-    """The given files, and every audio file below the given folders, sorted.
+    """The given files, and every audio file below the given folders, sorted; without those whose names are not UTF-8.
 
     Raises:
         KwsError: a path does not exist, or there are no files.
@@ -81,6 +82,12 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
             found.add(path)
         else:
             raise KwsError(f"no such file or folder: '{path}'")
+    for path in sorted(found):
+        if not is_text(str(path)):
+            log.warning(
+                "%s: left out, since its name is not UTF-8", os.fsencode(path).decode(errors="backslashreplace")
+            )
+            found.remove(path)
     if not found:
         raise KwsError(f"no audio files below {', '.join(map(str, paths))}")
     return sorted(found)
