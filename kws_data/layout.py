@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,9 @@ def _splits_of_folders(catalog: pd.DataFrame, root: Path, layout: str) -> pd.Ser
     """The split of each row's first folder ('' for others), or None where folders are words."""
     if layout == "words":
         return None
-    split = catalog["word"].str.casefold().map(_SPLIT_OF).astype(object).fillna("")
+    split = catalog["word"].map({word: _SPLIT_OF.get(word.casefold(), "") for word in catalog["word"].unique()})
+    if layout == "auto" and not split.any():
+        return None
     clips = _is_audio(catalog["path"])
     inside = catalog[clips & (split != "")]
     if layout == "splits":
@@ -159,10 +162,10 @@ def _by_folder(
 
 def _warn_of_twins(paths: pd.Series) -> None:
     """Name folders that differ in the Unicode form of their names alone."""
-    folders = pd.Series(paths.str.rsplit("/", n=1).str[0].unique(), dtype=object)
-    forms = folders.map(nfc)
-    for name in forms[forms.duplicated()].unique():
-        log.warning("there are %d folders '%s' (in NFC and NFD): they count as one", (forms == name).sum(), name)
+    forms = Counter(nfc(folder) for folder in {path.rpartition("/")[0] for path in paths})
+    for name, count in forms.items():
+        if count > 1:
+            log.warning("there are %d folders '%s' (in NFC and NFD): they count as one", count, name)
 
 
 def _is_audio(paths: pd.Series) -> pd.Series:

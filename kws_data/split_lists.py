@@ -7,7 +7,6 @@ import csv
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,7 +64,7 @@ def read_list(file: Path, paths: Sequence[str]) -> Listed:
     lines, unmatched, ambiguous = 0, [], []
     for number, raw in enumerate(re.split(r"\r\n|\r|\n", _decoded(file.read_bytes())), 1):
         line = raw.strip(_MARKS)
-        found = index.find(line)
+        found = index.find(line) if line else []
         if not found and (not line or line.startswith(_COMMENTS) or (not lines and _is_header(line))):
             continue
         lines += 1
@@ -108,12 +107,21 @@ def _stem(path: str) -> str:
     return _SUFFIX.sub("", nfc(path))
 
 
+def _folded_stem(path: str) -> str:
+    return _stem(path).casefold()
+
+
+def _file_stem(path: str) -> str:
+    return _stem(path.rpartition("/")[2])
+
+
 class _Index:
     """Clips by their paths, in forms that leave out more and more of what may differ."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         self.paths = paths
         self.exact = set(paths)
+        self._tables: dict[Callable[[str], str], dict[str, list[str]]] = {}
 
     def find(self, line: str) -> list[str]:
         """The clips that a line may name, by the strictest reading that finds any; sorted."""
@@ -136,24 +144,17 @@ class _Index:
     def _named(self, name: str) -> list[str]:
         """The clips that a path names, which may begin with folders above the data set's."""
         parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".")]
-        for table, form in self._tables:
+        for form in (nfc, _stem, _folded_stem):
             for start in range(max(1, len(parts) - 1)):
-                if found := table.get(form("/".join(parts[start:]))):
+                if found := self._of_form(form).get(form("/".join(parts[start:]))):
                     return found
-        return self._by_name.get(_stem(parts[0]), []) if len(parts) == 1 else []
+        return self._of_form(_file_stem).get(_stem(parts[0]), []) if len(parts) == 1 else []
 
-    @cached_property
-    def _tables(self) -> list[tuple[dict[str, list[str]], Callable[[str], str]]]:
-        forms: list[Callable[[str], str]] = [nfc, _stem, lambda path: _stem(path).casefold()]
-        return [(_grouped(self.paths, form), form) for form in forms]
-
-    @cached_property
-    def _by_name(self) -> dict[str, list[str]]:
-        return _grouped(self.paths, lambda path: _stem(path.rsplit("/", 1)[-1]))
-
-
-def _grouped(paths: Sequence[str], form: Callable[[str], str]) -> dict[str, list[str]]:
-    table = defaultdict(list)
-    for path in paths:
-        table[form(path)].append(path)
-    return dict(table)
+    def _of_form(self, form: Callable[[str], str]) -> dict[str, list[str]]:
+        """The clips by a form of their paths; computed for the first list line that needs it."""
+        if form not in self._tables:
+            table = defaultdict(list)
+            for path in self.paths:
+                table[form(path)].append(path)
+            self._tables[form] = dict(table)
+        return self._tables[form]
