@@ -21,7 +21,7 @@ import pyarrow
 
 from kws_data.audio import AUDIO_SUFFIXES, UnreadableAudioError, read_header
 from kws_data.errors import KwsError
-from kws_data.folders import find_folder, is_litter, is_text
+from kws_data.folders import find_folder, is_litter
 from kws_data.storage.atomic import replace_file
 from kws_data.storage.cache import catalogs_dir
 from kws_data.storage.parallel import map_chunks
@@ -107,10 +107,8 @@ def _walk(root: Path, *, with_root_files: bool = False) -> Iterator[tuple[str, i
             if is_litter(entry.name):
                 continue
             path = f"{below}{entry.name}"
-            if not is_text(path):
-                yield os.fsencode(path).decode(errors="backslashreplace"), 0, 0, "its name is not UTF-8"
-                continue
             try:
+                path.encode()
                 if entry.is_dir():
                     pending.append((entry.path, f"{path}/", here))
                 elif "\\" in entry.name and PureWindowsPath(entry.name).suffix.lower() in AUDIO_SUFFIXES:
@@ -118,6 +116,8 @@ def _walk(root: Path, *, with_root_files: bool = False) -> Iterator[tuple[str, i
                 elif below or with_root_files:
                     file = entry.stat()
                     yield path, file.st_size, file.st_mtime_ns, ""
+            except UnicodeEncodeError:  # Parquet can't store it
+                yield os.fsencode(path).decode(errors="backslashreplace"), 0, 0, "its name is not UTF-8"
             except OSError as error:  # a dangling link, links in a circle
                 yield path, 0, 0, f"cannot be read: {error.strerror}"
 
