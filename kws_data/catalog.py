@@ -189,16 +189,16 @@ def _write_cache(cache: Path, headers: pd.DataFrame) -> None:
 
 def _with_names(catalog: pd.DataFrame, speaker_pattern: str | None) -> pd.DataFrame:
     """Add word, speaker and utterance, taken from the path."""
-    names = catalog["path"].str.rsplit("/", n=1).str[-1]
+    # in one Unicode form, so that a word or a speaker is the same whichever system named the file
+    names = catalog["path"].str.rsplit("/", n=1).str[-1].str.normalize("NFC")
     # 18 digits fit into an int64
     parts = names.str.extract(r"^(?P<speaker>.*?)_nohash_(?P<utterance>\d{0,18})")
     speaker = parts["speaker"]
     if speaker_pattern is not None:
         speaker = speaker.fillna(_match_speakers(names, speaker_pattern))
     return catalog.assign(
-        # in one Unicode form, so that a word or a speaker is the same whichever system named the file
         word=catalog["path"].str.split("/", n=1).str[0].str.normalize("NFC"),
-        speaker=speaker.fillna(names).astype(str).str.normalize("NFC"),
+        speaker=speaker.fillna(names).astype(str),
         utterance=pd.to_numeric(parts["utterance"], errors="coerce").fillna(-1).astype("int64"),
     )
 

@@ -78,6 +78,9 @@ def test_words_and_speakers_are_the_same_in_either_unicode_form(tmp_path: Path) 
     composed, decomposed = (scan(tmp_path / form).iloc[0] for form in ("NFC", "NFD"))
     assert (composed.word, composed.speaker) == (decomposed.word, decomposed.speaker) == ("é", "zoë")
     assert composed.path != decomposed.path  # as the disk has them
+    assert scan(tmp_path / "NFD", speaker_pattern="o(ë)").iloc[0].speaker == "zoë"  # _nohash_ goes before the pattern
+    (tmp_path / "NFD" / decomposed.path).rename(tmp_path / "NFD" / decomposed.path.replace("_nohash_", "-"))
+    assert scan(tmp_path / "NFD", speaker_pattern="o(ë)").iloc[0].speaker == "ë"
 
 
 def test_a_zip_that_was_unpacked_without_folders_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
