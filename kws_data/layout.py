@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -104,11 +104,9 @@ def _with_words_below(catalog: pd.DataFrame, inside: pd.Series, root: Path) -> p
     below = catalog.loc[inside, "path"].str.split("/", n=1).str[1].str.normalize("NFC")
     direct = ~below.str.contains("/", na=True)
     words = below.str.split("/", n=1).str[0].mask(direct)
-    labels = _edge_impulse_labels(root)
-    if labels is None:
-        words[direct] = below[direct].str.extract(r"^([^.]+)\..+\.", expand=False)
-    else:
-        words[direct] = catalog.loc[words.index[direct], "path"].map(nfc).map(labels)
+    labels = _edge_impulse_labels(root) if direct.any() else {}
+    named = below[direct].str.extract(r"^([^.]+)\..+\.", expand=False)
+    words[direct] = [labels.get(nfc(catalog.at[row, "path"]), word) for row, word in named.items()]
     catalog = catalog.copy()
     catalog.loc[inside, "word"] = words.fillna("")
     nameless = words.index[words.isna() & catalog.loc[inside, "error"].eq("")]
@@ -121,22 +119,20 @@ def _with_words_below(catalog: pd.DataFrame, inside: pd.Series, root: Path) -> p
     return catalog
 
 
-def _edge_impulse_labels(root: Path) -> dict[str, str] | None:
-    """The label of each path in `info.labels`; None without that file."""
-    file = root / _EDGE_IMPULSE
-    if not file.is_file():
-        return None
-
-    def label(entry: dict[str, Any]) -> str | None:
-        value = entry["label"]
-        return value if isinstance(value, str) else value.get("label")
-
-    try:
-        entries = json.loads(file.read_bytes())["files"]
-        labels = {nfc(entry["path"].replace("\\", "/")): label(entry) for entry in entries}
-        return {path: nfc(word) for path, word in labels.items() if word}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise KwsError(f"'{file}' does not hold the labels of Edge Impulse; export it again, or remove it") from error
+def _edge_impulse_labels(root: Path) -> dict[str, str | None]:
+    """The label of each path in the files `info.labels` of a data set; None for a clip that has none."""
+    labels: dict[str, str | None] = {}
+    for file in (root / _EDGE_IMPULSE, *sorted(root.glob(f"*/{_EDGE_IMPULSE}"))):
+        if not file.is_file():
+            continue
+        try:
+            for entry in json.loads(file.read_bytes())["files"]:
+                path = file.parent / entry["path"].replace("\\", "/")
+                word = entry["label"] if isinstance(entry["label"], str) else entry["label"].get("label")
+                labels[nfc(os.path.relpath(path, root))] = nfc(word) if word and word.isprintable() else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise KwsError(f"'{file}' holds no labels of Edge Impulse; export it again, or remove it") from error
+    return labels
 
 
 def _by_folder(
@@ -145,7 +141,7 @@ def _by_folder(
     """The folders' splits, the policy's for clips elsewhere, and validation taken from training if it has no folder."""
     split = found.where(found != "", by_policy)
     folders = ", ".join(sorted(set(catalog.loc[found != "", "path"].str.split("/", n=1).str[0])))
-    line = f"'{root}': the folders {folders} are its splits (if they are words, give dataset.layout=words)"
+    line = f"'{root}': its folders {folders} are the splits, not split= (if they are words: dataset.layout=words)"
     if VALIDATION not in set(found):
         percentage = policy.validation_percentage
         # Not by the hash of the speaker alone: the release's training clips are those of whom it says so.
@@ -156,7 +152,7 @@ def _by_folder(
     if isinstance(policy, HashSplit):
         log.info("%s", line)
     else:
-        log.warning("%s; %s does nothing here: leave split= out", line, type(policy).__name__)
+        log.warning("%s; %s does nothing here", line, type(policy).__name__)
     return split
 
 
