@@ -124,9 +124,7 @@ def test_special_folders_keep_their_meaning_above_and_below(tmp_path: Path) -> N
 @pytest.mark.parametrize("with_labels", [True, False])
 def test_edge_impulse_says_words_in_files_and_their_names(tmp_path: Path, with_labels: bool) -> None:
     names = ("training/yes.0a1b_nohash_0.wav.1x.wav", "training/no.0a1b_nohash_0.wav", "testing/yes.2c3d.wav")
-    made(
-        tmp_path, *names, "training/unsure.wav", "training/unsure.4e5f.wav" if with_labels else "training/unsure_2.wav"
-    )
+    made(tmp_path, *names, "training/unsure.wav", "training/unsure.1.wav" if with_labels else "training/unsure_2.wav")
     labels = [name.split("/")[1].split(".")[0].title() if with_labels else None for name in names]
     if with_labels:
         files = [
