@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kws_data.catalog import BACKGROUND_NOISE, SILENCE, UNKNOWN, scan, scan_below, set_aside, usable
+from kws_data.catalog import BACKGROUND_NOISE, SILENCE, UNKNOWN, scan_below, set_aside, usable
 from kws_data.clip_format import AudioRules, ClipFormat
 from kws_data.errors import KwsError
+from kws_data.folders import find_folder, nfc
+from kws_data.layout import AUTOMATIC, Naming, split_catalog
 from kws_data.noise import NoiseBank
 from kws_data.splits import TESTING, TRAINING, ListSplit, SplitPolicy, time_split
 from kws_data.storage.cache import datasets_dir
@@ -43,7 +45,7 @@ class UnknownFolder:
     @property
     def name(self) -> str:
         """Its name in metrics."""
-        return self.folder.name
+        return nfc(self.folder.name)
 
     @property
     def folder(self) -> Path:
@@ -110,7 +112,7 @@ def build_corpus(
     data_seed: int,
     unknown_folders: Sequence[UnknownFolder] = (),
     noise_folders: NoiseFolders = NoiseFolders(),
-    speaker_pattern: str | None = None,
+    naming: Naming = AUTOMATIC,
     renew: bool = False,
 ) -> Corpus:
     """Catalog, split and decode a data set and the folders that go with it.
@@ -123,15 +125,14 @@ def build_corpus(
         data_seed: seed of the noise that is generated if there is none.
         unknown_folders: see UnknownFolder.
         noise_folders: see NoiseFolder.
-        speaker_pattern: see `catalog.scan`.
+        naming: what the names of files and folders say.
         renew: decode every file of the data set again, whatever was packed before.
 
     Raises:
         KwsError: a folder is missing or holds nothing usable, or the store cannot be written.
     """
-    catalog = scan(root, speaker_pattern=speaker_pattern, renew=renew)
-    root = root.expanduser().resolve()
-    catalog["split"] = split.assign(catalog, root)
+    catalog = split_catalog(root, split, naming, renew=renew)
+    root = find_folder(root, "dataset.path")
     first = _decoded(root, catalog, form, source=0, renew=renew)
     _without_muted(first.table, form.rules, keep_testing=_is_published(root, split))
     words = first.table[first.table["word"] != BACKGROUND_NOISE]
@@ -139,15 +140,16 @@ def build_corpus(
         raise KwsError(f"dataset.path: '{root}' holds no usable clip in any word's folder{_first_reason(words)}")
     sources = [_Source(_cut_clips(first.table.assign(folder=""), first.pcm, form), first.pcm, root)]
 
-    _require_apart(root, [folder.folder.resolve() for folder in unknown_folders])
+    unknown_roots = [find_folder(folder.folder, "task.unknown_dirs") for folder in unknown_folders]
+    _require_apart(root, unknown_roots)
     known_speakers = catalog[["speaker", "split"]]
-    for folder in unknown_folders:
-        extra = scan_below(folder.path, "task.unknown_dirs", speaker_pattern=speaker_pattern)
+    for folder, unknown_root in zip(unknown_folders, unknown_roots, strict=True):
+        extra = scan_below(unknown_root, "task.unknown_dirs", speaker_pattern=naming.speaker_pattern)
         extra["split"] = split.assign(extra, None)
         if split.whole_speakers:  # a speaker of the data set stays in the same split
             extra["split"] = _splits_by_speaker(extra, known_speakers).fillna(extra["split"])
             known_speakers = pd.concat([known_speakers, extra[["speaker", "split"]]])
-        source = _decoded(folder.folder.resolve(), extra, form, len(sources))
+        source = _decoded(unknown_root, extra, form, len(sources))
         _require_usable(source, "task.unknown_dirs")
         table = _cut_long_recordings(source.table, source.pcm, form.window, split).assign(
             folder=folder.name, word=UNKNOWN
@@ -158,8 +160,9 @@ def build_corpus(
 
     weights = {0: noise_folders.own_weight}  # by source
     for noise_folder in noise_folders.extra:
-        extra = scan_below(noise_folder.path, "noise.dirs").assign(split="", word=BACKGROUND_NOISE, folder="")
-        source = _decoded(noise_folder.path.expanduser().resolve(), extra, form, len(sources))
+        noise_root = find_folder(noise_folder.path, "noise.dirs")
+        extra = scan_below(noise_root, "noise.dirs").assign(split="", word=BACKGROUND_NOISE, folder="")
+        source = _decoded(noise_root, extra, form, len(sources))
         _without_silent(source)
         _require_usable(source, "noise.dirs")
         weights[len(sources)] = noise_folder.weight
@@ -212,7 +215,7 @@ def _without_silent(source: _Source) -> None:
 
 def _noise_bank(sources: Sequence[_Source], weights: Sequence[float], sample_rate: int, data_seed: int) -> NoiseBank:
     """The noise of the data set and of the noise folders; generated if there is none."""
-    recordings, chances, names = [], [], []
+    recordings, chances, names, splits = [], [], [], []
     for source, weight in zip(sources, weights, strict=True):
         rows = usable(source.table[source.table["word"] == BACKGROUND_NOISE])
         if weight <= 0:
@@ -221,13 +224,14 @@ def _noise_bank(sources: Sequence[_Source], weights: Sequence[float], sample_rat
             recordings.append(source.pcm[row.offset : row.offset + row.length])
             chances.append(weight / len(rows))
             names.append(row.path)  # below its folder, so that splits don't depend on where the folder is
+            splits.append("" if row.path.startswith(f"{BACKGROUND_NOISE}/") else row.split)  # of the folder above
     if not recordings:
         log.warning(
             "'%s' has no %s: silence is made of low-level generated noise, and no noise is mixed into words",
             sources[0].root, BACKGROUND_NOISE,
         )  # fmt: skip
         return NoiseBank.low_level(sample_rate, data_seed)
-    return NoiseBank(recordings, chances=chances, whole_below=SHORT_NOISE_S * sample_rate, names=names)
+    return NoiseBank(recordings, chances=chances, whole_below=SHORT_NOISE_S * sample_rate, names=names, splits=splits)
 
 
 def _decoded(root: Path, catalog: pd.DataFrame, form: ClipFormat, source: int, *, renew: bool = False) -> _Source:

@@ -13,10 +13,14 @@ from kws_experiments.console.output import say
 if TYPE_CHECKING:
     import pandas as pd
 
+    from kws_data.layout import Naming
+
 app = typer.Typer(
     no_args_is_help=True, help="Data sets: list, get, make, check and describe them; catalogs and features."
 )
 
+SpeakerPattern = Annotated[str | None, typer.Option(help="for names without _nohash_")]
+Layout = Annotated[str, typer.Option(help="auto, words, or splits (folders such as training/ above the words')")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="overrides as train.py takes them: dataset=… split=…")]
 
 
@@ -76,7 +80,8 @@ def catalog(
     folder: Annotated[Path, typer.Argument(help="a folder of word folders")],
     out: Annotated[Path, typer.Option(help="a .parquet or .csv file")],
     split: Annotated[str, typer.Option(help="hash, lists, speaker or random (conf/split/)")] = "hash",
-    speaker_pattern: Annotated[str | None, typer.Option(help="for names without _nohash_")] = None,
+    speaker_pattern: SpeakerPattern = None,
+    layout: Layout = "auto",
 ) -> None:
     """Write the catalog of a folder: a row per file with word, speaker, length, rate, split, and what is wrong."""
     from kws_data.catalog import set_aside
@@ -85,7 +90,7 @@ def catalog(
 
     if out.suffix not in (".parquet", ".csv"):
         raise KwsError(f"--out: '{out}' must end in .parquet or .csv")
-    _, table = _split_catalog(folder, split, speaker_pattern)
+    _, table = _split_catalog(folder, split, _naming(speaker_pattern, layout))
     with replace_file(out) as temporary:
         if out.suffix == ".csv":
             temporary.write_text(to_csv(table), encoding="utf-8")
@@ -99,7 +104,8 @@ def describe(
     folder: Annotated[Path, typer.Argument(help="a folder of word folders")],
     split: Annotated[str, typer.Option(help="hash, lists, speaker or random (conf/split/)")] = "hash",
     figure: Annotated[Path | None, typer.Option(help="a .png: clips per word and split, and their lengths")] = None,
-    speaker_pattern: Annotated[str | None, typer.Option(help="for names without _nohash_")] = None,
+    speaker_pattern: SpeakerPattern = None,
+    layout: Layout = "auto",
 ) -> None:
     """Print clips, speakers and hours per word and split."""
     from kws_data import describe as tables
@@ -108,7 +114,7 @@ def describe(
 
     if figure is not None and figure.suffix != ".png":
         raise KwsError(f"--figure: '{figure}' must end in .png")
-    root, table = _split_catalog(folder, split, speaker_pattern)
+    root, table = _split_catalog(folder, split, _naming(speaker_pattern, layout))
     is_noise = table["word"] == BACKGROUND_NOISE
     good = usable(table[~is_noise])
     if good.empty:
@@ -136,12 +142,14 @@ def describe(
 def verify(
     folder: Annotated[Path, typer.Argument(help="a folder of word folders")],
     split: Annotated[str, typer.Option(help="hash, lists, speaker or random (conf/split/)")] = "hash",
+    layout: Layout = "auto",
 ) -> None:
     """Decode every file anew; list what can't be used, and training clips that are held out too. Status 1 if any."""
     from kws_data.clip_format import ClipFormat
     from kws_data.corpus import build_corpus
 
-    corpus = build_corpus(folder, _policy(split), ClipFormat(16000, 16000), data_seed=0, renew=True)
+    form, naming = ClipFormat(16000, 16000), _naming(None, layout)
+    corpus = build_corpus(folder, _policy(split), form, data_seed=0, naming=naming, renew=True)
     for row in corpus.set_aside.itertuples():
         say(f"{row.path}: {row.error}")
     say(f"{len(corpus.clips)} clips are good, {len(corpus.set_aside)} files are set aside")
@@ -217,16 +225,29 @@ def cache(
     print_table(by_column(headings, rows), title=str(store.cache_dir()), keep=headings)
 
 
-def _split_catalog(folder: Path, split: str, speaker_pattern: str | None) -> tuple[Path, pd.DataFrame]:
-    from kws_data.catalog import scan
+def _split_catalog(folder: Path, split: str, naming: Naming) -> tuple[Path, pd.DataFrame]:
+    from kws_data.folders import find_folder
+    from kws_data.layout import split_catalog
 
-    root = folder.expanduser().resolve()
-    table = scan(folder, speaker_pattern=speaker_pattern)
-    return root, table.assign(split=_policy(split).assign(table, root))
+    table = split_catalog(folder, _policy(split), naming)
+    return find_folder(folder, "dataset.path"), table
+
+
+def _naming(speaker_pattern: str | None, layout: str) -> Naming:
+    from kws_data.layout import Naming
+
+    try:
+        return Naming(speaker_pattern, layout)
+    except ValueError as error:
+        raise KwsError(f"--{error}") from error
 
 
 def _policy(name: str) -> Any:
-    """The split policy of `conf/split/<name>.yaml`."""
+    """The split policy of `conf/split/<name>.yaml`; a list's lines that name no clip are only shown here."""
+    from kws_data.splits import ListSplit
     from kws_experiments.config.compose import compose, instantiate
 
-    return instantiate(compose([f"split={name}"]), "split")
+    policy = instantiate(compose([f"split={name}"]), "split")
+    if isinstance(policy, ListSplit):
+        policy.unmatched_percentage = 100.0
+    return policy

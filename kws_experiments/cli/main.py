@@ -10,6 +10,7 @@ with interrupts.on_interrupt(interrupts.end):
 
     import typer
 
+    from kws_data.errors import KwsError
     from kws_data.storage.parallel import keep_current_folder_out
     from kws_experiments.cli import data, export, listen, models, reproduce, runs
     from kws_experiments.cli.trust import with_trust
@@ -39,6 +40,8 @@ def main() -> None:
     keep_current_folder_out()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     with one_line_errors():
+        if "" in sys.argv[1:]:  # as a path it would be the current folder
+            raise KwsError("an argument is empty: is it a shell variable without a value? the current folder is .")
         app()
 
 

@@ -37,6 +37,7 @@ _NOT_IDENTITY = (
     ("trainer", "print_confusion"),
     ("trainer", "tensorboard"),
     ("trainer", "checkpoint_every"),
+    ("split", "unmatched_percentage"),
     ("dataset", "licence"),
     ("dataset", "citation"),
 )

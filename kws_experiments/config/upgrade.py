@@ -46,10 +46,12 @@ class AddedKey:
     Attributes:
         key: dotted.
         value: the one that means what happened before.
+        target: the `_target_` beside the key that has it; None: any.
     """
 
     key: str
     value: Any
+    target: str | None = None
 
 
 CHANGES: tuple[RenamedTarget | RemovedKey | AddedKey, ...] = (
@@ -73,6 +75,8 @@ CHANGES: tuple[RenamedTarget | RemovedKey | AddedKey, ...] = (
             "muted": "set_aside",
         },
     ),
+    AddedKey("dataset.layout", "auto", "kws_data.sources.datasets.Folder"),
+    AddedKey("split.unmatched_percentage", 100, "kws_data.splits.ListSplit"),
 )
 
 
@@ -84,7 +88,7 @@ def upgraded(config: dict[str, Any]) -> dict[str, Any]:
             _rename_targets(config, change.old, change.new)
             continue
         parent, last = _parent(config, change.key)
-        if parent is None:
+        if parent is None or (isinstance(change, AddedKey) and change.target not in (None, parent.get("_target_"))):
             continue
         if isinstance(change, RemovedKey):
             parent.pop(last, None)

@@ -17,6 +17,7 @@ from kws_data.errors import KwsError
 from kws_data.sources.datasets import Folder
 from kws_data.splits import SPLITS, TRAINING, VALIDATION, ListSplit
 from kws_data.text import to_csv
+from kws_experiments.experiment.cautions import cautions
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.runs.clip_table import clip_table, write_clip_table
 from kws_experiments.runs.folder import RunFolder, write_text
@@ -73,9 +74,8 @@ def prepare_data(experiment: Experiment, root: Path | None = None) -> Data:
         lists = sorted(path.name for path in corpus.roots[0].glob("*_list.txt"))
         if lists:
             log.info("%s of the data set are not read; split=lists does", " and ".join(lists))
-    untrained = words - set(wanted.loc[wanted["split"] == TRAINING, "word"])
-    if untrained:
-        log.warning("no training clip of %s: the model can't learn it", ", ".join(sorted(untrained)))
+    for line in cautions(examples, labels, experiment.split):
+        log.warning("%s", line)
     log.info(
         "data: '%s'; %d classes; examples: %s",
         corpus.roots[0],

@@ -11,6 +11,7 @@ from operator import getitem
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kws_data.checks import check_path
 from kws_data.errors import KwsError
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.config.compose import instantiate
@@ -155,17 +156,23 @@ class Experiment:
         Raises:
             KwsError: the data are missing or unusable.
         """
+        from kws_data.layout import Naming
+
         return self._build_corpus(
             self.dataset.locate() if root is None else root,
             self.split,
             unknown_folders=self.task.unknown_folders,
             noise_folders=self.noise_folders,
-            speaker_pattern=self.dataset.speaker_pattern,
+            naming=Naming(self.dataset.speaker_pattern, getattr(self.dataset, "layout", "auto")),
         )
 
     def corpus_for_testing(self, root: Path, split: SplitPolicy) -> Corpus:
         """Another data set, decoded like this one."""
-        return self._build_corpus(root, split, speaker_pattern=self.config["dataset"].get("speaker_pattern"))
+        from kws_data.layout import Naming
+
+        dataset = self.config["dataset"]
+        naming = Naming(dataset.get("speaker_pattern"), dataset.get("layout", "auto"))
+        return self._build_corpus(root, split, naming=naming)
 
     def _build_corpus(self, root: Path, split: SplitPolicy, **arguments: Any) -> Corpus:
         from kws_data.corpus import build_corpus
@@ -393,7 +400,10 @@ def _noise_folders(noise: dict[str, Any]) -> NoiseFolders:
         if not isinstance(given, dict) or set(given) - {"path", "weight"} or not isinstance(given.get("path"), str):
             raise KwsError(f"noise.dirs must list paths or {{path: …, weight: …}}, got {entry!r}")
         weights.append(given.get("weight", 1.0))
-        folders.append(NoiseFolder(Path(given["path"]), weights[-1]))
+        try:
+            folders.append(NoiseFolder(check_path("noise.dirs", given["path"]), weights[-1]))
+        except ValueError as error:
+            raise KwsError(str(error)) from error
     if not all(isinstance(weight, int | float) and 0 <= weight < float("inf") for weight in weights):
         raise KwsError(f"noise: weights must be numbers from 0, got {weights}")
     return NoiseFolders(folders, weights[0])

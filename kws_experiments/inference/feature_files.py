@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from kws_data.audio import AUDIO_SUFFIXES, UnreadableAudioError, read_clip
+from kws_data.audio import UnreadableAudioError, read_clip
 from kws_data.clip_format import ClipFormat
 from kws_data.errors import KwsError
+from kws_data.folders import audio_files, is_text
 from kws_data.storage.atomic import replace_file
 from kws_data.storage.parallel import show_progress
 from kws_data.text import printable
@@ -73,7 +75,7 @@ def write(paths: Sequence[Path], out: Path, *, features: str, form: ClipFormat) 
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
-    """The given files, and every audio file below the given folders, sorted.
+    """The given files, and every audio file below the given folders, sorted; without those whose names are not UTF-8.
 
     Raises:
         KwsError: a path does not exist, or there are no files.
@@ -81,11 +83,17 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
     found: set[Path] = set()
     for path in paths:
         if path.is_dir():
-            found.update(file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file())
+            found.update(audio_files(path))
         elif path.exists():
             found.add(path)
         else:
             raise KwsError(f"no such file or folder: '{path}'")
+    for path in sorted(found):
+        if not is_text(str(path)):
+            log.warning(
+                "%s: left out, since its name is not UTF-8", os.fsencode(path).decode(errors="backslashreplace")
+            )
+            found.remove(path)
     if not found:
         raise KwsError(f"no audio files below {', '.join(map(str, paths))}")
     return sorted(found)

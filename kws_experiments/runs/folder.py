@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kws_data.errors import KwsError
+from kws_data.folders import nfc
 from kws_data.storage.atomic import lock_for, remove, replace_file
 from kws_experiments.config.allowed import refused_in_config
 from kws_experiments.config.upgrade import upgraded
@@ -183,7 +184,7 @@ class RunFolder:
         Raises:
             KwsError: the file is missing or damaged.
         """
-        return read_lines(self.labels, GIVE_RUN)
+        return [nfc(label) for label in read_lines(self.labels, GIVE_RUN)]
 
     def read_thresholds(self) -> dict[str, float]:
         """Each keyword's decision threshold.

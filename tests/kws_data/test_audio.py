@@ -55,6 +55,33 @@ def refused(path: Path) -> str:
     return str(info.value)
 
 
+def apple_double() -> bytes:
+    """What macOS writes as `._name` beside a file `name` on a disk of another system: Finder's data, an empty fork."""
+    maps = struct.pack(">IIII", 256, 256, 0, 30)
+    fork = maps + b"This resource fork intentionally left blank   ".ljust(240, b"\0") + maps + bytes(14)
+    head = struct.pack(">II16sH", 0x00051607, 0x00020000, b"Mac OS X        ", 2)
+    return head + struct.pack(">IIIIII", 9, 50, 32, 2, 82, len(fork)) + bytes(32) + fork
+
+
+@pytest.mark.parametrize("beside", ["._clip{}", ".AppleDouble/clip{}"])
+@pytest.mark.parametrize("suffix", [".mp3", ".wav", ".flac", ".ogg"])
+def test_what_macos_writes_beside_a_file_does_not_change_it(tmp_path: Path, suffix: str, beside: str) -> None:
+    path = written(tmp_path, sine(440, 16000), name=f"clip{suffix}")
+    alone, blocks = read(path), np.concatenate(list(read_blocks(path, 16000)))
+    litter = tmp_path / beside.format(suffix)
+    litter.parent.mkdir(exist_ok=True)
+    litter.write_bytes(apple_double())
+    assert np.array_equal(read(path), alone)
+    assert np.array_equal(np.concatenate(list(read_blocks(path, 16000))), blocks)
+
+
+def test_an_mp3_file_that_begins_with_other_bytes_is_known_by_its_suffix(tmp_path: Path) -> None:
+    path = written(tmp_path, sine(440, 16000), name="clip.mp3")
+    alone = read(path)
+    path.write_bytes(bytes(300) + path.read_bytes())
+    assert np.array_equal(read(path), alone)
+
+
 @pytest.mark.parametrize(
     ("suffix", "subtype", "tolerance"),
     [

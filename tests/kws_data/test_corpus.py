@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -324,6 +325,25 @@ def test_short_noise_is_used_in_the_same_splits_wherever_its_folder_is(tmp_path:
         bank.windows(split, Draws(0, 0, np.arange(200)), "noise", np.full(200, 16_000 + 100 * 60)) for bank in banks
     ]
     np.testing.assert_array_equal(*windows)
+
+
+def test_noise_of_the_folder_of_testing_is_not_trained_on(tmp_path: Path) -> None:
+    for split, level in ((TRAINING, 100), (TESTING, 200)):
+        write(tmp_path / split / "yes" / f"{split}_nohash_0.wav", counting(1))
+        write(tmp_path / split / "_background_noise_" / "hiss.wav", np.full(20 * 16000, level, np.int16))
+    noise = corpus_of(tmp_path, HashSplit(0, 0)).noise
+    windows = noise.windows(TRAINING, Draws(0, 0, np.arange(100)), "noise", np.full(100, 1000))
+    assert np.unique(windows).tolist() == [100]
+
+
+def test_folders_are_found_in_either_unicode_form(make_folder: MakeFolder, tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+    make_folder(f"{decomposed}/clips", words=("yes",), speakers=4, noise=False)
+    write(tmp_path / decomposed / decomposed / "a.wav", counting(1))
+    noise = NoiseFolders([NoiseFolder(tmp_path / composed / composed)])
+    corpus = corpus_of(tmp_path / composed / "clips", folders=[tmp_path / composed / composed], noise_folders=noise)
+    assert set(corpus.clips["folder"]) == {"", composed}
+    assert len(corpus.recordings) == 1
 
 
 def test_noise_recordings_in_use_are_listed(tmp_path: Path) -> None:

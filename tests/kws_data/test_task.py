@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import math
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,11 @@ def test_labels_are_silence_unknown_and_the_words_as_given(options: dict[str, An
     assert [expected[label] for label in words["label"]] == words["word"].tolist()
     assert set(examples["label"]) == set(range(len(expected)))
     assert examples.index.tolist() == list(range(len(examples)))
+
+
+def test_words_are_found_in_either_unicode_form() -> None:
+    task = Task([unicodedata.normalize("NFD", "été")], silence=False, unknown=False)
+    assert task.labels(plain(words="été no")) == ["été"]
 
 
 def test_null_takes_every_word() -> None:

@@ -108,6 +108,53 @@ def test_verify_decodes_everything_anew(
     assert f"yes/{clip.name}: cannot be decoded" in result.out
 
 
+def test_folders_of_splits_are_described_by_their_words(kws: Kws, make_folder: MakeFolder, tmp_path: Path) -> None:
+    out = tmp_path / "catalog.csv"
+    for split in ("training", "testing"):
+        make_folder(f"both/{split}", words=("yes", "no"), noise=split == "training")
+
+    assert kws("data", "catalog", tmp_path / "both", "--out", out).status == 0
+    assert set(pd.read_csv(out)["word"]) == {"yes", "no", "_background_noise_"}
+    assert kws("data", "catalog", tmp_path / "both", "--out", out, "--layout", "words").status == 0
+    assert set(pd.read_csv(out)["word"]) == {"training", "testing"}
+
+
+def test_a_list_of_more_than_the_folder_is_shown_not_refused(kws: Kws, make_folder: MakeFolder) -> None:
+    root = make_folder(words=("yes",))
+    for name in ("validation_list.txt", "testing_list.txt"):
+        (root / name).write_text("yes/absent.wav\n")
+
+    result = kws("data", "describe", root, "--split", "lists")
+
+    assert result.status == 0
+    assert "1 of 1 lines name no file: line 1: 'yes/absent.wav'" in result.log
+
+
+def test_features_of_a_folder_without_what_systems_leave_behind(
+    kws: Kws, make_folder: MakeFolder, tmp_path: Path
+) -> None:
+    root = make_folder(words=("yes",), noise=False, speakers=3)
+    (root / "yes" / "._a.wav").write_bytes(b"\0\5\x16\7")
+    (root / "__MACOSX").mkdir()
+    (root / "__MACOSX" / "b.wav").touch()
+
+    assert kws("data", "features", root, "--out", tmp_path / "x.npy").status == 0
+    assert len(np.load(tmp_path / "x.npy")) == 3
+
+
+def test_features_of_files_whose_names_are_not_utf8(kws: Kws, make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder(words=("yes",), noise=False, speakers=3)
+    try:
+        shutil.copy(next((root / "yes").iterdir()), os.fsencode(root) + b"/yes/caf\xe9.wav")
+    except OSError:
+        pytest.skip("this disk holds UTF-8 names only")
+
+    result = kws("data", "features", root, "--out", tmp_path / "x.npy")
+
+    assert "caf\\xe9.wav: left out, since its name is not UTF-8" in result.log
+    assert len(np.load(tmp_path / "x.npy")) == 3
+
+
 def test_features_draw_and_report_what_cannot_be_read(kws: Kws, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "good.flac", tone(440, 0.5, 44100), 44100)
     (tmp_path / "bad.wav").write_bytes(b"RIFFxxxx")
@@ -151,6 +198,8 @@ def test_cache_shows_and_clears(kws: Kws, make_folder: MakeFolder, cache: Path) 
         (["features", "/nowhere", "--out", "x.npy"], "error: no such file or folder: '/nowhere'"),
         (["features", ".", "--features", "luck", "--out", "x.npy"], "luck"),
         (["download", "v9"], "v9"),
+        (["describe", ""], "error: an argument is empty"),
+        (["describe", ".", "--layout", "luck"], "error: --layout must be one of auto, words, splits, got 'luck'"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import unicodedata
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -121,6 +122,16 @@ def test_labels_in_another_order_reorder_the_head(tmp_path: Path, waveform: np.n
     after = started(tmp_path, other, network(*SMALL_NET, seed=2, labels=[LABELS[index] for index in order]))
 
     np.testing.assert_allclose(after.logits(waveform), before.logits(waveform)[:, order], rtol=1e-6)
+
+
+def test_labels_in_another_unicode_form_are_the_same(tmp_path: Path, waveform: np.ndarray) -> None:
+    decomposed = unicodedata.normalize("NFD", "été")  # as a version before wrote it where the folder was of a Mac
+    before = network(*SMALL_NET, seed=1, labels=["oui", decomposed])
+    other = make_run(tmp_path / "other", before)
+
+    after = started(tmp_path, other, network(*SMALL_NET, seed=2, labels=["oui", "été"]))
+
+    np.testing.assert_array_equal(after.logits(waveform), before.logits(waveform))
 
 
 @pytest.mark.parametrize("labels", [["_silence_", "_unknown_", "yes", "up"], ["on", "off"]])
