@@ -307,7 +307,13 @@ def _opened(file: BinaryIO, part: Part) -> Iterator[_Forward]:
     # Not by its path, with which libsndfile would also look at a file `._NAME` that macOS left beside it.
     whole = part.start == 0 and not part.repairs and not part.endless and part.end == os.fstat(file.fileno()).st_size
     file.seek(0)
-    with _Forward(file.fileno() if whole else _PartFile(file, part), closefd=False) as sound:
+    try:
+        sound = _Forward(file.fileno() if whole else _PartFile(file, part), closefd=False)
+    except soundfile.LibsndfileError:
+        if not whole:
+            raise
+        sound = _Forward(file.name)  # by its suffix it knows an MP3 file that begins with other bytes
+    with sound:
         if part.endless and sound.format != "MP3":  # which would be decoded without end
             raise UnreadableAudioError("cannot be decoded: Format not recognised.")
         declared = part.length[0] if sound.format == "FLAC" and part.length else sound.frames
