@@ -99,6 +99,9 @@ class _Bytes:
         self._head = file.read(4096)
 
     def at(self, position: int, count: int) -> bytes:
+        """`count` bytes from `position` on, or fewer where the file ends before."""
+        if not 0 <= position < self.size:  # a damaged size leads anywhere
+            return b""
         if position + count <= len(self._head):
             return self._head[position : position + count]
         self.file.seek(position)

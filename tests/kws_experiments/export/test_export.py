@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kws_data.clip_format import ClipFormat
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import compose
 from kws_experiments.export import convert, table
@@ -179,6 +180,17 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     written = artifact(tmp_path / "exports" / "tflite-int8")
     assert read_artifact(tmp_path / "exports" / "tflite-int8") == written
     assert (tmp_path / "exports" / "tflite-int8" / "labels.txt").read_text() == "_silence_\nyes\nno\n"
+
+
+def test_an_export_cuts_longer_files_as_its_run(tmp_path: Path) -> None:
+    folder = tmp_path / "export"
+    written = dataclasses.replace(artifact(folder), clip_from="loudest")
+    written.write(folder)
+    assert read_artifact(folder).facts.clip_form == ClipFormat(SAMPLE_RATE, SAMPLE_RATE, "loudest")
+    record = json.loads((folder / "export.json").read_text())
+    del record["clip_from"]  # of an earlier version, which took the start
+    (folder / "export.json").write_text(json.dumps(record))
+    assert read_artifact(folder).facts.clip_from == "start"
 
 
 @pytest.mark.parametrize(
