@@ -21,7 +21,7 @@ from kws_data.errors import KwsError
 from kws_data.storage.parallel import available_cpus
 from kws_data.text import printable
 from kws_experiments.config.exit import as_line
-from kws_experiments.config.overrides import CONF, as_typed, hydra_message
+from kws_experiments.config.overrides import CONF, as_typed, hydra_message, quoted_text
 from kws_experiments.config.upgrade import oldest_form, upgraded, without_effect
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,8 @@ def compose_unresolved(
     register_resolvers()
     overrides = as_typed(overrides)
     if config_dir is not None:
-        overrides = [*overrides, f"hydra.searchpath=['file://{config_dir.expanduser().resolve()}']"]
+        folder = quoted_text(f"file://{config_dir.expanduser().resolve()}")
+        overrides = [*overrides, f"hydra.searchpath=[{folder}]"]
     try:
         with _no_other_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
             return hydra_compose(start, overrides, return_hydra_config=with_hydra)

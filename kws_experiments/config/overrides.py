@@ -49,7 +49,7 @@ def _with_words_quoted(argument: str) -> str:
 
 
 def _as_text(part: re.Match[str]) -> str:
-    return _quoted(part[2]) if part[2] and not isinstance(_parsed(part[2], "primitive"), str | None) else part[0]
+    return quoted_text(part[2]) if part[2] and not isinstance(_parsed(part[2], "primitive"), str | None) else part[0]
 
 
 def _parsed(text: str, rule: str) -> object:
@@ -64,7 +64,7 @@ def _parsed(text: str, rule: str) -> object:
     return type(None) if value is None else value
 
 
-def _quoted(text: str) -> str:
+def quoted_text(text: str) -> str:
     """A value that Hydra takes for this text."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
@@ -86,9 +86,9 @@ def corrected(override: str) -> tuple[str, str] | None:
             return None
         bad = [item for item in items if _parsed(item, "element") is None]
         unread = " and ".join(bad) or value
-        value = f"[{','.join(_quoted(item) if item in bad else item for item in items)}]"
+        value = f"[{','.join(quoted_text(item) if item in bad else item for item in items)}]"
     else:
-        value = _quoted(value)
+        value = quoted_text(value)
     better = found[1] + value
     return None if _parsed(better, "override") is None else (unread, shlex.quote(better))
 
@@ -107,7 +107,7 @@ def hydra_message(error: Exception) -> str:
         return f"{error.override}: this can't be read; write KEY=VALUE, with double quotes around texts in the value"
     if found := re.match(r"Ambiguous value for argument '(.*)'\n1\. ", str(error), re.DOTALL):
         key, _, value = found[1].partition("=")
-        one, several = (shlex.quote(f"{key}={form}") for form in (_quoted(value), f"[{value}]"))
+        one, several = (shlex.quote(f"{key}={form}") for form in (quoted_text(value), f"[{value}]"))
         return f"{found[1]}: for one text write {one}, for a list {several}; to sweep over the values, add -m"
     if isinstance(error, MissingConfigException) and error.options is not None and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.rpartition("/")

@@ -415,7 +415,7 @@ def test_words_may_be_named_as_anything(kws: Kws, make_folder: MakeFolder, tmp_p
     assert shown == [markdown(label) for label in metrics["labels"]]
     counts = (run / "report.md").read_text().partition("**Examples by label")[2].partition("\n\n")[2]
     assert [line.split(" | ")[0] for line in counts.splitlines()[2:12]] == [f"| {name}" for name in shown]
-    (root / "a [/b] c").mkdir()
+    (root / "a [" / "b] c").mkdir(parents=True)
     shutil.copy(next((root / "accuracy").iterdir()), root / "a [/b] c" / "=x.wav")
     labelled = kws("label", run, root / "a [/b] c")
     assert "a [/b] c/=x.wav" in labelled.out
