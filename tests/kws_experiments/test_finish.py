@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from kws_data.errors import KwsError
 from kws_experiments.runs.find import find_runs
 from kws_experiments.runs.folder import RunFolder
 from kws_experiments.train import finish, train
@@ -114,3 +115,19 @@ def test_a_run_whose_loggers_alone_are_missing_says_so(trained: RunFolder, kws: 
     assert status(trained) == "not closed"
     finish(trained.path)
     assert status(trained) == "done"
+
+
+def test_a_refused_configuration_leaves_no_folder(trained: RunFolder, tmp_path: Path) -> None:
+    config = trained.read_config()
+    path = tmp_path / "runs" / "train" / "0123456789ab"
+    (path / ".hydra").mkdir(parents=True)  # as Hydra makes it
+    (path / "train.log").touch()
+    with pytest.raises(KwsError, match="trainer"):
+        train(config | {"trainer": config["trainer"] | {"steps": -1, "epochs": None}}, path)
+    assert not (tmp_path / "runs").exists()
+
+    (path / ".hydra").mkdir(parents=True)
+    (path / "notes.txt").write_text("mine")
+    with pytest.raises(KwsError):
+        train(config | {"seed": "x"}, path)
+    assert [file.name for file in path.iterdir()] == ["notes.txt"]
