@@ -41,7 +41,8 @@ def evaluate(
     """Evaluate a run: on its own test clips again, or on all of another folder, where other words count as unknown."""
     from kws_experiments.runs.folder import RunFolder
 
-    RunFolder(run).read_finished_record()  # a wrong folder is refused before the slow imports
+    RunFolder(run).read_finished_record()  # a wrong or a hostile folder is refused before the slow imports
+    RunFolder(run).read_config()
     from kws_experiments.evaluation.evaluate_run import evaluate_run
     from kws_experiments.reports import summary
     from kws_experiments.reports.run_report import renew_run_report
@@ -88,6 +89,7 @@ def report(
         say(write_sweep_report(sweep))
         return
     RunFolder(path).read_finished_record()
+    RunFolder(path).read_config()
     from kws_experiments.reports.run_report import write_run_report
     from kws_experiments.train import finish
 
