@@ -25,10 +25,10 @@ import numpy as np
 import psutil
 import soundfile
 import typer
-from rich.console import Console
 
 from benchmarks.options import run, table
 from kws_data.audio import UnreadableAudioError, read_header, read_pcm
+from kws_experiments.console.tables import Console
 
 SAMPLE_RATE = 16_000
 MOST_MB = 50

@@ -23,12 +23,12 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
 
 from benchmarks.kills import SMALL
 from benchmarks.options import chosen, run, table
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import CONF
+from kws_experiments.console.tables import Console
 
 TRAIN, SWEEP = ([str(CONF.parent / "train.py"), *flags, *SMALL] for flags in ([], ["-m"]))
 KWS = ["-m", "kws_experiments.cli.main"]

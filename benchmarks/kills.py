@@ -25,11 +25,11 @@ from typing import Annotated, Any
 
 import psutil
 import typer
-from rich.console import Console
 
 from benchmarks.options import Overrides, run
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import CONF
+from kws_experiments.console.tables import Console
 
 SMALL = [
     "trainer=quick", "dataset.clips_per_word=8", "task.words=[yes,no]", "model.filters=8", "model.num_blocks=1",
