@@ -27,7 +27,7 @@ _SUFFIX = re.compile(
     r"(\.(wave?|flac|og[ga]|opus|mp[34]|m4a|aac|aif[fc]?|au|wma|webm|sph|amr|3gp|caf|w64|rf64|raw|pcm))+$",
     re.IGNORECASE,
 )
-_MARKS = "\ufeff\u200b \t\xa0"  # at the ends of a line: of no meaning, or not visible
+_MARKS = "\ufeff\u200b \t\xa0\0"  # at the ends of a line: of no meaning, or not visible
 
 
 class Listed(NamedTuple):
@@ -81,7 +81,7 @@ def _decoded(content: bytes) -> str:
     for bom, encoding in _BOMS:
         if content.startswith(bom):
             return content.decode(encoding, errors="replace")
-    if b"\0" in content:  # UTF-16 without a byte order mark
+    if content.count(0) > len(content) / 4:  # UTF-16 without a byte order mark
         return content.decode("utf-16-be" if content.startswith(b"\0") else "utf-16-le", errors="replace")
     try:
         return content.decode()

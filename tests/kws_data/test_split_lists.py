@@ -36,6 +36,7 @@ HARMLESS: dict[str, Callable[[str], str]] = {
     "NFD": lambda path: unicodedata.normalize("NFD", path),
     "quotes": lambda path: f'"{path}"',
     "spaces": lambda path: f"  {path} \t",
+    "NULs that end strings": lambda path: f"{path}\0",
     "CSV": lambda path: f'17,"{path}",3.5',
     "CSV of columns": lambda path: ";".join(path.split("/", 1)[::-1]),
     "TSV": lambda path: f"{path}\tyes",
