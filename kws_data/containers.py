@@ -247,18 +247,21 @@ def _marked(source: _Bytes, start: int, first: int) -> list[Part]:
     if source.at(first, 4) == b"fLaC":
         marks = [first, *(position for position, _ in _find(source, _FLAC_START, first + 4))]
         return [_flac_part(source, *bounds) for bounds in pairwise([*marks, source.size])]
-    starts, endless = {start}, _is_mp3_frame(source, first)
-    if endless:
+    is_mp3, starts, counted = _is_mp3_frame(source, first), {start}, set()
+    if is_mp3:
         begin = first
         for position, found in _find(source, _MP3_COUNT, first):
             if position != begin:
                 starts.add(position)
             flags, frames, size = struct.unpack(">III", found[1])
+            counted |= {position} if flags & 1 and frames else set()
             if flags & 3 == 3 and frames and size:  # its size too, so that a part without a count is found after it
                 begin = _after_tag(source, position + size)
                 starts |= {position + size} if _is_mp3_frame(source, begin) else set()
     bounds = [*sorted(starts), source.size]
-    return [Part(begin, end, endless=endless) for begin, end in pairwise(bounds)]
+    return [
+        Part(begin, end, endless=is_mp3 and _after_tag(source, begin) not in counted) for begin, end in pairwise(bounds)
+    ]
 
 
 def _flac_part(source: _Bytes, start: int, end: int) -> Part:

@@ -28,7 +28,7 @@ def test_a_whole_file_is_one_part(container: str) -> None:
     content = written(container)
     (part,) = parts(content)
     assert (part.start, part.end) == (0, len(content))
-    assert part.endless == (container == "MP3")
+    assert not part.endless
 
 
 @pytest.mark.parametrize("container", ["WAV", "AU", "FLAC", "OGG", "MP3"])
@@ -36,6 +36,13 @@ def test_joined_files_are_parts(container: str) -> None:
     content = written(container)
     bounds = [(part.start, part.end) for part in parts(3 * content)]
     assert bounds == [(number * len(content), (number + 1) * len(content)) for number in range(3)]
+
+
+def test_only_an_mp3_without_a_count_is_endless() -> None:
+    content = bytearray(written("MP3"))
+    place = content.index(b"Info") if b"Info" in content else content.index(b"Xing")
+    content[place : place + 4] = b"none"
+    assert parts(bytes(content))[0].endless
 
 
 def test_the_samples_of_a_plain_wav_need_no_decoder() -> None:
