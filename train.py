@@ -1,17 +1,24 @@
 """Train a keyword spotter: `python train.py [key=value …]`; with `-m`, sweep over comma-separated values."""
 
-import os
-from pathlib import Path
+from kws_experiments.config import interrupts
 
-import hydra
-from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
+with interrupts.on_interrupt(interrupts.end):
+    import os
+    import sys
+    from pathlib import Path
 
-from kws_experiments.config.compose import register_resolvers, resolved
-from kws_experiments.config.exit import one_line_errors
-from kws_experiments.sweeps import callback, child
+    import hydra
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import DictConfig
+
+    from kws_data.storage.parallel import keep_current_folder_out
+    from kws_experiments.config.compose import register_resolvers, resolved
+    from kws_experiments.config.exit import one_line_errors
+    from kws_experiments.config.overrides import as_typed
+    from kws_experiments.console.output import set_up
+    from kws_experiments.sweeps import callback, child
 
 register_resolvers()
 # One store for the whole process: for `--help`, Hydra would copy it 130 times, which takes a second
@@ -26,10 +33,12 @@ def main(cfg: DictConfig) -> float | None:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return callback.train_job(cfg)
     with one_line_errors():  # inside: Hydra would print a line of its own first
-        config = resolved(cfg)
-    return child.train(config, Path(HydraConfig.get().runtime.output_dir))
+        return child.train(resolved(cfg), Path(HydraConfig.get().runtime.output_dir))
 
 
 if __name__ == "__main__":
+    set_up()
+    keep_current_folder_out()
     with one_line_errors(), callback.end_of_sweep():
+        sys.argv[1:] = as_typed(sys.argv[1:])
         main()

@@ -19,10 +19,10 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import typer
-from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from benchmarks.options import run
 from kws_data.augment.audiomentations.stage import Audiomentations
 from kws_data.augment.audiomentations.transform import build
 from kws_data.augment.stage import ClipBatch, StageContext
@@ -30,6 +30,7 @@ from kws_data.draws import Draws
 from kws_data.noise import NoiseBank
 from kws_data.splits import TRAINING
 from kws_data.storage.parallel import available_cpus
+from kws_experiments.console.tables import Console
 
 SAMPLE_RATE = 16_000  # and one-second clips
 BATCH = 100
@@ -125,4 +126,4 @@ def _no_partners(ids: np.ndarray) -> ClipBatch:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
 from tqdm import tqdm
 
 from benchmarks.options import (
@@ -42,6 +41,7 @@ from benchmarks.options import (
 )
 from kws_data.errors import KwsError
 from kws_experiments.config import tensorflow_setup
+from kws_experiments.console.tables import Console
 from kws_experiments.reports import model_table
 
 STEP, WHOLE, WEIGHTS = "step", "whole", "weights"

@@ -13,6 +13,7 @@ from kws_data.errors import KwsError
 from kws_data.storage.parallel import available_cpus
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.config.exit import one_line_errors
+from kws_experiments.console.output import set_up
 from kws_experiments.reports import model_table
 from kws_experiments.runs.environment import processor
 
@@ -41,6 +42,7 @@ class Options:
 
 def run(command: Callable[..., Any]) -> None:
     """Run a benchmark with the options on the command line; an error is one line."""
+    set_up()
     tensorflow_setup.quiet()
     with one_line_errors():
         typer.run(command)

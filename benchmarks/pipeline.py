@@ -36,7 +36,6 @@ from unittest import mock
 
 import pandas as pd
 import typer
-from rich.console import Console
 from tqdm import tqdm
 
 from benchmarks.baselines import SAMPLE_RATE, bare_rfft, decoded_files, keras_stft
@@ -46,6 +45,7 @@ from kws_data.errors import KwsError
 from kws_data.splits import TRAINING
 from kws_data.store import open_store
 from kws_experiments.config.compose import CONF, compose
+from kws_experiments.console.tables import Console
 from kws_experiments.experiment.experiment import Experiment
 
 if TYPE_CHECKING:

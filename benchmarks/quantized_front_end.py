@@ -14,10 +14,10 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 
 from benchmarks import options
 from kws_data.errors import KwsError
+from kws_experiments.console.tables import Console
 
 QUANTIZATIONS = ("float16", "dynamic", "int8")
 

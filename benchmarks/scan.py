@@ -22,13 +22,13 @@ from typing import Annotated
 from unittest import mock
 
 import typer
-from rich.console import Console
 from tqdm import tqdm
 
 from benchmarks.options import run, table
 from kws_data.catalog import scan, usable
 from kws_data.sources.words import V002_WORDS
 from kws_data.storage.parallel import available_cpus
+from kws_experiments.console.tables import Console
 
 SAMPLE_RATE = 16_000
 DATA_BYTES = 2 * SAMPLE_RATE  # one second, 16 bits, mono

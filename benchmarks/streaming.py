@@ -30,7 +30,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
 from tqdm import tqdm
 
 from benchmarks.options import (
@@ -45,6 +44,7 @@ from benchmarks.options import (
     run,
     table,
 )
+from kws_experiments.console.tables import Console
 from kws_experiments.reports import model_table
 
 if TYPE_CHECKING:

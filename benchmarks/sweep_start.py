@@ -21,12 +21,12 @@ from pathlib import Path
 import pandas as pd
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from rich.console import Console
 
 from benchmarks.options import Overrides, Repeats, run, table
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import available_cpus
 from kws_experiments.config.compose import CONF, register_resolvers, resolved
+from kws_experiments.console.tables import Console
 from kws_experiments.sweeps import child
 
 TARGET = 2.5

@@ -36,7 +36,6 @@ from unittest import mock
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
 from tqdm import tqdm
 
 from benchmarks.options import (
@@ -53,8 +52,8 @@ from benchmarks.options import (
     run,
 )
 from kws_data.errors import KwsError
+from kws_experiments.console.tables import Column, Console, print_table
 from kws_experiments.reports import model_table
-from kws_experiments.reports.console_tables import Column, print_table
 
 OURS, KERAS, TORCH = "ours", "Keras", "PyTorch"
 TRAINING, INFERENCE = "training", "inference"

@@ -1,10 +1,11 @@
 """Scan a folder of clips into a table with one row per file, broken files included.
 
-Columns: `path` (below the root, with '/'), `word` (the folder), `speaker`, `utterance`, `num_samples` and `sample_rate`
-(as in the file), `bytes`, `mtime_ns`, `error` (the reason why a file can't be used, else empty). A split policy adds
+Columns: `path` (below the root, with '/', as the disk has it), `word` (the folder, in NFC), `speaker`, `utterance`,
+`num_samples` and `sample_rate` (as in the file's header, which may be wrong: the store has what was decoded), `bytes`,
+`mtime_ns`, `inode`, `ctime_ns`, `error` (the reason why a file can't be used, else empty). `layout.split_catalog` adds
 `split`.
 
-Headers are kept as Parquet in the cache folder; the next scan reads only files whose size or modification time changed.
+Headers are kept as Parquet in the cache folder; the next scan reads only files whose size, times or inode changed.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ import hashlib
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pandas as pd
 import pyarrow
 
-from kws_data.audio import UnreadableAudioError, read_header
+from kws_data.audio import AUDIO_SUFFIXES, UnreadableAudioError, read_header
 from kws_data.errors import KwsError
+from kws_data.folders import find_folder, is_litter
 from kws_data.storage.atomic import replace_file
 from kws_data.storage.cache import catalogs_dir
 from kws_data.storage.parallel import map_chunks
+from kws_data.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -32,30 +36,38 @@ SILENCE = "_silence_"
 UNKNOWN = "_unknown_"
 SPECIAL_FOLDERS = (BACKGROUND_NOISE, SILENCE, UNKNOWN)
 
-_CACHE_VERSION = 2
-_WALK_COLUMNS = ["path", "bytes", "mtime_ns", "problem"]
-_HEADER_COLUMNS = ["path", "bytes", "mtime_ns", "num_samples", "sample_rate", "error"]
+_NOT_TEXT = "its name is not UTF-8"
+if sys.getfilesystemencoding() != "utf-8":
+    _NOT_TEXT = f"its name is not {sys.getfilesystemencoding()}, as this locale has it: set PYTHONUTF8=1"
+_FLATTENED = "a zip from Windows was unpacked without making its folders; `unzip` and 7-Zip make them"
+
+_CACHE_VERSION = 4
+_STATE_COLUMNS = ["bytes", "mtime_ns", "inode", "ctime_ns"]
+_WALK_COLUMNS = ["path", *_STATE_COLUMNS, "problem"]
+_HEADER_COLUMNS = ["path", *_STATE_COLUMNS, "num_samples", "sample_rate", "error"]
+_NO_STATE = (0, 0, 0, 0)
 
 
-def scan(root: Path, *, speaker_pattern: str | None = None) -> pd.DataFrame:
+def scan(root: Path, *, speaker_pattern: str | None = None, renew: bool = False) -> pd.DataFrame:
     """The catalog of `root/<word>/…/<clip>`, sorted by path.
 
-    Files directly in `root` (lists, licences) and hidden files and folders are ignored.
+    Files directly in `root` (lists, licences), hidden files and folders, and what systems leave behind are ignored.
 
     Args:
         root: the data set's folder.
         speaker_pattern: a regular expression whose first group (else whole match) in the file name is the speaker, for
             names without `_nohash_`.
+        renew: read every file again, also those that did not change.
 
     Raises:
         KwsError: `root` is not a folder, or `speaker_pattern` is not a regular expression.
     """
-    root = root.expanduser()
-    if not root.is_dir():
-        raise KwsError(f"dataset.path: no folder '{root}'; give one that holds a folder of clips for each word")
-    root = root.resolve()
-    headers = _with_headers(root, pd.DataFrame(_walk(root), columns=_WALK_COLUMNS))
-    return _with_names(headers, speaker_pattern)
+    root = find_folder(root, "dataset.path", "; give one that holds a folder of clips for each word")
+    files = pd.DataFrame(_walk(root), columns=_WALK_COLUMNS)
+    flattened = files.loc[files["problem"] == _FLATTENED, "path"]
+    if len(flattened):
+        log.warning("'%s': %d files are set aside, such as '%s': %s", root, len(flattened), min(flattened), _FLATTENED)
+    return without_unprintable(_with_names(_with_headers(root, files, renew=renew), speaker_pattern))
 
 
 def scan_below(folder: Path, key: str, *, speaker_pattern: str | None = None) -> pd.DataFrame:
@@ -66,16 +78,20 @@ def scan_below(folder: Path, key: str, *, speaker_pattern: str | None = None) ->
     Raises:
         KwsError: there is no such folder; the message starts with `key`, that of the configuration.
     """
-    folder = folder.expanduser()
-    if not folder.is_dir():
-        raise KwsError(f"{key}: no folder '{folder}'")
-    folder = folder.resolve()
+    folder = find_folder(folder, key)
     files = pd.DataFrame(_walk(folder, with_root_files=True), columns=_WALK_COLUMNS)
     special = files["path"].str.contains(rf"(?:^|/)(?:{BACKGROUND_NOISE}|{SILENCE})/", regex=True)
     if special.any():
         log.info("'%s': ignoring %d files of %s or %s", folder, special.sum(), BACKGROUND_NOISE, SILENCE)
     headers = _with_headers(folder, files[~special])
     return _with_names(headers, speaker_pattern).assign(word=folder.name)
+
+
+def without_unprintable(catalog: pd.DataFrame) -> pd.DataFrame:
+    """Set aside the files whose word holds a control character, which no list or table can hold."""
+    no_words = [word for word in catalog["word"].unique() if printable(word) != word]
+    reason = "the name of its folder holds a control character"
+    return catalog.assign(error=catalog["error"].mask(catalog["word"].isin(no_words), reason))
 
 
 def usable(catalog: pd.DataFrame) -> pd.DataFrame:
@@ -88,8 +104,8 @@ def set_aside(catalog: pd.DataFrame) -> pd.DataFrame:
     return catalog[catalog["error"] != ""]
 
 
-def _walk(root: Path, *, with_root_files: bool = False) -> Iterator[tuple[str, int, int, str]]:
-    """(path below root, bytes, modification time in ns, problem) of every file; follows links, but not in circles."""
+def _walk(root: Path, *, with_root_files: bool = False) -> Iterator[tuple[str, int, int, int, int, str]]:
+    """The _WALK_COLUMNS of every file; follows links, but not in circles."""
     pending: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(str(root), "", frozenset())]
     while pending:
         folder, below, parents = pending.pop()
@@ -101,34 +117,39 @@ def _walk(root: Path, *, with_root_files: bool = False) -> Iterator[tuple[str, i
         except OSError as error:
             if not below:
                 raise KwsError(f"cannot list the folder '{root}': {error.strerror}") from error
-            yield below.rstrip("/"), 0, 0, f"cannot be read: {error.strerror}"
+            yield below.rstrip("/"), *_NO_STATE, f"cannot be read: {error.strerror}"
             continue
         here = parents | {(status.st_dev, status.st_ino)}
         for entry in entries:
-            if entry.name.startswith("."):
+            if is_litter(entry.name):
                 continue
             path = f"{below}{entry.name}"
             try:
                 path.encode()
                 if entry.is_dir():
                     pending.append((entry.path, f"{path}/", here))
+                elif "\\" in entry.name and PureWindowsPath(entry.name).suffix.lower() in AUDIO_SUFFIXES:
+                    yield path, *_NO_STATE, _FLATTENED
                 elif below or with_root_files:
                     file = entry.stat()
-                    yield path, file.st_size, file.st_mtime_ns, ""
+                    inode = file.st_ino & (2**63 - 1)  # some file systems use all 64 bits
+                    yield path, file.st_size, file.st_mtime_ns, inode, file.st_ctime_ns, ""
             except UnicodeEncodeError:  # Parquet can't store it
-                yield os.fsencode(path).decode(errors="backslashreplace"), 0, 0, "its name is not UTF-8"
+                yield os.fsencode(path).decode(errors="backslashreplace"), *_NO_STATE, _NOT_TEXT
             except OSError as error:  # a dangling link, links in a circle
-                yield path, 0, 0, f"cannot be read: {error.strerror}"
+                yield path, *_NO_STATE, f"cannot be read: {error.strerror}"
 
 
-def _with_headers(root: Path, files: pd.DataFrame) -> pd.DataFrame:
+def _with_headers(root: Path, files: pd.DataFrame, *, renew: bool = False) -> pd.DataFrame:
     """Sort by path; add num_samples, sample_rate and error, from the cache for unchanged files."""
     cache = (
         catalogs_dir()
         / f"{root.name[:60]}-{hashlib.sha256(str(root).encode()).hexdigest()[:16]}-v{_CACHE_VERSION}.parquet"
     )
     known = _read_cache(cache)
-    merged = files.sort_values("path", ignore_index=True).merge(known, on=["path", "bytes", "mtime_ns"], how="left")
+    if renew:
+        known = known.head(0)
+    merged = files.sort_values("path", ignore_index=True).merge(known, on=["path", *_STATE_COLUMNS], how="left")
     bad = merged["problem"] != ""
     merged.loc[bad, ["num_samples", "sample_rate"]] = 0
     merged.loc[bad, "error"] = merged.loc[bad, "problem"]
@@ -165,7 +186,7 @@ class _HeaderReader:
 
 def _read_cache(cache: Path) -> pd.DataFrame:
     empty = pd.DataFrame(
-        {column: pd.Series(dtype="int64" if column in ("bytes", "mtime_ns") else object) for column in _HEADER_COLUMNS}
+        {column: pd.Series(dtype="int64" if column in _STATE_COLUMNS else object) for column in _HEADER_COLUMNS}
     )
     if not cache.is_file():
         return empty
@@ -188,14 +209,15 @@ def _write_cache(cache: Path, headers: pd.DataFrame) -> None:
 
 def _with_names(catalog: pd.DataFrame, speaker_pattern: str | None) -> pd.DataFrame:
     """Add word, speaker and utterance, taken from the path."""
-    names = catalog["path"].str.rsplit("/", n=1).str[-1]
+    # in one Unicode form, so that a word or a speaker is the same whichever system named the file
+    names = catalog["path"].str.rsplit("/", n=1).str[-1].str.normalize("NFC")
     # 18 digits fit into an int64
     parts = names.str.extract(r"^(?P<speaker>.*?)_nohash_(?P<utterance>\d{0,18})")
     speaker = parts["speaker"]
     if speaker_pattern is not None:
         speaker = speaker.fillna(_match_speakers(names, speaker_pattern))
     return catalog.assign(
-        word=catalog["path"].str.split("/", n=1).str[0],
+        word=catalog["path"].str.split("/", n=1).str[0].str.normalize("NFC"),
         speaker=speaker.fillna(names).astype(str),
         utterance=pd.to_numeric(parts["utterance"], errors="coerce").fillna(-1).astype("int64"),
     )

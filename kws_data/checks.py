@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 _LARGEST = 2**63 - 1
@@ -60,6 +61,13 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
     """`value`, if it is one of `choices`; else ValueError."""
     require(value in choices, name, f"one of {', '.join(choices)}", value)
     return value
+
+
+def check_path(name: str, value: Any) -> Path:
+    """`value` as a path, if it is not blank; else ValueError, since an empty path would be the current folder."""
+    given = isinstance(value, str | int | float | Path) and bool(str(value).strip())
+    require(given, name, "a path (the current folder is .)", value)
+    return Path(str(value))
 
 
 def check_list(name: str, value: Any) -> Sequence[Any]:

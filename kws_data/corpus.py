@@ -11,10 +11,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kws_data.catalog import BACKGROUND_NOISE, UNKNOWN, scan, scan_below, set_aside, usable
+from kws_data.catalog import BACKGROUND_NOISE, SILENCE, UNKNOWN, scan_below, set_aside, usable
+from kws_data.clip_format import AudioRules, ClipFormat
 from kws_data.errors import KwsError
+from kws_data.folders import find_folder, nfc
+from kws_data.layout import AUTOMATIC, Naming, split_catalog
 from kws_data.noise import NoiseBank
-from kws_data.splits import TRAINING, SplitPolicy, time_split
+from kws_data.splits import TESTING, TRAINING, ListSplit, SplitPolicy, time_split
+from kws_data.storage.cache import datasets_dir
 from kws_data.store import content_hash, open_store
 
 log = logging.getLogger(__name__)
@@ -23,6 +27,7 @@ log = logging.getLogger(__name__)
 LONG_RECORDING_WINDOWS = 10
 # Noise recordings shorter than this belong to one split as a whole, where there are enough of them.
 SHORT_NOISE_S = 10
+MUTED = "muted: all its samples have one value"
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class UnknownFolder:
     @property
     def name(self) -> str:
         """Its name in metrics."""
-        return self.folder.name
+        return nfc(self.folder.name)
 
     @property
     def folder(self) -> Path:
@@ -102,64 +107,69 @@ class Corpus:
 def build_corpus(
     root: Path,
     split: SplitPolicy,
+    form: ClipFormat,
     *,
-    sample_rate: int,
-    clip_samples: int,
     data_seed: int,
     unknown_folders: Sequence[UnknownFolder] = (),
     noise_folders: NoiseFolders = NoiseFolders(),
-    speaker_pattern: str | None = None,
+    naming: Naming = AUTOMATIC,
+    renew: bool = False,
 ) -> Corpus:
     """Catalog, split and decode a data set and the folders that go with it.
 
     Args:
         root: the data set's folder.
         split: the policy for the data set and for every unknown folder.
-        sample_rate: Hz; files at other rates are resampled.
-        clip_samples: files of unknown folders longer than this are cut into clips of this length.
+        form: of all clips. Files of unknown folders longer than a clip are cut into clips of this length; of other
+            files that are longer, the part that `form.clip_from` says is used.
         data_seed: seed of the noise that is generated if there is none.
         unknown_folders: see UnknownFolder.
         noise_folders: see NoiseFolder.
-        speaker_pattern: see `catalog.scan`.
+        naming: what the names of files and folders say.
+        renew: decode every file of the data set again, whatever was packed before.
 
     Raises:
         KwsError: a folder is missing or holds nothing usable, or the store cannot be written.
     """
-    catalog = scan(root, speaker_pattern=speaker_pattern)
-    root = root.expanduser().resolve()
-    catalog["split"] = split.assign(catalog, root)
-    first = _decoded(root, catalog, sample_rate, source=0)
+    catalog = split_catalog(root, split, naming, renew=renew)
+    root = find_folder(root, "dataset.path")
+    first = _decoded(root, catalog, form, source=0, renew=renew)
+    _without_muted(first.table, form.rules, keep_testing=_is_published(root, split))
     words = first.table[first.table["word"] != BACKGROUND_NOISE]
     if words["error"].ne("").all():
         raise KwsError(f"dataset.path: '{root}' holds no usable clip in any word's folder{_first_reason(words)}")
-    sources = [_Source(first.table.assign(folder=""), first.pcm, root)]
+    sources = [_Source(_cut_clips(first.table.assign(folder=""), first.pcm, form), first.pcm, root)]
 
-    _require_apart(root, [folder.folder.resolve() for folder in unknown_folders])
+    unknown_roots = [find_folder(folder.folder, "task.unknown_dirs") for folder in unknown_folders]
+    _require_apart(root, unknown_roots)
     known_speakers = catalog[["speaker", "split"]]
-    for folder in unknown_folders:
-        extra = scan_below(folder.path, "task.unknown_dirs", speaker_pattern=speaker_pattern)
+    for folder, unknown_root in zip(unknown_folders, unknown_roots, strict=True):
+        extra = scan_below(unknown_root, "task.unknown_dirs", speaker_pattern=naming.speaker_pattern)
         extra["split"] = split.assign(extra, None)
         if split.whole_speakers:  # a speaker of the data set stays in the same split
             extra["split"] = _splits_by_speaker(extra, known_speakers).fillna(extra["split"])
             known_speakers = pd.concat([known_speakers, extra[["speaker", "split"]]])
-        source = _decoded(folder.folder.resolve(), extra, sample_rate, len(sources))
+        source = _decoded(unknown_root, extra, form, len(sources))
         _require_usable(source, "task.unknown_dirs")
-        table = _cut_long_recordings(source.table, source.pcm, clip_samples, split).assign(
+        table = _cut_long_recordings(source.table, source.pcm, form.window, split).assign(
             folder=folder.name, word=UNKNOWN
         )
+        _without_muted(table, form.rules)
+        table = _cut_clips(table, source.pcm, form)
         sources.append(_Source(table, source.pcm, source.root))
 
     weights = {0: noise_folders.own_weight}  # by source
     for noise_folder in noise_folders.extra:
-        extra = scan_below(noise_folder.path, "noise.dirs").assign(split="", word=BACKGROUND_NOISE, folder="")
-        source = _decoded(noise_folder.path.expanduser().resolve(), extra, sample_rate, len(sources))
+        noise_root = find_folder(noise_folder.path, "noise.dirs")
+        extra = scan_below(noise_root, "noise.dirs").assign(split="", word=BACKGROUND_NOISE, folder="")
+        source = _decoded(noise_root, extra, form, len(sources))
         _without_silent(source)
         _require_usable(source, "noise.dirs")
         weights[len(sources)] = noise_folder.weight
         sources.append(source)
 
     _without_silent(sources[0])
-    noise = _noise_bank([sources[number] for number in weights], list(weights.values()), sample_rate, data_seed)
+    noise = _noise_bank([sources[number] for number in weights], list(weights.values()), form.sample_rate, data_seed)
     everything = _without_leaks(pd.concat([source.table for source in sources], ignore_index=True))
     left_out = set_aside(everything)[["source", "path", "word", "speaker", "split", "error"]]
     good = usable(everything)
@@ -168,7 +178,7 @@ def build_corpus(
     used = [number for number, weight in weights.items() if weight > 0]
     recordings = good[is_noise & good["source"].isin(used)].drop(columns="error").reset_index(drop=True)
     pcm, roots = [source.pcm for source in sources], [source.root for source in sources]
-    return Corpus(clips, left_out.reset_index(drop=True), pcm, roots, noise, sample_rate, recordings)
+    return Corpus(clips, left_out.reset_index(drop=True), pcm, roots, noise, form.sample_rate, recordings)
 
 
 @dataclass(frozen=True)
@@ -205,7 +215,7 @@ def _without_silent(source: _Source) -> None:
 
 def _noise_bank(sources: Sequence[_Source], weights: Sequence[float], sample_rate: int, data_seed: int) -> NoiseBank:
     """The noise of the data set and of the noise folders; generated if there is none."""
-    recordings, chances, names = [], [], []
+    recordings, chances, names, splits = [], [], [], []
     for source, weight in zip(sources, weights, strict=True):
         rows = usable(source.table[source.table["word"] == BACKGROUND_NOISE])
         if weight <= 0:
@@ -214,22 +224,75 @@ def _noise_bank(sources: Sequence[_Source], weights: Sequence[float], sample_rat
             recordings.append(source.pcm[row.offset : row.offset + row.length])
             chances.append(weight / len(rows))
             names.append(row.path)  # below its folder, so that splits don't depend on where the folder is
+            splits.append("" if row.path.startswith(f"{BACKGROUND_NOISE}/") else row.split)  # of the folder above
     if not recordings:
         log.warning(
             "'%s' has no %s: silence is made of low-level generated noise, and no noise is mixed into words",
             sources[0].root, BACKGROUND_NOISE,
         )  # fmt: skip
         return NoiseBank.low_level(sample_rate, data_seed)
-    return NoiseBank(recordings, chances=chances, whole_below=SHORT_NOISE_S * sample_rate, names=names)
+    return NoiseBank(recordings, chances=chances, whole_below=SHORT_NOISE_S * sample_rate, names=names, splits=splits)
 
 
-def _decoded(root: Path, catalog: pd.DataFrame, sample_rate: int, source: int) -> _Source:
-    store = open_store(root, usable(catalog), sample_rate)
-    packed = store.clips.rename(columns={"error": "decode_error"})
+def _decoded(root: Path, catalog: pd.DataFrame, form: ClipFormat, source: int, *, renew: bool = False) -> _Source:
+    store = open_store(root, usable(catalog), form.sample_rate, form.rules, renew=renew)
+    packed = store.clips.drop(columns=["inode", "ctime_ns"]).rename(columns={"error": "decode_error"})
     table = catalog.merge(packed, on="path", how="left", validate="one_to_one")
     table["error"] = table["error"].where(table["error"] != "", table["decode_error"].fillna(""))
     table[["offset", "length"]] = table[["offset", "length"]].fillna(0).astype("int64")
-    return _Source(table.drop(columns="decode_error").assign(source=source, start=0), store.pcm, root)
+    table["muted"] = table["muted"].eq(True)
+    scaled = table[table["full_scale"] > 1]
+    if len(scaled):
+        log.warning(
+            "%d float files of '%s' are far beyond full scale and are scaled, such as '%s' by 1/%g (audio.levels=%s)",
+            len(scaled), root, scaled["path"].iloc[0], scaled["full_scale"].iloc[0], form.rules.levels,
+        )  # fmt: skip
+    return _Source(table.drop(columns=["decode_error", "full_scale"]).assign(source=source, start=0), store.pcm, root)
+
+
+def _without_muted(table: pd.DataFrame, rules: AudioRules, *, keep_testing: bool = False) -> None:
+    """Set aside clips without a sound; those of silence, and of a published test set, are what they should be."""
+    muted = table["muted"] & table["error"].eq("") & ~table["word"].isin([BACKGROUND_NOISE, SILENCE])
+    if rules.muted == "keep":
+        return
+    kept = muted & table["split"].eq(TESTING) & keep_testing
+    if kept.any():
+        log.warning(
+            "%d muted clips of the published test set are kept: %s", kept.sum(), _names(table.loc[kept, "path"])
+        )
+    table.loc[muted & ~kept, "error"] = f"{MUTED} (audio.muted=keep uses it)"
+
+
+def _is_published(root: Path, split: SplitPolicy) -> bool:
+    """Whether its test clips are what others test on too."""
+    in_cache = root.is_relative_to(datasets_dir().resolve())
+    return in_cache or (isinstance(split, ListSplit) and (root / "testing_list.txt").is_file())
+
+
+def _names(paths: pd.Series) -> str:
+    return ", ".join(paths.iloc[:3]) + (", …" if len(paths) > 3 else "")
+
+
+def _cut_clips(table: pd.DataFrame, pcm: np.ndarray, form: ClipFormat) -> pd.DataFrame:
+    """Of each file that is longer than a clip, the part to use."""
+    longer = (table["length"] > form.longest) & table["error"].eq("")
+    longer &= ~table["word"].isin([BACKGROUND_NOISE, SILENCE])
+    moved = 0
+    for row in table[longer].itertuples():
+        samples = pcm[row.offset : row.offset + row.length]
+        start = form.start_in(samples)
+        if start:
+            moved += 1
+            samples = samples[start : start + form.longest]
+            values = [row.offset + start, start, form.longest, content_hash(samples)]
+            table.loc[row.Index, ["offset", "start", "length", "content"]] = values
+    if longer.any():
+        log.info(
+            "%d files are longer than a clip (%g s) and are cut, %d of them to another part than their start"
+            " (clip_from=%s)",
+            longer.sum(), form.longest / form.sample_rate, moved, form.clip_from,
+        )  # fmt: skip
+    return table
 
 
 def _splits_by_speaker(catalog: pd.DataFrame, known: pd.DataFrame) -> pd.Series:
@@ -251,7 +314,8 @@ def _cut_long_recordings(table: pd.DataFrame, pcm: np.ndarray, clip_samples: int
     cut["length"] = np.where(of_file > 1, clip_samples, cut["length"])
     cut["utterance"] = np.where(of_file > 1, window, cut["utterance"])
     for row in cut[of_file > 1].itertuples():
-        cut.loc[row.Index, "content"] = content_hash(pcm[row.offset : row.offset + row.length])
+        samples = pcm[row.offset : row.offset + row.length]
+        cut.loc[row.Index, ["content", "muted"]] = [content_hash(samples), bool(np.ptp(samples) == 0)]
     by_time = np.concatenate([np.array(time_split(int(count), policy), dtype=object) for count in windows])
     cut["split"] = np.where(of_file >= LONG_RECORDING_WINDOWS, by_time, cut["split"])
     return cut

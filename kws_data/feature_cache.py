@@ -12,8 +12,9 @@ import tensorflow as tf
 
 from kws_data.features.base import FeatureLayer
 from kws_data.pipeline import ClipSource, evaluation_batches, evaluation_plan, host_batches
-from kws_data.storage.atomic import lock_for, remove_leftovers, replace_dir
+from kws_data.storage.atomic import lock_for, replace_dir
 from kws_data.storage.cache import features_dir
+from kws_data.storage.seal import is_intact, seal
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +39,13 @@ def cached_evaluation_batches(
     folder = features_dir() / _key(source, split, features, [identity, form], threads)
     try:
         with lock_for(folder):
-            remove_leftovers(folder)
-            if not folder.is_dir():
+            if not is_intact(folder):
+                if folder.is_dir():
+                    log.warning("'%s' is damaged: its features are computed again", folder)
                 with replace_dir(folder) as temporary:
                     for _ in batches.cache(str(temporary / _BATCHES)):
                         pass
+                    seal(temporary)
     except (OSError, tf.errors.OpError) as error:
         reason = " ".join(str(error).split())[:200]
         log.warning("'%s': can't cache features there; they are computed for this run only (%s)", folder, reason)

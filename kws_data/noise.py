@@ -28,6 +28,7 @@ class NoiseBank:
         whole_below: recordings of fewer samples are not cut but belong to one split, by the hash rule on their `names`;
             unless that leaves a split without noise.
         names: of the recordings, needed with `whole_below`.
+        splits: of recordings that lie in the folder of a split, '' for the others; None: all are ''.
         generated: whether the noise was generated because the data set has none.
     """
 
@@ -38,15 +39,19 @@ class NoiseBank:
         chances: Sequence[float] | None = None,
         whole_below: int = 0,
         names: Sequence[str] = (),
+        splits: Sequence[str] | None = None,
         generated: bool = False,
     ) -> None:
         self.generated = generated
         # The split of each recording; None for those that are cut into a part for each split.
+        fixed = splits or [""] * len(recordings)
         home = [
-            hash_split(names[index], 10, 10) if len(recording) < whole_below else None
+            fixed[index] or (hash_split(names[index], 10, 10) if len(recording) < whole_below else None)
             for index, recording in enumerate(recordings)
         ]
-        if any(all(split not in (None, wanted) for split in home) for wanted in SPLITS):
+        if any(fixed) and _leaves_one_empty(home):  # testing/ keeps its noise for itself where training/ has some
+            home = [None if split == TRAINING else split for split in home]
+        if _leaves_one_empty(home):
             home = [None] * len(recordings)
         self._parts: dict[str, list[np.ndarray]] = {}
         self._ends: dict[str, np.ndarray] = {}
@@ -85,6 +90,10 @@ class NoiseBank:
             part = parts[index][start : start + length]
             window[:length] = part if len(part) == length else np.resize(part, length)
         return windows
+
+
+def _leaves_one_empty(home: Sequence[str | None]) -> bool:
+    return any(all(split not in (None, wanted) for split in home) for wanted in SPLITS)
 
 
 def _part(recording: np.ndarray, split: str) -> np.ndarray:

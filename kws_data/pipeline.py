@@ -6,7 +6,6 @@ stream can start at any step and doesn't depend on the number of threads.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from kws_data.augment.augmentation import Augmentation
 from kws_data.augment.stage import SAMPLES, ClipBatch, Shapes, StageContext
 from kws_data.batches import BatchPlan
 from kws_data.catalog import SILENCE
+from kws_data.clip_format import LONGEST_CLIP_S
 from kws_data.corpus import Corpus
 from kws_data.draws import Draws, text_key
 from kws_data.errors import KwsError
@@ -28,10 +28,7 @@ from kws_data.front_end import FrontEnd
 from kws_data.splits import TRAINING
 from kws_data.task import NO_SOURCE
 
-log = logging.getLogger(__name__)
-
 EVALUATION_BATCH = 100
-LONGEST_CLIP_S = 10  # where clips keep their lengths: an hour's recording would pad its whole batch to an hour
 NO_AUGMENTATION = Augmentation()
 _BASE_PARTS: Shapes = {
     "pcm": ("int16", (SAMPLES,)),
@@ -83,10 +80,7 @@ class ClipSource:
         self._silent = examples["word"].eq(SILENCE).to_numpy()
         self.labels = examples["label"].to_numpy(np.int32)
         lengths = np.where(self._sources == NO_SOURCE, silence_samples, examples["length"].to_numpy())
-        longest = clip_samples or LONGEST_CLIP_S * corpus.sample_rate
-        if clip_samples is None and (lengths > longest).any():
-            log.warning("%d clips are longer than %d s and are cut to it", (lengths > longest).sum(), LONGEST_CLIP_S)
-        self.lengths = np.minimum(lengths, longest)
+        self.lengths = np.minimum(lengths, clip_samples or LONGEST_CLIP_S * corpus.sample_rate)
 
     def ids(self, split: str) -> np.ndarray:
         """The ids of a split's examples: [examples] int64."""

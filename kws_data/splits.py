@@ -6,6 +6,8 @@ A policy computes the `split` column of a catalog. `conf/split/` has one YAML fi
 from __future__ import annotations
 
 import hashlib
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,9 +15,12 @@ import numpy as np
 import pandas as pd
 
 from kws_data.catalog import BACKGROUND_NOISE
-from kws_data.checks import check_number
+from kws_data.checks import check_number, check_path
 from kws_data.draws import text_order
-from kws_data.errors import KwsError
+from kws_data.errors import KwsError, shortened
+from kws_data.split_lists import read_list
+
+log = logging.getLogger(__name__)
 
 TRAINING, VALIDATION, TESTING = "training", "validation", "testing"
 SPLITS = (TRAINING, VALIDATION, TESTING)
@@ -85,6 +90,13 @@ class ListSplit(_Percentages):
     """By `validation_list.txt` and `testing_list.txt` in the data set's folder; all other clips are for training.
 
     For clips from other folders (`task.unknown_dirs`), the hash rule at the given percentages is used.
+
+    Args:
+        validation_list: the file's name, below the data set's folder.
+        testing_list: likewise.
+        validation_percentage: for clips from other folders.
+        testing_percentage: likewise.
+        unmatched_percentage: how many of a list's lines may name no clip. Clips that were meant would be trained on.
     """
 
     whole_speakers = False
@@ -95,27 +107,55 @@ class ListSplit(_Percentages):
         testing_list: str = "testing_list.txt",
         validation_percentage: float = 10.0,
         testing_percentage: float = 10.0,
+        unmatched_percentage: float = 1.0,
     ) -> None:
         super().__init__(validation_percentage, testing_percentage)
-        self.validation_list = validation_list
-        self.testing_list = testing_list
+        self.validation_list = check_path("validation_list", validation_list)
+        self.testing_list = check_path("testing_list", testing_list)
+        self.unmatched_percentage = check_number("unmatched_percentage", unmatched_percentage, 0, 100)
         self.fallback = HashSplit(validation_percentage, testing_percentage)
 
     def assign(self, catalog: pd.DataFrame, root: Path | None) -> pd.Series:
         """One of SPLITS for each row.
 
         Raises:
-            KwsError: a list is missing from `root`.
+            KwsError: a list is missing from `root`, or too many of its lines name no clip.
         """
         if root is None:
             return self.fallback.assign(catalog, root)
+        paths = catalog["path"].tolist()
+        validation, testing = (self._listed(root, file, paths) for file in (self.validation_list, self.testing_list))
+        if both := sorted(validation & testing):
+            log.warning(
+                "%d of the clips are in both lists, and are used for testing: %s", len(both), shortened(both, 3)
+            )
         split = pd.Series(TRAINING, index=catalog.index)
-        for name, file in ((VALIDATION, self.validation_list), (TESTING, self.testing_list)):
-            if not (root / file).is_file():
-                raise KwsError(f"split=lists: '{root}' holds no {file}; write one or choose split=hash")
-            lines = (root / file).read_text(encoding="utf-8-sig", errors="replace").splitlines()
-            split[catalog["path"].isin({line.strip() for line in lines})] = name
+        for name, listed in ((VALIDATION, validation), (TESTING, testing)):
+            split[catalog["path"].isin(listed)] = name
         return split
+
+    def _listed(self, root: Path, file: Path, paths: Sequence[str]) -> set[str]:
+        """The clips that a list names; what it names besides is counted and named in one line."""
+        if not (root / file).is_file():
+            raise KwsError(f"split=lists: '{root}' holds no {file}; write one or choose split=hash")
+        try:
+            listed = read_list(root / file, paths)
+        except OSError as error:
+            raise KwsError(f"split=lists: '{root / file}' cannot be read: {error.strerror}") from error
+        problems = []
+        for lines, problem in ((listed.unmatched, "name no file"), (listed.ambiguous, "could name several files")):
+            if lines:
+                problems.append(f"{len(lines)} of {listed.lines} lines {problem}: {shortened(lines, 3)}")
+        if not problems:
+            return listed.paths
+        message = f"'{root / file}': {'; '.join(problems)}"
+        if len(listed.unmatched) + len(listed.ambiguous) > listed.lines * self.unmatched_percentage / 100:
+            raise KwsError(
+                f"split=lists: {message}; clips that they mean would be used for training: correct the list, or, if the"
+                " folder holds only a part of the data set, give split.unmatched_percentage=100"
+            )
+        log.warning("%s", message)
+        return listed.paths
 
 
 class _Seeded(_Percentages):

@@ -17,11 +17,13 @@ import numpy as np
 import pandas as pd
 
 from kws_data.catalog import SILENCE, UNKNOWN
-from kws_data.checks import check_choice, check_flag, check_list, check_number, check_range
+from kws_data.checks import check_choice, check_flag, check_list, check_number, check_path, check_range
 from kws_data.corpus import Corpus, UnknownFolder
 from kws_data.draws import text_order
 from kws_data.errors import KwsError
+from kws_data.folders import nfc
 from kws_data.splits import SPLITS
+from kws_data.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -189,11 +191,14 @@ def _checked_words(words: Sequence[str]) -> list[str]:
     for word in words:
         if not isinstance(word, str):
             raise ValueError(
-                f"words must be text, got {word!r}; YAML reads yes, no, on and off as true and false: quote them"
+                f"words must be text, got {word!r}; quote what YAML takes for a number, or for true, false or null"
+                " (as it does with yes, no, on and off)"
             )
+        if not word or printable(word) != word:
+            raise ValueError(f"words must not be empty or hold control characters such as line breaks, got {word!r}")
         if word in (SILENCE, UNKNOWN):
             raise ValueError(f"words must not name {word}: it is a class of its own (task.silence, task.unknown)")
-        checked.append(word)
+        checked.append(nfc(word))
     if not checked:
         raise ValueError("words must name at least one word, got none; null takes all the data set's words")
     if len(set(checked)) < len(checked):
@@ -203,11 +208,11 @@ def _checked_words(words: Sequence[str]) -> list[str]:
 
 def _unknown_folder(entry: Any) -> UnknownFolder:
     if isinstance(entry, str | Path):
-        return UnknownFolder(Path(entry))
+        return UnknownFolder(check_path("unknown_dirs", entry))
     fields = dict(entry) if isinstance(entry, Mapping) else {}
     path, share = fields.pop("path", None), fields.pop("share", None)
     if not isinstance(path, str | Path) or fields:
         raise ValueError(f"unknown_dirs must list paths or {{path: …, share: …}}, got {entry!r}")
     if share is not None:
         check_number(f"unknown_dirs: share of '{path}'", share, high=1, above=0)
-    return UnknownFolder(Path(path), share)
+    return UnknownFolder(check_path("unknown_dirs: path", path), share)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +12,20 @@ from filelock import Timeout
 
 from kws_data.errors import KwsError
 from kws_data.splits import TRAINING, VALIDATION
-from kws_data.storage.atomic import lock_for
+from kws_data.storage.atomic import lock_for, remove_leftovers_below
+from kws_data.text import to_csv
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.config.command import command_of_hydra, overridden, quoted
 from kws_experiments.config.compose import fingerprint
+from kws_experiments.config.exit import as_line
 from kws_experiments.evaluation.cost import write_cost
 from kws_experiments.experiment.data import Data, balancing_weights, prepare_data, write_data_tables
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.runs.environment import feature_identity, record_environment
-from kws_experiments.runs.folder import RunFolder, write_text
+from kws_experiments.runs.folder import DONE, TRAINED, UNFINISHED, RunFolder, write_text
 from kws_experiments.runs.saved_model import save_model, weights_digest
 from kws_experiments.runs.seal import seal
+from kws_experiments.runs.trust import sign
 from kws_experiments.training.loggers import RunLogger, build_loggers
 from kws_experiments.training.start_from import find_origin
 
@@ -41,7 +44,8 @@ log = logging.getLogger(__name__)
 def train(config: dict[str, Any], path: Path, data: Data | None = None) -> dict[str, Any]:
     """Train and evaluate the model of a resolved configuration in the folder `path`.
 
-    An unfinished run is resumed; a finished run stays as it is.
+    An unfinished run is resumed; a run that lacks only its report or its loggers' end gets those; a run that is done
+    stays as it is.
 
     Args:
         config: resolved.
@@ -56,14 +60,52 @@ def train(config: dict[str, Any], path: Path, data: Data | None = None) -> dict[
         KeyboardInterrupt: the state was saved; the same call resumes.
     """
     with _locked(path):
+        remove_leftovers_below(path)
         folder = RunFolder(path)
         record = folder.read_record()
-        if record is not None and record["status"] == "done":
-            folder.training.state.unlink(missing_ok=True)
-            log.info("this configuration is trained already; if the data changed since, add force=true: %s", path)
-            return folder.read_metrics()
-        folder.clear_leftovers()
-        return _train(Experiment(config), folder, record, data)
+        try:
+            experiment = Experiment(config)
+            if record is None or record["status"] == UNFINISHED:
+                _train(experiment, folder, record, data)
+            elif record["status"] == TRAINED or _lacks_report(experiment, folder):
+                _finish(folder, experiment)
+            else:
+                log.info("this configuration is trained already; if the data changed since, add force=true: %s", path)
+        except KwsError:
+            folder.discard_unbegun()
+            raise
+        folder.training.state.unlink(missing_ok=True)
+        return folder.read_metrics()
+
+
+def finish(path: Path) -> None:
+    """Do what a run still lacks that is trained and evaluated, unless another process is about to."""
+    folder = RunFolder(path)
+    if folder.read_finished_record()["status"] == TRAINED:
+        with suppress(Running), _locked(path):
+            _finish(folder, Experiment(folder.read_config()))
+
+
+def _finish(folder: RunFolder, experiment: Experiment) -> None:
+    lacks = ["its report"] if _lacks_report(experiment, folder) else []
+    loggers: list[RunLogger] = []
+    if (folder.read_record() or {})["status"] == TRAINED:
+        with _not_fatal("the loggers are left as they are"):
+            loggers = build_loggers(experiment.config)
+            for logger in loggers:
+                logger.begin(folder, experiment.config)
+        lacks += ["the end of its loggers"] if loggers else []
+    what = " and ".join(lacks) or "its mark as done"
+    log.info("this configuration is trained already; adding what is missing (%s): %s", what, folder.path)
+    _end(folder, experiment, loggers)
+
+
+def _lacks_report(experiment: Experiment, folder: RunFolder) -> bool:
+    return experiment.report and not folder.report.is_file()
+
+
+class Running(KwsError):
+    """Another process holds the run's folder."""
 
 
 @contextmanager
@@ -73,14 +115,12 @@ def _locked(path: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout as error:
-        raise KwsError(f"'{path}': another process is training this configuration") from error
+        raise Running(f"'{path}': another process is training this configuration") from error
     with lock:
         yield
 
 
-def _train(
-    experiment: Experiment, folder: RunFolder, record: dict[str, Any] | None, data: Data | None
-) -> dict[str, Any]:
+def _train(experiment: Experiment, folder: RunFolder, record: dict[str, Any] | None, data: Data | None) -> None:
     # 1. find all mistakes that can be found without data
     tensorflow_setup.quiet()  # before a user's own module imports Keras
     if experiment.start_from is not None and not folder.training.initial.is_file():
@@ -111,46 +151,63 @@ def _train(
     try:
         with unwrap_errors():
             network = train_network(folder, experiment, source, data.labels, loggers)
-            result = evaluate_network(folder, experiment, source, network, data.labels)
+            evaluate_network(folder, experiment, source, network, data.labels)
             draw_training_batch(folder, experiment, source, data.labels)
     finally:
         experiment.augmentation.close()
-    _finish(folder, experiment, network)
+    _save_results(folder, experiment, network)
 
     # 5. log and report the results
-    for logger in loggers:
-        logger.end(result)
-    if experiment.report:
-        write_report(folder.path)
-    return result
+    _end(folder, experiment, loggers)
 
 
 def _record_start(folder: RunFolder, experiment: Experiment, data: Data) -> None:
     """Write the configuration, the data's tables and the environment."""
     folder.write_config(experiment.config)
     folder.write_record(
-        status="training",
+        status=UNFINISHED,
         fingerprint=fingerprint(experiment.config),
         data_fingerprint=data.fingerprint,
         command=command_of_hydra(),
     )
     write_data_tables(folder, data)
     record_environment(folder, experiment.config, experiment.arithmetic)
+    sign(folder.path)
 
 
-def _finish(folder: RunFolder, experiment: Experiment, network: keras.Model) -> None:
-    """Save the model, measure its cost, and mark the run as done."""
+def _save_results(folder: RunFolder, experiment: Experiment, network: keras.Model) -> None:
+    """Save the model, measure its cost, and mark the run as trained."""
     model = save_model(folder.model, experiment.features, network, experiment.clip_samples)
+    sign(folder.path)
     with _not_fatal("the run's costs are not measured"):
         write_cost(folder, experiment, network, model)
     folder.write_record(
-        status="done",
+        status=TRAINED,
         data_licence=experiment.dataset.licence,
         data_citation=experiment.dataset.citation,
         weights_sha256=weights_digest([*experiment.features.weights, *network.weights]),
         files=seal(folder),
     )
-    folder.training.state.unlink(missing_ok=True)
+
+
+def _end(folder: RunFolder, experiment: Experiment, loggers: Sequence[RunLogger]) -> None:
+    """End the loggers, write the report, and mark the run as done; without a report it stays 'trained'."""
+    result = folder.read_metrics()
+    for logger in loggers:
+        with _not_fatal(f"the run is done, but its {type(logger).__name__} was not closed"):
+            logger.end(result)
+    if _lacks_report(experiment, folder):
+        write_report(folder.path)
+    if not _lacks_report(experiment, folder):
+        folder.write_record(status=DONE)
+
+
+def write_report(path: Path) -> None:
+    """Write the report of a finished run; an error in it is only a warning, since the run is done."""
+    with _not_fatal(f"the run is done, but not its report; `{quoted('kws', 'report', path)}` writes it"):
+        from kws_experiments.reports.run_report import write_run_report
+
+        write_run_report(path)
 
 
 def _require_effective_rate(experiment: Experiment) -> None:
@@ -162,21 +219,14 @@ def _require_effective_rate(experiment: Experiment) -> None:
         )
 
 
-def write_report(path: Path) -> None:
-    """Write the report of a finished run; an error in it is only a warning, since the run is done."""
-    with _not_fatal(f"the run is done, but not its report; `{quoted('kws', 'report', path)}` writes it"):
-        from kws_experiments.reports.run_report import write_run_report
-
-        write_run_report(path)
-
-
 @contextmanager
 def _not_fatal(consequence: str) -> Iterator[None]:
     """Turn any error into a warning, so that the training is not lost."""
     try:
         yield
     except Exception as error:
-        log.warning("%s (%s)", consequence, " ".join(str(error).split()) or type(error).__name__)
+        line = as_line(error) or " ".join(str(error).split()) or type(error).__name__
+        log.warning("%s (%s)", consequence, line)
 
 
 def build_for_training(
@@ -265,7 +315,7 @@ def _class_weights(experiment: Experiment, source: ClipSource, num_labels: int) 
 def _divergence(error: Diverged, folder: RunFolder, experiment: Experiment, source: ClipSource) -> KwsError:
     """The error of a training that diverged, with the clips of its last batch in a file."""
     clips = source.examples.loc[error.ids, ["path", "offset", "word", "speaker"]]
-    write_text(folder.diverged, clips.to_csv(index_label="example"))
+    write_text(folder.diverged, to_csv(clips.rename_axis("example").reset_index()))
     kept = "the checkpoint from before is kept" if folder.training.state.is_file() else "no checkpoint was due"
     rates = "schedule.rates" if experiment.schedule.own_rates else "optimizer.learning_rate"
     return KwsError(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import functools
 import logging
-from pathlib import Path
 
 import numpy as np
 import scipy.fft
 
-from kws_data.audio import AUDIO_SUFFIXES, INT16_SCALE, UnreadableAudioError, read_header, read_pcm
+from kws_data.audio import INT16_SCALE, UnreadableAudioError, read_pcm
 from kws_data.augment.stage import ClipBatch, Shapes, StageContext, Tensor, WaveformStage
-from kws_data.checks import check_probability, check_range
+from kws_data.checks import check_path, check_probability, check_range
 from kws_data.draws import Draws
 from kws_data.errors import KwsError
+from kws_data.folders import as_stored, audio_files
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Reverb(WaveformStage):
         self.sample_rate = sample_rate
         self.rt60_s = check_range("rt60_s", rt60_s, 0.02, 5.0)
         self.ratio_db = check_range("direct_to_reverberant_db", direct_to_reverberant_db, -20, 40)
-        self.impulse_dir = None if impulse_dir is None else Path(impulse_dir).expanduser()
+        self.impulse_dir = None if impulse_dir is None else check_path("impulse_dir", impulse_dir)
         self.probability = check_probability("probability", probability)
         if self.impulse_dir is not None:
             _ = self.impulses  # read now, so that an unusable folder is an error here and not inside the graph
@@ -59,11 +59,8 @@ class Reverb(WaveformStage):
     def _read(self) -> list[np.ndarray]:
         assert self.impulse_dir is not None
         responses = []
-        for path in sorted(self.impulse_dir.rglob("*")):
-            if path.suffix.lower() not in AUDIO_SUFFIXES:
-                continue
+        for path in audio_files(as_stored(self.impulse_dir)):
             try:
-                read_header(path)  # raises for a file that was cut short
                 response = read_pcm(path, self.sample_rate) / INT16_SCALE
                 if not response.any():
                     raise UnreadableAudioError("is silent")

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from kws_data.checks import check_list, check_whole
+from kws_data.checks import check_choice, check_list, check_path, check_whole
+from kws_data.layout import LAYOUTS
 from kws_data.sources import archives, download
 from kws_data.sources.words import V001_WORDS
 from kws_data.storage.atomic import lock_for
@@ -23,6 +24,7 @@ class Dataset(Protocol):
     """What `conf/dataset/` instantiates."""
 
     speaker_pattern: str | None
+    layout: str
     licence: str | None
     citation: str | None
 
@@ -35,12 +37,18 @@ class Dataset(Protocol):
 
 
 class Folder:
-    """A folder on the user's disk: `path/<word>/<clip>`."""
+    """A folder on the user's disk: `path/<word>/<clip>`, or with folders of splits above the words; see `Naming`."""
 
     def __init__(
-        self, path: str, speaker_pattern: str | None = None, licence: str | None = None, citation: str | None = None
+        self,
+        path: str,
+        speaker_pattern: str | None = None,
+        licence: str | None = None,
+        citation: str | None = None,
+        layout: str = "auto",
     ) -> None:
-        self.path = Path(str(path)).expanduser()
+        self.path = check_path("path", path).expanduser()
+        self.layout = check_choice("layout", layout, LAYOUTS)
         if speaker_pattern is not None:
             try:
                 re.compile(speaker_pattern)
@@ -56,7 +64,7 @@ class Folder:
 class Published:
     """A published archive, downloaded once into the cache folder."""
 
-    speaker_pattern = None
+    speaker_pattern, layout = None, "words"
 
     def __init__(self, name: str) -> None:
         self.archive = archives.named(name)
@@ -71,7 +79,7 @@ class Published:
 class Synthetic:
     """Words spoken by text-to-speech, made once into the cache folder; see `synthesis.synthesize`."""
 
-    speaker_pattern = None
+    speaker_pattern, layout = None, "words"
     licence: str | None = "Made on this machine with the speech synthesiser eSpeak NG."
     citation: str | None = None
 

@@ -54,7 +54,7 @@ def fetch(
     try:
         with _acquired(folder), _acquired(by_hand):
             if not any(folder.glob("*")):
-                atomic.remove_leftovers(folder)
+                atomic.remove_leftovers(folder.parent)  # before the download, which needs the room
                 job.fill(folder)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -7,10 +7,12 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
 from tqdm.utils import CallbackIOWrapper
+
+from kws_data.folders import is_litter
 
 _Member = tuple[str, IO[bytes] | None]  # name and content (None: a folder), to be read before the next member
 
@@ -36,7 +38,8 @@ def extract(path: Path, folder: Path, *, root: str, advance: Callable[[int], obj
     """Extract the part of a .tar.gz or .zip below its folder `root` ('': all of it) into `folder`.
 
     Stricter than tarfile's 'data' filter, which has had holes around links: only plain files and folders, whose names
-    stay inside; owners and modes are ignored. Files that macOS adds are left out. The format's checksums are checked.
+    stay inside; owners and modes are ignored. Backslashes, which some programs for Windows write, separate folders as
+    slashes do. Hidden files, and what systems leave behind, are left out. The format's checksums are checked.
 
     Args:
         path: the archive.
@@ -52,7 +55,7 @@ def extract(path: Path, folder: Path, *, root: str, advance: Callable[[int], obj
     try:
         for name, content in members:
             parts = _safe_parts(name)
-            if parts[: len(below)] == below and not any(_is_macos_litter(part) for part in parts):
+            if parts[: len(below)] == below and not any(is_litter(part) for part in parts):
                 _write(content, folder.joinpath(*parts[len(below) :]))
     except _NOT_WHOLE as error:
         raise Damaged(f"not a whole .tar.gz or .zip archive ({error or type(error).__name__})") from error
@@ -93,7 +96,7 @@ def _zip_members(path: Path, advance: Callable[[int], object]) -> Iterator[_Memb
         for member in archive.infolist():
             if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise Damaged(f"its member {member.filename!r} is a link or a device, which a data set has no use for")
-            if member.is_dir():
+            if member.filename.endswith(("/", "\\")):
                 yield member.filename, None
             else:
                 with archive.open(member) as content:
@@ -103,11 +106,7 @@ def _zip_members(path: Path, advance: Callable[[int], object]) -> Iterator[_Memb
 
 def _safe_parts(name: str) -> tuple[str, ...]:
     """The folders and the file of a member's name; Damaged if it could lead out of the folder."""
-    parts = PurePosixPath(name).parts
-    if name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
+    path = PureWindowsPath(name)
+    if path.anchor or ".." in path.parts or "\0" in name:
         raise Damaged(f"its member {name!r} would be written outside the folder")
-    return parts
-
-
-def _is_macos_litter(part: str) -> bool:
-    return part.startswith("._") or part in ("__MACOSX", ".DS_Store")
+    return path.parts

@@ -1,18 +1,19 @@
 """Files and folders that appear whole or not at all, and the locks that keep two writers of one path apart.
 
 A writer fills a temporary sibling (the same file system, so that the rename is one step) and renames it into place
-when it is complete and on the disk. A killed writer leaves at most a hidden `.NAME.<16 hex digits>.tmp` beside NAME,
-which the next holder of NAME's lock clears with `remove_leftovers`, or the holder of a whole folder's lock with
-`remove_leftovers_below`.
+when it is complete and on the disk. A killed writer leaves at most a hidden `.NAME.<16 hex digits>.tmp` beside NAME.
+While it lives it holds a lock on that (`flock`), which the system releases when it dies: so whoever writes into the
+folder next can tell leftovers, which it removes, from what another process is writing.
 """
 
 import errno
+import fcntl
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -27,16 +28,16 @@ def replace_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to; on leaving, it becomes `path`, and on an error it is removed.
 
     The temporary name ends in the suffix of `path`, for the writers that choose a format by it. Readers see the old
-    file or the new one, never a part. The parent folders are made. Raises what the body raises, and OSError.
+    file or the new one, never a part. The parent folders are made. Raises what the body raises, and OSError, which
+    names `path`.
     """
-    temporary = _temporary_sibling(path, path.suffix)
-    try:
+    with _temporary_sibling(path, path.suffix, make=Path.touch) as temporary:
+        os.utime(temporary, (0, 0))  # so old that writing to it shows
         yield temporary
+        if not temporary.stat().st_mtime_ns:
+            raise FileNotFoundError(errno.ENOENT, "nothing was written", str(path))
         _sync(temporary)
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     _sync(path.parent)
 
 
@@ -55,18 +56,19 @@ def replace_dir(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path` to fill; on leaving, it becomes `path`, on an error it is removed.
 
     An older folder at `path` is replaced. No system call swaps two folders portably, so for an instant there is none:
-    readers that may meet a replacement take the lock of `path`. Raises what the body raises, and OSError.
+    readers that may meet a replacement take the lock of `path`. Raises what the body raises, and OSError, which names
+    `path`.
     """
-    temporary = _temporary_sibling(path)
-    temporary.mkdir()
-    try:
+    with scratch_dir(path) as temporary:
         yield temporary
         _sync_tree(temporary)
         _move_over(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     _sync(path.parent)
+
+
+def scratch_dir(path: Path) -> AbstractContextManager[Path]:
+    """An empty temporary folder beside `path` for as long as the context lasts. Raises as `replace_dir`."""
+    return _temporary_sibling(path, make=Path.mkdir)
 
 
 def lock_for(path: Path, timeout_s: float = -1) -> FileLock:
@@ -79,20 +81,19 @@ def lock_for(path: Path, timeout_s: float = -1) -> FileLock:
     return FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout_s)
 
 
-def remove_leftovers(path: Path) -> None:
-    """Remove the leftovers of killed writers of `path`. Only for the holder of the lock of `path`."""
-    if not path.parent.is_dir():
-        return
-    for sibling in list(path.parent.iterdir()):
-        if sibling.name != path.name and not is_lock(sibling.name) and written_for(sibling.name) == path.name:
-            remove(sibling)
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed writers left in `folder`; what a living process writes stays, and what can't be removed."""
+    for path in list(folder.iterdir()):
+        if _LEFTOVER.fullmatch(path.name):
+            with suppress(OSError), _only_user(path):
+                remove(path)
 
 
 def remove_leftovers_below(folder: Path) -> None:
-    """Remove the leftovers of killed writers in `folder`. Only for the holder of the lock that all of them held."""
-    for path in list(folder.rglob(".*.tmp*")):
-        if _LEFTOVER.fullmatch(path.name):
-            remove(path)
+    """Remove what killed writers left in `folder` and all folders in it."""
+    for parent in {path.parent for path in folder.rglob(".*.tmp*")}:
+        with suppress(FileNotFoundError):  # it was a leftover itself
+            remove_leftovers(parent)
 
 
 def written_for(name: str) -> str:
@@ -108,20 +109,70 @@ def is_lock(name: str) -> bool:
 
 def remove(path: Path) -> None:
     """Remove a file, a folder with its contents, or a link (but not its target). A missing path is no error."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    while path.is_dir() and not path.is_symlink():
+        with suppress(FileNotFoundError):  # another process removes it too
+            shutil.rmtree(path)
+    path.unlink(missing_ok=True)
 
 
-def _temporary_sibling(path: Path, suffix: str = "") -> Path:
+@contextmanager
+def _temporary_sibling(path: Path, suffix: str = "", *, make: Callable[[Path], None]) -> Iterator[Path]:
+    """Make a temporary file or folder beside `path` and hold its lock; what is left of it on leaving is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent)
+    temporary = _temporary_name(path, suffix)
+    descriptor = None
+    try:
+        while descriptor is None:
+            make(temporary)
+            descriptor = _locked(temporary)
+        yield temporary
+    except OSError as error:
+        if error.errno is not None:  # the user knows nothing of a temporary name; a full disk's error has no name
+            error.filename = str(error.filename or path).replace(str(temporary), str(path))
+        raise
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+        with suppress(OSError):
+            remove(temporary)
+
+
+def _temporary_name(path: Path, suffix: str = "") -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp{suffix}")
+
+
+def _locked(path: Path) -> int | None:
+    """A descriptor that holds the lock of what was just made; None if that was removed as a leftover before."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    if path.exists():
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+@contextmanager
+def _only_user(path: Path) -> Iterator[None]:
+    """Hold the lock of a temporary file, folder or link; OSError if the process that writes it is alive."""
+    if path.is_symlink():
+        yield
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _move_over(source: Path, target: Path) -> None:
     """Rename the folder `source` to `target`; an older `target` is moved aside first, and back if that fails."""
-    old = _temporary_sibling(target)
+    old = _temporary_name(target)
     while True:
         try:
             source.replace(target)

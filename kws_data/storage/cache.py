@@ -36,9 +36,16 @@ class CacheEntry:
 
 
 def cache_dir() -> Path:
-    """The cache folder: KWS_DATA, else the user's cache folder for this program. It need not exist."""
+    """The cache folder: KWS_DATA, else the user's cache folder for this program. It need not exist.
+
+    Raises:
+        KwsError: there is neither.
+    """
     chosen = os.environ.get("KWS_DATA")
-    return Path(chosen).expanduser().absolute() if chosen else Path(platformdirs.user_cache_dir("kws"))
+    try:
+        return Path(chosen).expanduser().absolute() if chosen else Path(platformdirs.user_cache_dir("kws"))
+    except RuntimeError as error:
+        raise KwsError("there is no home folder: set KWS_DATA to a folder for data sets and caches, in full") from error
 
 
 def datasets_dir(cache: Path | None = None) -> Path:

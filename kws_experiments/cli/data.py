@@ -8,33 +8,37 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kws_data.errors import KwsError
+from kws_experiments.console.output import say
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from kws_data.layout import Naming
 
 app = typer.Typer(
     no_args_is_help=True, help="Data sets: list, get, make, check and describe them; catalogs and features."
 )
 
+SpeakerPattern = Annotated[str | None, typer.Option(help="for names without _nohash_")]
+Layout = Annotated[str, typer.Option(help="auto, words, or splits (folders such as training/ above the words')")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="overrides as train.py takes them: dataset=… split=…")]
 
 
 @app.command("list")
 def list_() -> None:
     """List the published data sets, and which are here."""
-    from rich.console import Console
-    from rich.table import Table
-
     from kws_data.sources.archives import ARCHIVES
     from kws_data.storage.cache import datasets_dir
+    from kws_experiments.console.tables import by_column, print_table
 
-    table = Table("name", "clips", "archive", "here")
+    headings, rows = ("name", "clips", "archive", "here"), []
     for name, archive in ARCHIVES.items():
         size = "" if archive.bytes is None else f"{archive.bytes / 1e6:,.0f} MB"
         here = datasets_dir() / name
-        table.add_row(name, f"{archive.clips:,}" if archive.clips else "", size, str(here) if here.is_dir() else "no")
-    table.add_row("synthetic", "3,000", "made by text-to-speech", "kws data synthesize, or by training")
-    Console().print(table)
+        clips = f"{archive.clips:,}" if archive.clips else ""
+        rows.append((name, clips, size, str(here) if here.is_dir() else "no"))
+    rows.append(("synthetic", "3,000", "made by text-to-speech", "kws data synthesize, or by training"))
+    print_table(by_column(headings, rows), keep=headings)
 
 
 @app.command()
@@ -44,8 +48,9 @@ def download(name: Annotated[str, typer.Argument(help="v0.01, v0.02, mini, test_
     from kws_data.sources.download import fetch
 
     archive = named(name)
-    print(fetch(archive))
-    print(f"licence: {archive.licence}\nplease cite: {archive.citation}")
+    say(fetch(archive))
+    say(f"licence: {archive.licence}")
+    say(f"please cite: {archive.citation}")
 
 
 @app.command()
@@ -67,7 +72,7 @@ def synthesize(
         out, words=chosen, clips_per_word=clips_per_word, voices=voices, seed=seed, sample_rate=sample_rate,
         noise_seconds=60.0 if noise else 0.0,
     )  # fmt: skip
-    print(out)
+    say(out)
 
 
 @app.command()
@@ -75,21 +80,23 @@ def catalog(
     folder: Annotated[Path, typer.Argument(help="a folder of word folders")],
     out: Annotated[Path, typer.Option(help="a .parquet or .csv file")],
     split: Annotated[str, typer.Option(help="hash, lists, speaker or random (conf/split/)")] = "hash",
-    speaker_pattern: Annotated[str | None, typer.Option(help="for names without _nohash_")] = None,
+    speaker_pattern: SpeakerPattern = None,
+    layout: Layout = "auto",
 ) -> None:
     """Write the catalog of a folder: a row per file with word, speaker, length, rate, split, and what is wrong."""
     from kws_data.catalog import set_aside
     from kws_data.storage.atomic import replace_file
+    from kws_data.text import to_csv
 
     if out.suffix not in (".parquet", ".csv"):
         raise KwsError(f"--out: '{out}' must end in .parquet or .csv")
-    _, table = _split_catalog(folder, split, speaker_pattern)
+    _, table = _split_catalog(folder, split, _naming(speaker_pattern, layout))
     with replace_file(out) as temporary:
         if out.suffix == ".csv":
-            table.to_csv(temporary, index=False)
+            temporary.write_text(to_csv(table), encoding="utf-8")
         else:
             table.to_parquet(temporary, index=False)
-    print(f"{len(table)} files, {len(set_aside(table))} of them set aside (column error): {out}")
+    say(f"{len(table)} files, {len(set_aside(table))} of them set aside (column error): {out}")
 
 
 @app.command()
@@ -97,28 +104,29 @@ def describe(
     folder: Annotated[Path, typer.Argument(help="a folder of word folders")],
     split: Annotated[str, typer.Option(help="hash, lists, speaker or random (conf/split/)")] = "hash",
     figure: Annotated[Path | None, typer.Option(help="a .png: clips per word and split, and their lengths")] = None,
-    speaker_pattern: Annotated[str | None, typer.Option(help="for names without _nohash_")] = None,
+    speaker_pattern: SpeakerPattern = None,
+    layout: Layout = "auto",
 ) -> None:
     """Print clips, speakers and hours per word and split."""
-    from rich.console import Console
-    from rich.table import Table
-
     from kws_data import describe as tables
     from kws_data.catalog import BACKGROUND_NOISE, set_aside, usable
+    from kws_experiments.console.tables import by_column, print_table
 
     if figure is not None and figure.suffix != ".png":
         raise KwsError(f"--figure: '{figure}' must end in .png")
-    root, table = _split_catalog(folder, split, speaker_pattern)
+    root, table = _split_catalog(folder, split, _naming(speaker_pattern, layout))
     is_noise = table["word"] == BACKGROUND_NOISE
     good = usable(table[~is_noise])
     if good.empty:
         raise KwsError(f"'{root}' holds no usable clip")
-    printed = Table("word", "split", "clips", "speakers", "hours", title=str(root))
-    for row in tables.summary(good).itertuples():
-        printed.add_row(row.word, row.split, str(row.clips), str(row.speakers), f"{row.hours:.3f}")
-    Console().print(printed)
+    headings = ("word", "split", "clips", "speakers", "hours")
+    rows = [
+        (row.word, row.split, str(row.clips), str(row.speakers), f"{row.hours:.3f}")
+        for row in tables.summary(good).itertuples()
+    ]
+    print_table(by_column(headings, rows), title=str(root), keep=headings)
     hours = (good["num_samples"] / good["sample_rate"]).sum() / 3600
-    print(
+    say(
         f"{len(good)} clips by {good['speaker'].nunique()} speakers, {hours:.2f} hours;"
         f" {len(usable(table[is_noise]))} noise recordings; {len(set_aside(table))} files set aside"
     )
@@ -127,22 +135,24 @@ def describe(
         from kws_experiments.plots.style import save
 
         save(dataset(good), figure)
-        print(figure)
+        say(figure)
 
 
 @app.command()
 def verify(
     folder: Annotated[Path, typer.Argument(help="a folder of word folders")],
     split: Annotated[str, typer.Option(help="hash, lists, speaker or random (conf/split/)")] = "hash",
+    layout: Layout = "auto",
 ) -> None:
-    """Decode every file; list what can't be used, and training clips that are held out too. Status 1 if any."""
+    """Decode every file anew; list what can't be used, and training clips that are held out too. Status 1 if any."""
+    from kws_data.clip_format import ClipFormat
     from kws_data.corpus import build_corpus
 
-    policy = _policy(split)
-    corpus = build_corpus(folder, policy, sample_rate=16000, clip_samples=16000, data_seed=0)
+    form, naming = ClipFormat(16000, 16000), _naming(None, layout)
+    corpus = build_corpus(folder, _policy(split), form, data_seed=0, naming=naming, renew=True)
     for row in corpus.set_aside.itertuples():
-        print(f"{row.path}: {row.error}")
-    print(f"{len(corpus.clips)} clips are good, {len(corpus.set_aside)} files are set aside")
+        say(f"{row.path}: {row.error}")
+    say(f"{len(corpus.clips)} clips are good, {len(corpus.set_aside)} files are set aside")
     raise typer.Exit(1 if len(corpus.set_aside) else 0)
 
 
@@ -154,12 +164,18 @@ def features(
     ],
     features: Annotated[str, typer.Option(help="one of conf/features/")] = "log_mel",
     clip_ms: Annotated[int, typer.Option(min=10, help="files are padded or cut to this")] = 1000,
+    clip_from: Annotated[str, typer.Option(help="of longer files: auto, start, loudest or centre")] = "auto",
     sample_rate: Annotated[int, typer.Option(min=1000, help="Hz")] = 16000,
 ) -> None:
     """Compute features of files, in sorted order: clips that can't be read are listed and left out (status 1)."""
+    from kws_data.clip_format import ClipFormat
     from kws_experiments.inference import feature_files
 
-    failed = feature_files.write(paths, out, features=features, clip_ms=clip_ms, sample_rate=sample_rate)
+    try:
+        form = ClipFormat(sample_rate, round(clip_ms * sample_rate / 1000), clip_from)
+    except ValueError as error:
+        raise KwsError(f"--clip-from: {error}") from error
+    failed = feature_files.write(paths, out, features=features, form=form)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -176,7 +192,7 @@ def preview(
     from kws_experiments.reports.preview import PAGE, write
 
     write(compose(overrides or [], config_dir), out, clips=clips, epoch=epoch)
-    print(out / PAGE)
+    say(out / PAGE)
 
 
 @app.command()
@@ -188,35 +204,50 @@ def cache(
     name: Annotated[str | None, typer.Option(help="one entry; default: all")] = None,
 ) -> None:
     """Show what the cache folder holds, or clear it."""
-    from rich.console import Console
-    from rich.table import Table
-
     from kws_data.storage import cache as store
+    from kws_experiments.console.tables import by_column, print_table
 
     if clear:
         freed = store.clear(kind, name)
-        print(f"freed {freed / 1e6:,.1f} MB in {store.cache_dir()}")
+        say(f"freed {freed / 1e6:,.1f} MB in {store.cache_dir()}")
         return
     if kind is not None and kind not in store.KINDS:
         raise KwsError(f"--kind: no kind '{kind}'; there are {', '.join(store.KINDS)}")
-    table = Table("kind", "name", "size", "clips", "changed", title=str(store.cache_dir()))
-    for entry in store.entries():
-        if (kind or entry.kind) == entry.kind and (name or entry.name) == entry.name:
-            changed = f"{entry.modified:%Y-%m-%d %H:%M}"
-            table.add_row(entry.kind, entry.name, f"{entry.bytes / 1e6:,.1f} MB", str(entry.clips or ""), changed)
-    Console().print(table)
+    headings = ("kind", "name", "size", "clips", "changed")
+    rows = [
+        (
+            entry.kind, entry.name, f"{entry.bytes / 1e6:,.1f} MB", str(entry.clips or ""),
+            f"{entry.modified:%Y-%m-%d %H:%M}",
+        )
+        for entry in store.entries()
+        if (kind or entry.kind) == entry.kind and (name or entry.name) == entry.name
+    ]  # fmt: skip
+    print_table(by_column(headings, rows), title=str(store.cache_dir()), keep=headings)
 
 
-def _split_catalog(folder: Path, split: str, speaker_pattern: str | None) -> tuple[Path, pd.DataFrame]:
-    from kws_data.catalog import scan
+def _split_catalog(folder: Path, split: str, naming: Naming) -> tuple[Path, pd.DataFrame]:
+    from kws_data.folders import find_folder
+    from kws_data.layout import split_catalog
 
-    root = folder.expanduser().resolve()
-    table = scan(folder, speaker_pattern=speaker_pattern)
-    return root, table.assign(split=_policy(split).assign(table, root))
+    table = split_catalog(folder, _policy(split), naming)
+    return find_folder(folder, "dataset.path"), table
+
+
+def _naming(speaker_pattern: str | None, layout: str) -> Naming:
+    from kws_data.layout import Naming
+
+    try:
+        return Naming(speaker_pattern, layout)
+    except ValueError as error:
+        raise KwsError(f"--{error}") from error
 
 
 def _policy(name: str) -> Any:
-    """The split policy of `conf/split/<name>.yaml`."""
+    """The split policy of `conf/split/<name>.yaml`; a list's lines that name no clip are only shown here."""
+    from kws_data.splits import ListSplit
     from kws_experiments.config.compose import compose, instantiate
 
-    return instantiate(compose([f"split={name}"]), "split")
+    policy = instantiate(compose([f"split={name}"]), "split")
+    if isinstance(policy, ListSplit):
+        policy.unmatched_percentage = 100.0
+    return policy

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kws_data.errors import KwsError
+from kws_experiments.console.output import say, say_document
 
 if TYPE_CHECKING:
     from kws_experiments.streaming.listener import Detection, Listener
@@ -48,11 +48,11 @@ def label(
     labelled, failed = label_files.label(model, files, top=top, figures=figures)
     if out is not None:
         label_files.write(out, labelled)
-        print(out)
+        say(out)
     elif csv:
-        print(label_files.as_csv(labelled), end="")
+        say_document(label_files.as_csv(labelled))
     elif json:
-        print(label_files.as_json(labelled))
+        say_document(label_files.as_json(labelled))
     else:
         label_files.show(labelled)
     raise typer.Exit(1 if failed else 0)
@@ -105,20 +105,21 @@ def stream(
     for detection in detections:
         found.append(detection)
         if json_lines:
-            print(json.dumps(detection._asdict() | {"score": round(detection.score, 4)}), flush=True)
+            say(json.dumps(detection._asdict() | {"score": round(detection.score, 4)}))
         else:
-            print(f"{detection.time_ms / 1000:10.2f} s  {detection.word:<12} {detection.score:.3f}", flush=True)
+            say(f"{detection.time_ms / 1000:10.2f} s  {detection.word:<12} {detection.score:.3f}")
     if labels is not None:
         write_label_track(labels, [(found.time_ms, found.time_ms, found.word) for found in found])
 
 
 def _check_model(path: Path) -> None:
     """Refuse a folder that holds neither a run nor an export, before the slow imports."""
-    from kws_experiments.runs.folder import RunFolder
+    from kws_experiments.runs.files import GIVE_MODEL
+    from kws_experiments.runs.folder import RunFolder, no_run
 
     path = path.expanduser()
     if not path.exists():
-        raise KwsError(f"'{path}': no such file or folder; give the folder of a finished run or of an export")
+        raise no_run(path, GIVE_MODEL)
     if path.is_dir() and not any((folder / "export.json").is_file() for folder in (path, path.parent)):
         RunFolder(path).read_config()
 
@@ -152,14 +153,14 @@ def _from_file(listener: Listener, audio: Path) -> Iterator[Detection]:
     yield from listener.finish()
     seconds, taken = samples / listener.sample_rate, time.perf_counter() - began
     if seconds:
-        print(f"{seconds:.1f} s of audio in {taken:.1f} s: real-time factor {taken / seconds:.3f}", file=sys.stderr)
+        say(f"{seconds:.1f} s of audio in {taken:.1f} s: real-time factor {taken / seconds:.3f}", error=True)
 
 
 def _from_microphone(listener: Listener, device: str | None) -> Iterator[Detection]:
     from kws_experiments.streaming.microphone import microphone_blocks
 
     number = int(device) if device is not None and device.isdigit() else device
-    print("listening; Ctrl-C ends", file=sys.stderr)
+    say("listening; Ctrl-C ends", error=True)
     try:
         for block in microphone_blocks(listener.sample_rate, listener.windows.hop_samples, number):
             yield from listener.feed(block)
@@ -185,7 +186,7 @@ def make_stream(
         snr, gap = parse_range("snr_db", snr_db), parse_range("gap_ms", gap_ms)
         settings = StreamSettings(minutes, snr, gap, unknown_percentage, seed)
     summary = write_stream(source, out, settings)
-    print(f"{summary}: {out}")
+    say(f"{summary}: {out}")
 
 
 def evaluate_stream(
@@ -209,4 +210,4 @@ def evaluate_stream(
     if out is None:
         renew_run_report(model)
     show(result)
-    print(folder)
+    say(folder)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
+from kws_experiments.config import interrupts
 
-import typer
+with interrupts.on_interrupt(interrupts.end):
+    import logging
+    import sys
 
-from kws_experiments.cli import data, export, listen, models, reproduce, runs
-from kws_experiments.config import tensorflow_setup
-from kws_experiments.config.exit import one_line_errors
+    import typer
+
+    from kws_data.errors import KwsError
+    from kws_data.storage.parallel import keep_current_folder_out
+    from kws_experiments.cli import data, export, listen, models, reproduce, runs
+    from kws_experiments.cli.trust import with_trust
+    from kws_experiments.config import tensorflow_setup
+    from kws_experiments.config.exit import one_line_errors
+    from kws_experiments.console.output import set_up
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(data.app, name="data")
 for command in (
-    models.models, runs.evaluate, runs.report, reproduce.reproduce, runs.runs, export.export,
-    listen.label, listen.demo, listen.stream, listen.make_stream, listen.evaluate_stream,
+    models.models, with_trust(runs.evaluate), with_trust(runs.report), with_trust(reproduce.reproduce), runs.runs,
+    with_trust(export.export), with_trust(listen.label), with_trust(listen.demo), with_trust(listen.stream),
+    with_trust(listen.make_stream), with_trust(listen.evaluate_stream),
 ):  # fmt: skip
     app.command()(command)
 
@@ -28,13 +35,14 @@ def _kws() -> None:
 
 def main() -> None:
     """Run the command line: a user's mistake is one line and exit status 1."""
+    set_up()
     tensorflow_setup.quiet()
+    keep_current_folder_out()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     with one_line_errors():
-        try:
-            app()
-        except BrokenPipeError:  # the reader (head, say) has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if "" in sys.argv[1:]:  # as a path it would be the current folder
+            raise KwsError("an argument is empty: is it a shell variable without a value? the current folder is .")
+        app()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kws_data.errors import KwsError
+from kws_data.text import printable
+from kws_experiments.console.output import say, say_document
 
 if TYPE_CHECKING:
     from kws_experiments.reports.model_table import Row
@@ -48,12 +50,12 @@ def models(
         raise KwsError(f"no model '{unknown[0]}'; there are {', '.join(known)}")
     rows = _rows(chosen or known, overrides, config_dir)
     if markdown:
-        print(model_table.as_markdown(rows))
+        say_document(model_table.as_markdown(rows))
     elif csv:
-        print(model_table.as_csv(rows), end="")
+        say_document(model_table.as_csv(rows))
     elif update is not None:
         model_table.update(update, rows)
-        print(update)
+        say(update)
     else:
         _print(rows)
     for row in rows:
@@ -74,13 +76,13 @@ def _rows(names: list[str], overrides: list[str], config_dir: Path | None) -> li
     with tqdm(choices, unit="model", disable=None, leave=False) as bar:
         rows = []
         for choice in bar:
-            bar.set_description(choice.model)
+            bar.set_description(printable(choice.model))
             rows.append(count(choice))
     return rows
 
 
 def _print(rows: list[Row]) -> None:
-    from kws_experiments.reports.console_tables import print_table
+    from kws_experiments.console.tables import print_table
     from kws_experiments.reports.model_table import HEADINGS, NUMERIC, cells
 
     columns = zip(*(cells(row) for row in rows), strict=True)

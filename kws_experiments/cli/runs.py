@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kws_data.errors import KwsError
+from kws_data.text import to_csv
+from kws_experiments.console.output import say, say_document
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +41,8 @@ def evaluate(
     """Evaluate a run: on its own test clips again, or on all of another folder, where other words count as unknown."""
     from kws_experiments.runs.folder import RunFolder
 
-    RunFolder(run).read_finished_record()  # a wrong folder is refused before the slow imports
+    RunFolder(run).read_finished_record()  # a wrong or a hostile folder is refused before the slow imports
+    RunFolder(run).read_config()
     from kws_experiments.evaluation.evaluate_run import evaluate_run
     from kws_experiments.reports import summary
     from kws_experiments.reports.run_report import renew_run_report
@@ -83,12 +86,16 @@ def report(
         sweep = find_sweep(path)
         from kws_experiments.reports.sweep_report import write_sweep_report
 
-        print(write_sweep_report(sweep))
+        say(write_sweep_report(sweep))
         return
     RunFolder(path).read_finished_record()
+    RunFolder(path).read_config()
     from kws_experiments.reports.run_report import write_run_report
+    from kws_experiments.train import finish
 
-    print(write_run_report(path, out))
+    say(write_run_report(path, out))
+    if out is None:
+        finish(path)
 
 
 def runs(
@@ -119,7 +126,10 @@ def runs(
     table = _arranged(listed, sort, reverse, columns)
     if columns is None and not csv:  # what a person can do without
         table = _concise(table)
-    _print(table, csv, "Runs")
+    if listed.empty and not csv:
+        say(f"no run in '{folder}'" + (f" has {' and '.join(where)}" if where else ""))
+    else:
+        _print(table, csv, "Runs")
     if not csv and not where and columns is None and len(found := find_sweeps_below(folder)):
         _print(found, csv, "Sweeps")
 
@@ -135,7 +145,7 @@ def _conditions(where: list[str]) -> dict[str, Any]:
 
 
 def _arranged(table: pd.DataFrame, sort: str | None, reverse: bool, columns: str | None) -> pd.DataFrame:
-    from kws_experiments.runs.find import near
+    from kws_experiments.config.overrides import near
 
     for option, names in (("--sort", [sort] if sort else []), ("--columns", columns.split(",") if columns else [])):
         if unknown := [name for name in names if name not in table.columns]:
@@ -169,11 +179,9 @@ def _concise(table: pd.DataFrame) -> pd.DataFrame:
 
 def _print(table: pd.DataFrame, csv: bool, title: str) -> None:
     if csv:
-        print(table.to_csv(index=False), end="")
+        say_document(to_csv(table))
         return
-    from rich.console import Console
-
-    from kws_experiments.reports.console_tables import print_table
+    from kws_experiments.console.tables import print_table
     from kws_experiments.reports.sweep_summary import short_names
 
     errors = table["error"].dropna() if "error" in table else []
@@ -183,9 +191,8 @@ def _print(table: pd.DataFrame, csv: bool, title: str) -> None:
         for name, heading in zip(table.columns, short_names(list(table.columns)), strict=True)
     ]
     print_table(columns, title=title, keep=(*_ALWAYS, "model"), rest="a wider terminal, --columns or --csv shows them")
-    console = Console()
     for error in errors:
-        console.print(error, style="red", soft_wrap=True, highlight=False)
+        say(error, style="red")
 
 
 def _cell(name: str, value: Any) -> str:

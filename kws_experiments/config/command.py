@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import compose_unresolved, flattened, without_hydra
 
+_PLAIN = re.compile(r"(?!\+*hydra)[^$]*", re.DOTALL)
 NOT_THERE, TO_BE_GIVEN = "not there", "to be given"
 
 
@@ -33,6 +34,11 @@ class Command:
     overrides: list[str] = field(default_factory=list)
     choices: dict[str, str | None] = field(default_factory=dict)
     config_dirs: list[str] = field(default_factory=list)
+
+    @property
+    def plain(self) -> bool:
+        """Whether composing it again reads `conf/` alone: no other folders, no interpolations, nothing of Hydra's."""
+        return not self.config_dirs and all(map(_PLAIN.fullmatch, self.overrides))
 
     @property
     def line(self) -> str:

@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import available_cpus
+from kws_data.text import printable
+from kws_experiments.config.exit import as_line
+from kws_experiments.config.overrides import CONF, as_typed, hydra_message, quoted_text
 from kws_experiments.config.upgrade import oldest_form, upgraded, without_effect
 
 log = logging.getLogger(__name__)
@@ -34,15 +37,12 @@ _NOT_IDENTITY = (
     ("trainer", "print_confusion"),
     ("trainer", "tensorboard"),
     ("trainer", "checkpoint_every"),
+    ("split", "unmatched_percentage"),
     ("dataset", "licence"),
     ("dataset", "citation"),
 )
 
 NOT_VALID = "not_valid"  # the folder of a sweep's jobs whose configuration can't be resolved, and so has no fingerprint
-
-_HERE = Path(__file__).resolve()
-# In a wheel the folder lies within the package, in a checkout beside it
-CONF = next(folder for folder in (_HERE.parents[1] / "conf", _HERE.parents[2] / "conf") if folder.is_dir())
 
 
 def register_resolvers() -> None:
@@ -85,23 +85,15 @@ def compose_unresolved(
     from hydra.errors import HydraException
 
     register_resolvers()
+    overrides = as_typed(overrides)
     if config_dir is not None:
-        overrides = [*overrides, f"hydra.searchpath=['file://{config_dir.expanduser().resolve()}']"]
+        folder = quoted_text(f"file://{config_dir.expanduser().resolve()}")
+        overrides = [*overrides, f"hydra.searchpath=[{folder}]"]
     try:
         with _no_other_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
             return hydra_compose(start, overrides, return_hydra_config=with_hydra)
     except HydraException as error:
         raise KwsError(hydra_message(error)) from error
-
-
-_EXTRAS = {"hydra/sweeper/optuna": "optuna", "hydra/launcher/submitit": "slurm", "sampler": "optuna"}
-
-
-def hydra_message(error: Exception) -> str:
-    """Hydra's message in one line; for a plugin that is not installed, with the extra that brings it."""
-    message = " ".join(str(error).split())
-    missing = [extra for name, extra in _EXTRAS.items() if name in message and "Could not " in message]
-    return message + (f"; it comes with the extra {missing[0]}: pip install -e '.[{missing[0]}]'" if missing else "")
 
 
 @contextmanager
@@ -127,7 +119,8 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
         container = OmegaConf.to_container(without_hydra(cfg), resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = error.full_key or ""
-        raise KwsError(f"{key}: {str(error).splitlines()[0]}; give it as {key}=…") from error
+        advice = f"give it as {key}=…" if isinstance(error, MissingMandatoryValue) else r"a plain ${ is written \${"
+        raise KwsError(f"{key}: {str(error).splitlines()[0]}; {advice}") from error
     assert isinstance(container, dict)
     config = {str(key): value for key, value in container.items()}
     for setting in without_effect(config):
@@ -213,7 +206,7 @@ def _run_dir(*, _root_: DictConfig) -> str:
     try:
         config = resolved(_root_)
     except KwsError as error:  # OmegaConf would wrap it in its own traceback
-        raise SystemExit(f"error: {error}") from error
+        raise SystemExit(printable(f"error: {error}")) from error
     base = Path("runs") / str(config["name"]) / fingerprint(config)
     attempts = [base, *sorted(base.parent.glob(f"{base.name}-*"), key=_attempt)]
     newest = attempts[-1]
@@ -246,6 +239,6 @@ def instantiate(config: dict[str, Any], key: str, **arguments: Any) -> Any:
         if isinstance(cause, KwsError):
             raise cause from error
         # By the house rule a constructor's ValueError opens with the parameter's name; Keras's own don't.
-        message = " ".join(str(cause).split())
+        message = " ".join((as_line(cause) or str(cause)).split())
         separator = "." if isinstance(cause, ValueError) and message[:1].islower() else ": "
         raise KwsError(f"{key}{separator}{message}") from error

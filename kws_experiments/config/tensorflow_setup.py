@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 
 from kws_data.errors import KwsError
@@ -19,6 +20,8 @@ def quiet() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if os.path.expanduser("~") == "~":  # noqa: PTH111 - Path raises; without a home, Keras would make a folder `~` here
+        os.environ.setdefault("KERAS_HOME", str(Path(tempfile.gettempdir()) / ".keras"))
     if "tensorflow" not in sys.modules and not any(isinstance(finder, _QuietFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _QuietFinder())
 
@@ -39,7 +42,7 @@ class _QuietFinder:
             execute = spec.loader.exec_module
 
             def quietly(module: ModuleType) -> None:
-                with _standard_error_held_back():
+                with standard_error_held_back():
                     execute(module)
 
             spec.loader.exec_module = quietly  # type: ignore[method-assign]
@@ -47,7 +50,7 @@ class _QuietFinder:
 
 
 @contextmanager
-def _standard_error_held_back() -> Iterator[None]:
+def standard_error_held_back() -> Iterator[None]:
     """Send what is written to standard error, also by native code, to a file; show it if the block fails."""
     sys.stderr.flush()
     shown = os.dup(2)

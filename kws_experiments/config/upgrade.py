@@ -46,10 +46,12 @@ class AddedKey:
     Attributes:
         key: dotted.
         value: the one that means what happened before.
+        target: the `_target_` beside the key that has it; None: any.
     """
 
     key: str
     value: Any
+    target: str | None = None
 
 
 CHANGES: tuple[RenamedTarget | RemovedKey | AddedKey, ...] = (
@@ -61,6 +63,20 @@ CHANGES: tuple[RenamedTarget | RemovedKey | AddedKey, ...] = (
     RenamedTarget("kws_experiments.settings.", "kws_experiments.experiment.settings."),
     RenamedTarget("kws_experiments.mlflow_log.", "kws_experiments.training.mlflow_log."),
     RemovedKey("trainer.strategy", "none"),
+    AddedKey("clip_from", "auto"),  # before: always the start, which 'auto' is for clips of up to 1.5 times clip_ms
+    AddedKey(
+        "audio",
+        {
+            "min_rate": 1000,
+            "max_rate": 768000,
+            "max_channels": 64,
+            "max_seconds": 14400,
+            "levels": "scale",
+            "muted": "set_aside",
+        },
+    ),
+    AddedKey("dataset.layout", "auto", "kws_data.sources.datasets.Folder"),
+    AddedKey("split.unmatched_percentage", 100, "kws_data.splits.ListSplit"),
 )
 
 
@@ -72,7 +88,7 @@ def upgraded(config: dict[str, Any]) -> dict[str, Any]:
             _rename_targets(config, change.old, change.new)
             continue
         parent, last = _parent(config, change.key)
-        if parent is None:
+        if parent is None or (isinstance(change, AddedKey) and change.target not in (None, parent.get("_target_"))):
             continue
         if isinstance(change, RemovedKey):
             parent.pop(last, None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from kws_data.catalog import SILENCE, UNKNOWN
-from kws_data.errors import KwsError
+from kws_data.errors import KwsError, shortened
 from kws_data.sources.archives import ARCHIVES
 from kws_data.splits import TESTING, TRAINING, VALIDATION
 from kws_data.storage.cache import datasets_dir
@@ -85,7 +84,7 @@ def labelled(clips: pd.DataFrame, labels: list[str], dataset: Path) -> pd.DataFr
         unknown = f"; put clips of unknown words below a folder {UNKNOWN}" if UNKNOWN in label_of else ""
         raise KwsError(
             f"--dataset: '{dataset}' has no clip of the run's labels: {', '.join(labels)}; its folders are"
-            f" {_shortened(words)}{unknown}"
+            f" {shortened(words)}{unknown}"
         )
     if UNKNOWN in label_of:
         numbers = numbers.where(numbers.notna() | (clips["word"] == SILENCE), label_of[UNKNOWN])
@@ -117,7 +116,7 @@ def clips_in_training(clips_file: Path, examples: pd.DataFrame) -> int:
             "%d of %d clips were in training, so they do not show how the model does on new clips: %s",
             len(paths),
             len(examples),
-            _shortened(paths, 3),
+            shortened(paths, 3),
         )
     return len(paths)
 
@@ -180,7 +179,3 @@ class _AllForTesting:
         """`testing` for each row."""
         del root
         return pd.Series(TESTING, index=catalog.index)
-
-
-def _shortened(words: Sequence[str], most: int = 10) -> str:
-    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")

@@ -12,7 +12,7 @@ import pandas as pd
 
 from kws_data.errors import KwsError
 from kws_data.splits import SPLITS
-from kws_data.storage.atomic import lock_for, remove_leftovers, replace_dir
+from kws_data.storage.atomic import lock_for, replace_dir
 from kws_experiments.evaluation import worst_clips
 from kws_experiments.evaluation.clips import Clips, find_dataset, other_clips, own_clips
 from kws_experiments.evaluation.files import EvaluationFiles
@@ -74,7 +74,6 @@ def evaluate_run(
         return result, out
     folder = _folder_for(opened, clips)
     with lock_for(folder):
-        remove_leftovers(folder)
         write(folder)
     return result, folder
 

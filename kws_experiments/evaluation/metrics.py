@@ -11,7 +11,7 @@
 | accuracy_95_by_speaker, macro_f1_95_by_speaker | bootstraps over speakers (`intervals.by_speaker`); null below two |
 | macro_f1 | mean F1 of the classes that have clips |
 | per_class | label → `precision`, `recall`, `f1`, `clips` |
-| classification_report | scikit-learn's, as it is: its averages are over all labels, those without clips too |
+| classification_report | scikit-learn's: `classes` by label, and `averages` over all labels, those without clips too |
 | labels, confusion_matrix | rows are labels, columns predictions, in the order of `labels` |
 | worst_pairs | most frequent confusions: `label`, `predicted`, `clips`, `of` |
 | unknown_folders | folder → `clips`, `taken_for_keyword`, `rate`, `most_often` |
@@ -130,11 +130,15 @@ def classified(predictions: pd.DataFrame, labels: Sequence[str]) -> dict[str, An
     names = list(labels)
     correct = int((truth == predicted).sum())
     by_speaker = intervals.by_speaker(predictions, labels)
-    report = classification_report(truth, predicted, labels=names, output_dict=True, zero_division=0.0)
+    # by number: scikit-learn puts its averages ("accuracy", "macro avg") beside the labels, which may be named so too
+    numbers = [str(number) for number in range(len(names))]
+    report = classification_report(
+        truth, predicted, labels=names, target_names=numbers, output_dict=True, zero_division=0.0
+    )
+    classes = {name: report.pop(number) for name, number in zip(names, numbers, strict=True)}
     per_class = {
-        name: {key: float(report[name][theirs]) for key, theirs in _PER_CLASS.items()}
-        | {"clips": int(report[name]["support"])}
-        for name in names
+        name: {key: float(values[theirs]) for key, theirs in _PER_CLASS.items()} | {"clips": int(values["support"])}
+        for name, values in classes.items()
     }
     return {
         "clips": len(truth),
@@ -145,7 +149,7 @@ def classified(predictions: pd.DataFrame, labels: Sequence[str]) -> dict[str, An
         "macro_f1": float(np.mean([values["f1"] for values in per_class.values() if values["clips"]])),
         "macro_f1_95_by_speaker": by_speaker["macro_f1"],
         "per_class": per_class,
-        "classification_report": report,
+        "classification_report": {"classes": classes, "averages": report},
         "labels": names,
         "confusion_matrix": confusion_matrix(truth, predicted, labels=names).tolist(),
         "worst_pairs": worst_pairs(predictions),

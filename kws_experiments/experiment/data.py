@@ -12,10 +12,12 @@ import numpy as np
 import pandas as pd
 
 from kws_data.catalog import SILENCE, UNKNOWN
-from kws_data.corpus import Corpus
+from kws_data.corpus import MUTED, Corpus
 from kws_data.errors import KwsError
 from kws_data.sources.datasets import Folder
 from kws_data.splits import SPLITS, TRAINING, VALIDATION, ListSplit
+from kws_data.text import to_csv
+from kws_experiments.experiment.cautions import cautions
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.runs.clip_table import clip_table, write_clip_table
 from kws_experiments.runs.folder import RunFolder, write_text
@@ -72,9 +74,8 @@ def prepare_data(experiment: Experiment, root: Path | None = None) -> Data:
         lists = sorted(path.name for path in corpus.roots[0].glob("*_list.txt"))
         if lists:
             log.info("%s of the data set are not read; split=lists does", " and ".join(lists))
-    untrained = words - set(wanted.loc[wanted["split"] == TRAINING, "word"])
-    if untrained:
-        log.warning("no training clip of %s: the model can't learn it", ", ".join(sorted(untrained)))
+    for line in cautions(examples, labels, experiment.split):
+        log.warning("%s", line)
     log.info(
         "data: '%s'; %d classes; examples: %s",
         corpus.roots[0],
@@ -91,17 +92,18 @@ def write_data_tables(folder: RunFolder, data: Data) -> None:
     corpus, examples, labels = data.corpus, data.examples, data.labels
     write_text(folder.labels, "\n".join(labels) + "\n")
     write_clip_table(folder.clips, clip_table(corpus, examples, labels))
-    write_text(folder.data / "catalog_summary.csv", summary(corpus.clips, corpus.sample_rate).to_csv(index=False))
+    write_text(folder.data / "catalog_summary.csv", to_csv(summary(corpus.clips, corpus.sample_rate)))
     counts = examples.assign(label=[labels[label] for label in examples["label"]])
     table = pd.crosstab(counts["label"], counts["split"]).reindex(index=labels, columns=list(SPLITS), fill_value=0)
-    write_text(folder.data / "label_counts.csv", table.to_csv())
+    write_text(folder.data / "label_counts.csv", to_csv(table.reset_index()))
     aside = corpus.set_aside.assign(root=[str(corpus.roots[source]) for source in corpus.set_aside["source"]])
-    write_text(folder.data / "set_aside.csv", aside[["root", "path", "split", "error"]].to_csv(index=False))
+    write_text(folder.data / "set_aside.csv", to_csv(aside[["root", "path", "split", "error"]]))
     if len(aside):
         twins = int(aside["error"].str.startswith("same audio").sum())
+        muted = int(aside["error"].str.startswith(MUTED).sum())
         log.warning(
-            "%d files are set aside (%d unreadable, %d training clips whose audio is also held out): see %s",
-            len(aside), len(aside) - twins, twins, folder.data / "set_aside.csv",
+            "%d files are set aside (%d unreadable, %d muted, %d training clips whose audio is also held out): see %s",
+            len(aside), len(aside) - twins - muted, muted, twins, folder.data / "set_aside.csv",
         )  # fmt: skip
 
 

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property, reduce
 from operator import getitem
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kws_data.checks import check_path
 from kws_data.errors import KwsError
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.config.compose import instantiate
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from kws_data.augment.augmentation import Augmentation
+    from kws_data.clip_format import AudioRules, ClipFormat
     from kws_data.corpus import Corpus, NoiseFolders
     from kws_data.features.base import FeatureLayer
     from kws_data.pipeline import ClipSource
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     from kws_data.task import Task
     from kws_experiments.experiment.schedules import Schedule
     from kws_experiments.experiment.settings import TrainerSettings
-
-NOMINAL_MS = 1000  # where clips keep their lengths: the length of silence rows, and of windows of long recordings
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,18 @@ class Experiment:
     @property
     def nominal_samples(self) -> int:
         """`clip_samples`, or one second if clips keep their lengths."""
-        return self.samples(NOMINAL_MS) if self.clip_samples is None else self.clip_samples
+        return self.clip_form.window
+
+    @cached_property
+    def clip_form(self) -> ClipFormat:
+        """How files become clips."""
+        from kws_data.clip_format import ClipFormat
+
+        rules = _audio_rules(self.config["audio"])
+        try:
+            return ClipFormat(self.sample_rate, self.clip_samples, self.config["clip_from"], rules)
+        except ValueError as error:
+            raise KwsError(str(error)) from error
 
     @cached_property
     def dataset(self) -> Any:
@@ -145,17 +156,23 @@ class Experiment:
         Raises:
             KwsError: the data are missing or unusable.
         """
+        from kws_data.layout import Naming
+
         return self._build_corpus(
             self.dataset.locate() if root is None else root,
             self.split,
             unknown_folders=self.task.unknown_folders,
             noise_folders=self.noise_folders,
-            speaker_pattern=self.dataset.speaker_pattern,
+            naming=Naming(self.dataset.speaker_pattern, getattr(self.dataset, "layout", "auto")),
         )
 
     def corpus_for_testing(self, root: Path, split: SplitPolicy) -> Corpus:
         """Another data set, decoded like this one."""
-        return self._build_corpus(root, split, speaker_pattern=self.config["dataset"].get("speaker_pattern"))
+        from kws_data.layout import Naming
+
+        dataset = self.config["dataset"]
+        naming = Naming(dataset.get("speaker_pattern"), dataset.get("layout", "auto"))
+        return self._build_corpus(root, split, naming=naming)
 
     def _build_corpus(self, root: Path, split: SplitPolicy, **arguments: Any) -> Corpus:
         from kws_data.corpus import build_corpus
@@ -163,8 +180,7 @@ class Experiment:
         return build_corpus(
             root,
             split,
-            sample_rate=self.sample_rate,
-            clip_samples=self.nominal_samples,
+            self.clip_form,
             data_seed=self.data_seed,
             **arguments,
         )
@@ -316,7 +332,7 @@ class Experiment:
         Raises:
             KwsError: naming the key.
         """
-        for name in ("dataset", "task", "split", "noise_folders", "schedule", "settings"):
+        for name in ("clip_form", "dataset", "task", "split", "noise_folders", "schedule", "settings"):
             getattr(self, name)
 
     def check(self) -> Experiment:
@@ -353,6 +369,23 @@ def _augmentation(config: dict[str, Any]) -> Augmentation:
         raise KwsError(f"augment.{error}") from error
 
 
+def _audio_rules(audio: dict[str, Any]) -> AudioRules:
+    """The rules of `audio`.
+
+    Raises:
+        KwsError: naming the key.
+    """
+    from kws_data.clip_format import AudioRules
+
+    known = [rule.name for rule in fields(AudioRules)]
+    if not isinstance(audio, dict) or set(audio) - set(known):
+        raise KwsError(f"audio must hold only {', '.join(known)}, got {audio!r}")
+    try:
+        return AudioRules(**audio)
+    except ValueError as error:
+        raise KwsError(f"audio.{error}") from error
+
+
 def _noise_folders(noise: dict[str, Any]) -> NoiseFolders:
     """The folders of `noise.dirs`, and their weights.
 
@@ -363,11 +396,14 @@ def _noise_folders(noise: dict[str, Any]) -> NoiseFolders:
 
     weights, folders = [noise["background_noise_weight"]], []
     for entry in noise["dirs"] if isinstance(noise["dirs"], list) else [noise["dirs"]]:
-        fields = {"path": entry} if isinstance(entry, str) else entry
-        if not isinstance(fields, dict) or set(fields) - {"path", "weight"} or not isinstance(fields.get("path"), str):
+        given = {"path": entry} if isinstance(entry, str) else entry
+        if not isinstance(given, dict) or set(given) - {"path", "weight"} or not isinstance(given.get("path"), str):
             raise KwsError(f"noise.dirs must list paths or {{path: …, weight: …}}, got {entry!r}")
-        weights.append(fields.get("weight", 1.0))
-        folders.append(NoiseFolder(Path(fields["path"]), weights[-1]))
+        weights.append(given.get("weight", 1.0))
+        try:
+            folders.append(NoiseFolder(check_path("noise.dirs", given["path"]), weights[-1]))
+        except ValueError as error:
+            raise KwsError(str(error)) from error
     if not all(isinstance(weight, int | float) and 0 <= weight < float("inf") for weight in weights):
         raise KwsError(f"noise: weights must be numbers from 0, got {weights}")
     return NoiseFolders(folders, weights[0])

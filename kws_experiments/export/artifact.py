@@ -112,6 +112,7 @@ class Artifact:
         files: the models; the first is the one to prefer.
         notes: what the user should know.
         requires: the module to import before a SavedModel with ops of its own can be loaded.
+        clip_from: which part of longer files is a clip; earlier versions took the start.
     """
 
     format: str
@@ -129,11 +130,12 @@ class Artifact:
     files: list[ModelFile]
     notes: list[str]
     requires: str | None = None
+    clip_from: str = "start"
 
     @property
     def facts(self) -> Facts:
         """What belongs to each of its models."""
-        return Facts(self.labels, self.sample_rate, self.clip_samples, self.thresholds)
+        return Facts(self.labels, self.sample_rate, self.clip_samples, self.thresholds, self.clip_from)
 
     def write(self, folder: Path) -> None:
         """Write export.json and labels.txt."""

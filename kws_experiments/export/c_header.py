@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from kws_data.text import printable
 from kws_experiments.export.artifact import ModelFile, Port
 
 _BYTES_A_LINE = 16
@@ -31,7 +32,7 @@ def c_header(
     limits = [_threshold(thresholds.get(label, math.inf), file.output) for label in labels]
     lines = [
         "/*",
-        *(f" * {line.replace('*/', '* /')}" for line in about),
+        *(f" * {printable(line).replace('*/', '* /')}" for line in about),
         f" * Operators: {', '.join(file.operators)}",
         " */",
         "#ifndef KWS_MODEL_H_",

@@ -1,4 +1,4 @@
-"""One conversion, in a process of its own: `python -m kws_experiments.export.convert FOLDER`.
+"""One conversion, in a process of its own: `python -m kws_experiments.export.convert FOLDER PARENT`.
 
 TensorFlow's converter can abort the process that calls it; this process has nothing to lose. The folder holds the
 request; the answer beside it is the artifact, or an error.
@@ -6,6 +6,7 @@ request; the answer beside it is the artifact, or an error.
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kws_data.errors import KwsError
+from kws_data.storage.parallel import end_with, import_path
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.export.artifact import Artifact, content_hash
 from kws_experiments.export.formats.base import Request, clean_lines, find_format
@@ -35,8 +37,9 @@ def convert_in_child(request: Request, scratch: Path) -> Artifact:
         KwsError: the conversion failed, or the converter ended the process.
     """
     (scratch / _REQUEST).write_bytes(pickle.dumps(request))
-    command = [sys.executable, "-m", "kws_experiments.export.convert", str(scratch)]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    command = [sys.executable, "-P", "-m", "kws_experiments.export.convert", str(scratch), str(os.getpid())]
+    environment = os.environ | {"PYTHONPATH": import_path()}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
     answer = scratch / _ANSWER
     result = pickle.loads(answer.read_bytes()) if answer.is_file() else _last_words(done)
     if isinstance(result, str):
@@ -88,12 +91,14 @@ def convert(request: Request) -> Artifact:
         files=files,
         notes=written.notes,
         requires=written.requires,
+        clip_from=facts.clip_from,
     )
 
 
 def main() -> None:
     """Answer one request: with the artifact, or in one line why there is none."""
     scratch = Path(sys.argv[1])
+    end_with(int(sys.argv[2]))
     tensorflow_setup.quiet()
     answer: Artifact | str
     try:

@@ -8,12 +8,13 @@ from pathlib import Path
 from filelock import Timeout
 
 from kws_data.errors import KwsError
-from kws_data.storage.atomic import lock_for, remove_leftovers, replace_dir
+from kws_data.storage.atomic import lock_for, replace_dir, scratch_dir
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.export.artifact import Artifact
 from kws_experiments.export.formats.base import Request, find_format
 from kws_experiments.export.scorer import run_facts
 from kws_experiments.runs.folder import RunFolder
+from kws_experiments.runs.trust import sign
 
 log = logging.getLogger(__name__)
 
@@ -62,15 +63,14 @@ def export_run(
         calibration = calibration_clips(source, CALIBRATION_CLIPS, experiment.data_seed)
     out = folder.exports / f"{format}-{quantize}"
     try:
-        with lock_for(out, timeout_s=0), folder.scratch() as scratch:
-            remove_leftovers(out)
-            with replace_dir(out) as temporary:
-                request = Request(run, temporary, format, quantize, clip_samples, calibration)
-                artifact = convert_in_child(request, scratch)
-                if source is not None and check:
-                    artifact = checked(artifact, temporary, run, source, experiment.false_accept_rate)
-                chosen.write_extras(artifact, temporary)
-                artifact.write(temporary)
+        with lock_for(out, timeout_s=0), scratch_dir(out) as scratch, replace_dir(out) as temporary:
+            request = Request(run, temporary, format, quantize, clip_samples, calibration)
+            artifact = convert_in_child(request, scratch)
+            if source is not None and check:
+                artifact = checked(artifact, temporary, run, source, experiment.false_accept_rate)
+            chosen.write_extras(artifact, temporary)
+            artifact.write(temporary)
+            sign(temporary)
     except Timeout as error:
         raise KwsError(f"'{out}': another process is writing this export") from error
     _warn(artifact)

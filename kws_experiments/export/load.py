@@ -6,11 +6,14 @@ import importlib
 from pathlib import Path
 
 from kws_data.errors import KwsError
+from kws_experiments.config.allowed import refused_in_config
 from kws_experiments.export import front_end
 from kws_experiments.export.artifact import RECORD, Artifact, ModelFile, content_hash, read_artifact
 from kws_experiments.export.formats.base import find_format
 from kws_experiments.export.scorer import KerasScorer, Scorer, run_facts
-from kws_experiments.runs.folder import RunFolder
+from kws_experiments.runs.files import GIVE_MODEL
+from kws_experiments.runs.folder import RunFolder, no_run
+from kws_experiments.runs.trust import require_no_way_out, require_trust
 
 
 def load_scorer(path: Path) -> Scorer:
@@ -20,14 +23,16 @@ def load_scorer(path: Path) -> Scorer:
         path: the folder of a finished run, the folder of one of its exports, or a model in the latter.
 
     Raises:
-        KwsError: it is not one of these, or it is damaged.
+        KwsError: it is not one of these, it is damaged, or it is from elsewhere and names code of its own.
     """
     path = path.expanduser()
     if not path.exists():
-        raise KwsError(f"'{path}': no such file or folder; give the folder of a finished run or of an export")
+        raise no_run(path, GIVE_MODEL)
     folder = path if (path / RECORD).is_file() else path.parent
     if (folder / RECORD).is_file():
+        require_no_way_out(folder)
         artifact = read_artifact(folder)
+        require_trust(folder, folder / RECORD, _wanted(artifact))
         files = {file.file: file for file in artifact.files}
         file = artifact.files[0] if folder == path else files.get(path.name)
         if file is None:
@@ -38,6 +43,15 @@ def load_scorer(path: Path) -> Scorer:
     return load_run(path)
 
 
+def _wanted(artifact: Artifact) -> str | None:
+    """What an export would run beside models of formats that can only compute."""
+    if find_format(artifact.format, f"'{RECORD}': format").runs_programs:
+        return f"it is a {artifact.format}, a program that can read and write files"
+    if artifact.requires is not None:
+        return f"requires names {artifact.requires}"
+    return refused_in_config({"features": artifact.front_end.get("config")})
+
+
 def load_export(folder: Path, artifact: Artifact, file: ModelFile) -> Scorer:
     """Open one model of an export.
 
@@ -45,6 +59,8 @@ def load_export(folder: Path, artifact: Artifact, file: ModelFile) -> Scorer:
         KwsError: it is missing, is not what was exported, or cannot be run here.
     """
     path = folder / file.file
+    if path.parent != folder or path.name in ("", ".."):
+        raise KwsError(f"'{folder / RECORD}': '{file.file}' is not in the export's folder: export the run again")
     try:
         size, sha256 = content_hash(path)
     except OSError as error:
@@ -64,7 +80,7 @@ def load_export(folder: Path, artifact: Artifact, file: ModelFile) -> Scorer:
     return Scorer(artifact.facts, infer, features)
 
 
-def load_run(run: Path, clip_samples: int | None = None) -> Scorer:
+def load_run(run: Path, clip_samples: int | None = None) -> KerasScorer:
     """Open a run's own model.
 
     Args:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kws_data.clip_format import DEFAULT_RULES, AudioRules, ClipFormat
 from kws_data.errors import KwsError
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.runs.folder import RunFolder
@@ -28,12 +29,21 @@ class Facts:
         sample_rate: Hz.
         clip_samples: every clip is padded or cut to this; None where clips keep their lengths.
         thresholds: each keyword's decision threshold on its score; silence and unknown have none.
+        clip_from: which part of longer files is a clip; see `ClipFormat`.
+        rules: what audio files may be.
     """
 
     labels: list[str]
     sample_rate: int
     clip_samples: int | None
     thresholds: dict[str, float] = field(default_factory=dict)
+    clip_from: str = "start"
+    rules: AudioRules = DEFAULT_RULES
+
+    @property
+    def clip_form(self) -> ClipFormat:
+        """How files become clips for this model."""
+        return ClipFormat(self.sample_rate, self.clip_samples, self.clip_from, self.rules)
 
 
 def run_facts(run: Path, clip_samples: int | None = None) -> Facts:
@@ -49,7 +59,8 @@ def run_facts(run: Path, clip_samples: int | None = None) -> Facts:
     folder = RunFolder(run)
     experiment = Experiment(folder.read_config())
     length = experiment.clip_samples if clip_samples is None else clip_samples
-    return Facts(folder.read_labels(), experiment.sample_rate, length, folder.read_thresholds())
+    form = experiment.clip_form
+    return Facts(folder.read_labels(), form.sample_rate, length, folder.read_thresholds(), form.clip_from, form.rules)
 
 
 class Scorer:
@@ -107,10 +118,16 @@ def fitted(waveforms: np.ndarray, clip_samples: int | None) -> np.ndarray:
 
 
 class KerasScorer(Scorer):
-    """A run's own `model.keras`."""
+    """A run's own `model.keras`.
+
+    Attributes:
+        model: waveforms → logits; a dict of `waveform` and `lengths` where clips keep their lengths.
+    """
 
     def __init__(self, model: keras.Model, facts: Facts) -> None:
         import tensorflow as tf
+
+        self.model = model
 
         keeps_lengths = isinstance(model.input, dict)
 

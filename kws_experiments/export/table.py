@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from kws_experiments.console.output import say
 from kws_experiments.export.artifact import ORIGINAL, Artifact
 
 HEADINGS = ("model", "takes", "accuracy", "as the original", "size", "ms a clip")
@@ -30,20 +31,14 @@ def _row(model: str, takes: str, size: int, result: dict[str, Any], agreement: s
 
 def show(artifact: Artifact, folder: Path) -> None:
     """Print the table, the clips that it is of, and the folder."""
-    from rich.console import Console
-    from rich.table import Table
+    from kws_experiments.console.tables import by_column, print_table
 
-    console = Console()
-    table = Table(title=f"{artifact.format}, quantize {artifact.quantize}", title_justify="left")
-    for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading in HEADINGS[:2] else "right")
-    for row in rows(artifact):
-        table.add_row(*row)
-    console.print(table)
+    title = f"{artifact.format}, quantize {artifact.quantize}"
+    print_table(by_column(HEADINGS, rows(artifact)), title=title, numeric=HEADINGS[2:], keep=HEADINGS)
     result = artifact.files[0].check
     if result:
-        console.print(f"{result['split']} split, {result['clips']} clips; one thread, median", highlight=False)
+        say(f"{result['split']} split, {result['clips']} clips; one thread, median")
     for name in ("data_licence", "data_citation"):
         if value := getattr(artifact, name):
-            console.print(f"{name.replace('_', ' ')}: {value}", soft_wrap=True, highlight=False)
-    console.print(str(folder), soft_wrap=True, highlight=False)
+            say(f"{name.replace('_', ' ')}: {value}")
+    say(folder)

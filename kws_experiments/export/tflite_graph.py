@@ -8,6 +8,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
 _NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+CUSTOM = "CUSTOM"  # an operator that the interpreter doesn't have by itself
 
 
 def operators(model: bytes) -> list[str]:

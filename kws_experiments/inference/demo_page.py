@@ -5,13 +5,18 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kws_data.errors import KwsError
-from kws_experiments.inference.demo_session import ClipLabeller, LiveSession
+from kws_experiments.console.output import say
+from kws_experiments.inference.demo_guard import MOST_BYTES, Guard
+from kws_experiments.inference.demo_session import ClipLabeller, LiveSession, read_chunk
 from kws_experiments.streaming.listener import open_listener
 
 _CSS = """
@@ -22,6 +27,7 @@ _CSS = """
 """
 _FONTS = ["system-ui", "sans-serif"]
 _SESSION_S = 3600  # then the data of a visitor's session are deleted
+_UNUSED_S = 60  # after which an upload that nothing was done with is deleted
 
 
 def serve(run: Path, *, host: str, port: int) -> None:
@@ -39,18 +45,37 @@ def serve(run: Path, *, host: str, port: int) -> None:
         raise KwsError("the demo page needs the extra 'demo': pip install -c requirements.lock -e '.[demo]'")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # nothing leaves this machine
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request that Gradio makes to itself
-    page = build(run)
-    import gradio
+    with _uploads():
+        page = build(run)
+        import gradio
+        from starlette.middleware import Middleware
 
+        try:
+            page.launch(
+                server_name=host, server_port=port, share=False, quiet=True, ssr_mode=False, footer_links=[], css=_CSS,
+                theme=gradio.themes.Default(font=_FONTS, font_mono=["monospace"]), prevent_thread_lock=True,
+                max_file_size=MOST_BYTES, app_kwargs={"middleware": [Middleware(Guard, host)]},
+            )  # fmt: skip
+        except OSError as error:
+            raise KwsError(f"--port: nothing can be served at {host}:{port}: {' '.join(str(error).split())}") from error
+        say(f"http://{host}:{port}")
+        page.block_thread()
+
+
+@contextmanager
+def _uploads() -> Iterator[None]:
+    """A folder for what visitors upload, removed at the end, be it by a signal."""
+    before = {
+        number: signal.signal(number, lambda number, _: sys.exit(128 + number))
+        for number in (signal.SIGTERM, signal.SIGHUP)
+    }
     try:
-        page.launch(
-            server_name=host, server_port=port, share=False, quiet=True, ssr_mode=False, footer_links=[], css=_CSS,
-            theme=gradio.themes.Default(font=_FONTS, font_mono=["monospace"]), prevent_thread_lock=True,
-        )  # fmt: skip
-    except OSError as error:
-        raise KwsError(f"--port: nothing can be served at {host}:{port}: {' '.join(str(error).split())}") from error
-    print(f"http://{host}:{port}", flush=True)
-    page.block_thread()
+        with tempfile.TemporaryDirectory(prefix="kws-demo-", ignore_cleanup_errors=True) as folder:
+            os.environ["GRADIO_TEMP_DIR"] = folder  # read when Gradio is imported
+            yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def build(run: Path) -> Any:
@@ -63,35 +88,46 @@ def build(run: Path) -> Any:
     import gradio
     from matplotlib import pyplot as plt
 
+    @contextmanager
+    def taken(upload: str) -> Iterator[Path]:
+        """An upload, deleted after use; an error's message names no folder of this machine."""
+        path = Path(upload)
+        try:
+            yield path
+        except KwsError as error:
+            raise gradio.Error(str(error).replace(f"{path.parent}{os.sep}", "")) from error
+        finally:
+            path.unlink(missing_ok=True)
+
     def label(recording: str | None) -> tuple[Any, Any, str]:
         plt.close("all")  # pyplot keeps figures until then, and the page has already drawn the last one
         if recording is None:
             return None, None, ""
-        try:
-            return labeller.label(Path(recording))
-        except KwsError as error:
-            raise gradio.Error(str(error)) from error
+        with taken(recording) as path:
+            return labeller.label(path)
 
-    def listen(chunk: tuple[int, np.ndarray] | None, session: LiveSession | None) -> tuple[LiveSession | None, str]:
+    def listen(chunk: str | None, session: LiveSession | None) -> tuple[LiveSession | None, str]:
         if chunk is None:
             return session, ""
         session = session or LiveSession(open_listener(run))
-        return session, session.feed(*chunk)
+        with taken(chunk) as path:
+            return session, session.feed(*read_chunk(path))
 
     labels = ", ".join(f"`{label}`" for label in labeller.scorer.labels)
-    with gradio.Blocks(title="Keyword spotting", analytics_enabled=False) as page:
-        gradio.Markdown(f"# Keyword spotting\n\n`{run}` knows: {labels}")
+    title = "Keyword spotting"
+    with gradio.Blocks(title=title, analytics_enabled=False, delete_cache=(_UNUSED_S, _UNUSED_S)) as page:
+        gradio.Markdown(f"# {title}\n\nThe model knows: {labels}")
         with gradio.Tab("A clip"), gradio.Row():
             with gradio.Column():
                 clip = gradio.Audio(
                     sources=["microphone", "upload"], type="filepath", label="Record, or give a file", buttons=[]
                 )
-                scores = gradio.Label(num_top_classes=5, label="Scores of the first window")
+                scores = gradio.Label(num_top_classes=5, label="Scores of the clip")
                 detected = gradio.HTML(label="Over the whole recording")
             picture = gradio.Plot(label="Waveform and features", show_label=False)
             clip.change(label, clip, [scores, picture, detected])
         with gradio.Tab("Listen"):
-            live = gradio.Audio(sources=["microphone"], streaming=True, type="numpy", label="Microphone")
+            live = gradio.Audio(sources=["microphone"], streaming=True, type="filepath", label="Microphone")
             strip = gradio.HTML(label="Detections")
             session = gradio.State(None, time_to_live=_SESSION_S)
             live.stream(listen, [live, session], [session, strip], stream_every=0.25, show_progress="hidden")

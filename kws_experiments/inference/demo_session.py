@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import soundfile
 import soxr
 
-from kws_data.audio import UnreadableAudioError
-from kws_data.audio_blocks import read_start
+from kws_data.audio import UnreadableAudioError, read_clip
 from kws_data.errors import KwsError
 from kws_experiments.export.scorer import fitted
-from kws_experiments.inference.label import longest_clip
 from kws_experiments.streaming.audio_file import check_file, file_blocks
 from kws_experiments.streaming.listener import Detection, Listener, open_listener
 
@@ -24,13 +23,14 @@ if TYPE_CHECKING:
     from kws_experiments.export.scorer import Scorer
 
 STRIP_S = 20.0  # a live strip shows this much of the past
+LONGEST_S = 60  # of a recording
 
 
 class LabelledRecording(NamedTuple):
     """The results for a recording.
 
     Attributes:
-        scores: by label, of the first window.
+        scores: by label, of one window: the one that training would use.
         picture: that window's waveform and features.
         strip: detections over the whole recording, as HTML; '' if it is no longer than the window.
     """
@@ -60,14 +60,14 @@ class ClipLabeller:
         self._features = features_of(model)
 
     def label(self, recording: Path) -> LabelledRecording:
-        """Score the first window of a file, and detect words in all of it if it is longer.
+        """Score one window of a file, and detect words in all of it if it is longer.
 
         Raises:
-            KwsError: the file cannot be read.
+            KwsError: the file cannot be read, or is longer than a minute.
         """
         check_file(recording)
         try:
-            samples, longer = read_start(recording, self.scorer.sample_rate, longest_clip(self.scorer))
+            samples, longer, _ = read_clip(recording, self.scorer.facts.clip_form)
         except UnreadableAudioError as error:
             raise KwsError(f"'{recording.name}': {error}") from error
         scores = self.scorer.scores(samples[None])[0]
@@ -85,9 +85,24 @@ class ClipLabeller:
         listener, detections, count = open_listener(self._run), [], 0
         for block in file_blocks(recording, listener.sample_rate):
             count += len(block)
+            if count > LONGEST_S * listener.sample_rate:
+                raise KwsError(f"'{recording.name}' is longer than {LONGEST_S} s; `kws stream` takes any length")
             detections += listener.feed(block)
         detections += listener.finish()
         return strip(detections, 0.0, max(1000 * count / listener.sample_rate, *(d.time_ms for d in detections), 1.0))
+
+
+def read_chunk(path: Path) -> tuple[int, np.ndarray]:
+    """(rate, samples [n, channels] int16) of a piece of a microphone's recording, up to a minute of it.
+
+    Raises:
+        KwsError: it is no audio.
+    """
+    try:
+        with soundfile.SoundFile(path) as sound:
+            return sound.samplerate, sound.read(LONGEST_S * sound.samplerate, dtype="int16", always_2d=True)
+    except (soundfile.LibsndfileError, MemoryError, OSError) as error:
+        raise KwsError(f"'{path.name}' cannot be read as audio") from error
 
 
 class LiveSession:

@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from kws_data.audio import UnreadableAudioError
-from kws_data.audio_blocks import read_start
+from kws_data.audio import ReadClip, UnreadableAudioError, read_clip
+from kws_data.clip_format import ClipFormat
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import show_progress
+from kws_data.text import printable, to_csv
 from kws_experiments.export.scorer import fitted
 from kws_experiments.inference.feature_files import find_files
 from kws_experiments.runs.folder import write_text
@@ -58,44 +59,42 @@ def label(
     from kws_experiments.export.load import load_scorer
 
     scorer = load_scorer(model)
-    most = longest_clip(scorer)
+    form = scorer.facts.clip_form
     root = Path(os.path.commonpath([file.absolute().parent for file in files]))
     labelled: list[Labelled] = []
     failed: list[Path] = []
-    longer = 0
+    longer = scaled = 0
     with tqdm(total=len(files), desc="labelling", unit="file", disable=not show_progress(len(files))) as bar:
         for start in range(0, len(files), BATCH):
-            read = list(_readable(files[start : start + BATCH], scorer.sample_rate, most, failed))
-            longer += sum(goes_on for _, _, goes_on in read)
-            scores = _scores(scorer, [samples for _, samples, _ in read])
-            for (path, samples, _), row in zip(read, scores, strict=True):
+            read = list(_readable(files[start : start + BATCH], form, failed))
+            longer += sum(clip.longer for _, clip in read)
+            scaled += sum((clip.full_scale or 1) > 1 for _, clip in read)
+            scores = _scores(scorer, [clip.samples for _, clip in read])
+            for (path, clip), row in zip(read, scores, strict=True):
                 best = [(scorer.labels[index], float(row[index])) for index in np.argsort(-row, kind="stable")]
                 labelled.append(Labelled(path, best[:top]))
                 if figures is not None:
-                    _draw(figures / f"{path.absolute().relative_to(root)}.png", path, samples, best, scorer.sample_rate)
+                    picture = figures / f"{path.absolute().relative_to(root)}.png"
+                    _draw(picture, path, clip.samples, best, scorer.sample_rate)
             bar.update(min(BATCH, len(files) - start))
     if not labelled:
         raise KwsError(f"none of the {len(files)} files can be read")
     if longer:
-        seconds = most / scorer.sample_rate
-        log.warning("%d files are longer than the model's window: their first %g s are labelled", longer, seconds)
+        seconds = form.longest / form.sample_rate
+        log.warning(
+            "%d files are longer than the model's window: %g s of each are labelled (clip_from=%s)",
+            longer, seconds, form.clip_from,
+        )  # fmt: skip
+    if scaled:
+        log.warning("%d float files are far beyond full scale and are scaled (audio.levels)", scaled)
     return labelled, failed
 
 
-def longest_clip(scorer: Scorer) -> int:
-    """Samples of the longest clip that a model takes; as in training where clips keep their lengths."""
-    from kws_data.pipeline import LONGEST_CLIP_S
-
-    return scorer.clip_samples or LONGEST_CLIP_S * scorer.sample_rate
-
-
-def _readable(
-    files: Sequence[Path], sample_rate: int, most: int, failed: list[Path]
-) -> Iterator[tuple[Path, np.ndarray, bool]]:
-    """(path, samples, whether the file is longer) of each readable file; the others are added to `failed`."""
+def _readable(files: Sequence[Path], form: ClipFormat, failed: list[Path]) -> Iterator[tuple[Path, ReadClip]]:
+    """The clip of each readable file; the other files are added to `failed`."""
     for path in files:
         try:
-            yield path, *read_start(path, sample_rate, most)
+            yield path, read_clip(path, form)
         except UnreadableAudioError as error:
             log.warning("%s: %s", path, error)
             failed.append(path)
@@ -113,7 +112,7 @@ def as_csv(labelled: Sequence[Labelled]) -> str:
     """A row per file: `path`, then `label_1`, `score_1`, `label_2`, …"""
     columns = [f"{name}_{rank}" for rank in range(1, len(labelled[0].top) + 1) for name in ("label", "score")]
     rows = [[path, *chain.from_iterable(top)] for path, top in labelled]
-    return pd.DataFrame(rows, columns=["path", *columns]).to_csv(index=False, float_format="%.4f", lineterminator="\n")
+    return to_csv(pd.DataFrame(rows, columns=["path", *columns]), float_format="%.4f")
 
 
 def as_json(labelled: Sequence[Labelled]) -> str:
@@ -132,21 +131,16 @@ def write(out: Path, labelled: Sequence[Labelled]) -> None:
 
 def show(labelled: Sequence[Labelled]) -> None:
     """Print a table."""
-    from rich.console import Console
-    from rich.table import Table
+    from kws_experiments.console.tables import by_column, print_table
 
-    table = Table()
-    table.add_column("file", overflow="fold")
-    for rank in range(1, len(labelled[0].top) + 1):
-        table.add_column(f"{rank}.")
-        table.add_column("score", justify="right")
-    for path, top in labelled:
-        table.add_row(str(path), *(text for word, score in top for text in (word, f"{score:.3f}")))
-    Console().print(table)
+    ranks = range(1, len(labelled[0].top) + 1)
+    headings = ["file", *(heading for rank in ranks for heading in (f"{rank}.", "score"))]
+    rows = [[str(path), *(text for word, score in top for text in (word, f"{score:.3f}"))] for path, top in labelled]
+    print_table(by_column(headings, rows), numeric=["score"], keep=headings)
 
 
 def _draw(out: Path, path: Path, samples: np.ndarray, scores: Sequence[tuple[str, float]], sample_rate: int) -> None:
     from kws_experiments.plots.clips import labelled_clip
     from kws_experiments.plots.style import save
 
-    save(labelled_clip(path.name, samples, scores, sample_rate), out)
+    save(labelled_clip(printable(path.name), samples, scores, sample_rate), out)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from kws_data.splits import SPLITS
 from kws_experiments.plots.style import plt
@@ -65,6 +66,7 @@ def dataset(catalog: pd.DataFrame) -> Figure:
     longest = float(np.quantile(seconds, 0.99))
     lengths.hist(seconds.clip(upper=max(1.1, 1.1 * longest)), bins=40, color="0.4")
     lengths.set(xlabel="seconds (the longest 1 % together at the right)", ylabel="clips", yscale="log", title="Length")
+    lengths.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # the scale's own writes formulas
     return figure
 
 
@@ -82,7 +84,7 @@ def labelled_clip(
     """
     figure, (bars, image) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", width_ratios=[1, 1.4])
     names, values = zip(*reversed(scores[:most]), strict=True)
-    bars.barh(names, values, color=["0.7"] * (len(names) - 1) + ["tab:blue"])
+    bars.barh(range(len(names)), values, tick_label=names, color=["0.7"] * (len(names) - 1) + ["tab:blue"])
     bars.set(xlim=(0, 1), xlabel="score")
     window = min(len(samples), round(0.03 * sample_rate))
     # padded, so that a clip of one window makes a picture; digital silence has no logarithm

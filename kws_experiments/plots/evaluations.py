@@ -193,8 +193,11 @@ def _curves(curves: pd.DataFrame, rates: Mapping[str, float]) -> Iterator[tuple[
     """(rows, line properties) of each keyword, the worst last, on top of the others."""
     for index, (keyword, rate) in reversed(list(enumerate(rates.items()))):
         rows = curves[curves["keyword"] == keyword]
-        if index < NAMED_CURVES:
-            yield rows, {"color": _COLOURS[index], "linewidth": 1.4, "label": f"{keyword}: {100 * rate:.1f} %"}
+        if index < NAMED_CURVES:  # the rate first: Matplotlib's legends leave out what begins with an underscore
+            yield (
+                rows,
+                {"color": _COLOURS[index], "linewidth": 1.4, "label": f"{100 * rate:.1f} %: {keyword}"},
+            )
         else:
             named = {"label": "other keywords"} if index == NAMED_CURVES else {}
             yield rows, {"color": "0.6", "linewidth": 0.8, **named}
@@ -226,8 +229,8 @@ def accuracy_against_noise(metrics: Mapping[str, Any]) -> Figure:
     table = pd.DataFrame(metrics["accuracy_at_snr"]).sort_values("snr_db")
     figure, axis = plt.subplots(figsize=(5.4, 3.6), layout="constrained")
     for split, rows in table.groupby("split", sort=False):
-        axis.plot(rows["snr_db"], 100 * rows["accuracy"], "o-", label=f"{split}, with noise")
-    axis.axhline(100 * metrics["accuracy"], color="0.6", linestyle=":", label=f"{metrics['split']}, as recorded")
+        axis.plot(rows["snr_db"], 100 * rows["accuracy"], "o-", label=f"in noise: {split}")
+    axis.axhline(100 * metrics["accuracy"], color="0.6", linestyle=":", label=f"as recorded: {metrics['split']}")
     axis.set(xlabel="signal-to-noise ratio (dB)", ylabel="accuracy (%)", title="Accuracy against noise")
     axis.legend()
     axis.grid(alpha=0.3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from matplotlib.figure import Figure
 
 from kws_data.storage.atomic import replace_file
 
-# of evaluations' and reports' pictures; a word with dollar signs is not a formula
+matplotlib.rcParams["text.usetex"] = False  # a matplotlibrc in the current folder could have it start LaTeX
+# a word with dollar signs is not a formula, and one in a script that the font lacks is no news: pages have other fonts
+matplotlib.rcParams["text.parse_math"] = False
+warnings.filterwarnings("ignore", "Glyph .* missing from font")
+# of evaluations' and reports' pictures
 STYLE: Any = {
     "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": "medium",
-    "text.parse_math": False,
 }  # fmt: skip
 
 

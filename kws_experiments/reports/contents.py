@@ -18,6 +18,7 @@ from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.export.artifact import RECORD, Artifact, read_artifact
 from kws_experiments.runs.files import START_OVER, read_json, read_table
 from kws_experiments.runs.finished import FinishedRun
+from kws_experiments.runs.trust import is_trusted
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class RunContents:
         return cls(
             run=run,
             command=command,
-            differences=_differences(run.config, command),
+            differences=_differences(run, command),
             label_counts=_csv(folder.data / "label_counts.csv", ["label", *SPLITS]),
             catalog=_csv(folder.data / "catalog_summary.csv", ["word", "split", "clips", "speakers", "hours"]),
             set_aside=_csv(folder.data / "set_aside.csv", ["root", "path", "split", "error"]),
@@ -155,14 +156,17 @@ class RunContents:
         )
 
 
-def _differences(config: dict[str, Any], command: Command | None) -> list[Difference] | None:
+def _differences(run: FinishedRun, command: Command | None) -> list[Difference] | None:
+    if command is not None and not command.plain and not is_trusted(run.folder.path):
+        return None
     try:
-        return differences(config, command)
+        return differences(run.config, command)
     except KwsError:  # the user's own configs may be gone: the report says that there is no comparison
         return None
 
 
 def _csv(path: Path, columns: list[str]) -> pd.DataFrame:
-    # words such as 'null' are words
+    # words such as 'null' and '01' are words
+    texts = dict.fromkeys(("label", "word", "split", "root", "path", "error"), str)
     missing = {"loss": ["nan", ""], "val_loss": ["nan", ""]}
-    return read_table(path, START_OVER, columns, keep_default_na=False, na_values=missing)
+    return read_table(path, START_OVER, columns, dtype=texts, keep_default_na=False, na_values=missing)

@@ -7,6 +7,7 @@ import re
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from kws_data.text import printable
 from kws_experiments.reports.page import Page
 
 
@@ -20,7 +21,7 @@ def as_html(page: Page) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"breakable": _breakable, "kind": lambda part: type(part).__name__.lower()}
-    return environment.get_template("page.html.j2").render(page=page)
+    return printable(environment.get_template("page.html.j2").render(page=page), keep="\n\t")
 
 
 def _breakable(text: str) -> Markup:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from kws_data.text import markdown as escape
+from kws_data.text import printable
 from kws_experiments.reports.page import Bullets, Clips, Code, Group, Heading, Page, Part, Text, Tiles
 from kws_experiments.reports.pictures import Picture
 from kws_experiments.reports.tables import Cell, Table
@@ -53,13 +55,6 @@ def table_rows(table: Table) -> str:
     return _rows([headings, rule, *(map(_linked, row) for row in table.rows)])
 
 
-def escape(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    for special in "\\`*_[]<>|#~$&!":
-        text = text.replace(special, f"\\{special}")
-    return " ".join(text.split())
-
-
 def _rows(rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
@@ -70,6 +65,7 @@ def _linked(cell: Cell) -> str:
 
 def _fenced(code: str, language: str) -> str:
     """A block fenced by more backticks than the code has."""
+    code = printable(code, keep="\n\t")
     ticks = "```"
     while ticks in code:
         ticks += "`"

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
 from omegaconf import OmegaConf
 
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_file
+from kws_data.text import markdown, to_csv
 from kws_experiments.config.compose import CONF, compose, compose_unresolved
 from kws_experiments.experiment.experiment import Experiment
 
@@ -193,25 +193,25 @@ def cells(row: Row) -> list[str]:
 def as_markdown(rows: Sequence[Row]) -> str:
     """A table for the README."""
     rule = ["---:" if heading in NUMERIC else "---" for heading in HEADINGS]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (HEADINGS, rule, *map(cells, rows)))
+    lines = (HEADINGS, rule, *(map(markdown, cells(row)) for row in rows))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def as_csv(rows: Sequence[Row]) -> str:
     """The same with plain numbers: sizes in bytes, and an empty field for what is not known."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([
+    columns = [
         "model", "features", "frames", "bins", "labels", "parameters", "trained", "folded", "multiply_adds",
         "float32_bytes", "int8_bytes", "published_parameters", "published_counted", "published_accuracy",
-    ])  # fmt: skip
+    ]  # fmt: skip
+    values = []
     for row in rows:
         cost, published = row.cost, row.published
         at_inference = [cost.weights, cost.multiply_adds, cost.float32_bytes, cost.int8_bytes] if cost else [None] * 4
-        writer.writerow([
+        values.append([
             row.model, row.features, *row.shape, row.labels, row.parameters, row.trained, *at_inference,
             published.parameters, published.counted, published.accuracy,
         ])  # fmt: skip
-    return text.getvalue()
+    return to_csv(pd.DataFrame(values, columns=columns, dtype=object))
 
 
 def update(path: Path, rows: Sequence[Row]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -56,9 +55,7 @@ class Picture:
 
 def draw(name: str, title: str, figure: Callable[[], Figure], caption: str = "", *, svg: bool = True) -> Picture:
     """Call `figure` under the reports' style, and keep the drawing as SVG (without `svg`: as PNG) and as a PNG file."""
-    with plt.rc_context(STYLE), warnings.catch_warnings():
-        # Matplotlib's font lacks some scripts, and a browser has fonts for them
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+    with plt.rc_context(STYLE):
         drawn = figure()
         png = io.BytesIO()
         drawn.savefig(png, format="png", dpi=_PNG_DPI)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_files
+from kws_experiments.config.exit import as_line
 from kws_experiments.reports.contents import RunContents
 from kws_experiments.reports.html import as_html
 from kws_experiments.reports.markdown import as_markdown
@@ -29,7 +30,8 @@ def write_run_report(path: Path, out: Path | None = None) -> Path:
 
     Raises:
         KwsError: `path` is not the folder of a finished run, one of its files is missing, damaged or of another
-            version, or the report can't be written.
+            version.
+        OSError: the report can't be written.
     """
     page = run_page(RunContents.read(path))
     players = [part.players for part in page.parts() if isinstance(part, Clips)]
@@ -40,10 +42,7 @@ def write_run_report(path: Path, out: Path | None = None) -> Path:
     folder = path if out is None else out
     markdown = as_markdown(page, PICTURES).encode()
     pictures = {folder / PICTURES / f"{picture.name}.png": picture.png for picture in page.pictures()}
-    try:
-        replace_files({folder / HTML: html, folder / MARKDOWN: markdown, **pictures})
-    except OSError as error:
-        raise KwsError(f"the report can't be written into '{folder}': {error.strerror or error}") from error
+    replace_files({folder / HTML: html, folder / MARKDOWN: markdown, **pictures})
     return folder / HTML
 
 
@@ -52,5 +51,5 @@ def renew_run_report(path: Path) -> None:
     if (path / HTML).is_file():
         try:
             write_run_report(path)
-        except KwsError as error:
-            log.warning("the report is as it was: %s", error)
+        except (KwsError, OSError) as error:
+            log.warning("the report is as it was: %s", as_line(error))

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
+from kws_data.text import printable
 from kws_experiments.config.command import quoted
+from kws_experiments.console.output import say
+from kws_experiments.console.tables import Console, by_column, print_table
 from kws_experiments.runs.folder import RunFolder
 from kws_experiments.training.progress import print_confusion
 
@@ -23,19 +25,16 @@ _NEXT = {  # command: its options, and what it does
 
 def show_training(result: dict[str, Any], folder: RunFolder) -> None:
     """Print the confusion matrix, the result, where the report is, and three commands to go on with."""
-    console = Console()
-    print_confusion(console, np.array(result["confusion_matrix"]), list(result["per_class"]))
+    print_confusion(Console(), np.array(result["confusion_matrix"]), result["labels"])
     show(result, folder.path, "run: ")
     if folder.report.is_file():
-        console.print("report: ", end="")
-        console.print(
-            str(folder.report), style=f"link {folder.report.resolve().as_uri()}", soft_wrap=True, highlight=False
-        )
-    console.print("next:")
+        link = (printable(folder.report), f"link {folder.report.resolve().as_uri()}")
+        Console().print(Text.assemble("report: ", link), soft_wrap=True)
+    say("next:")
     for command in ("evaluate", "export", "stream"):
         words, comment = _NEXT[command]
         line = quoted("kws", command, folder.path, *words)
-        console.print(f"  {line}  # {comment}", soft_wrap=True, highlight=False, markup=False)
+        say(f"  {line}  # {comment}")
 
 
 def show(result: dict[str, Any], folder: Path, prefix: str = "") -> None:
@@ -46,29 +45,29 @@ def show(result: dict[str, Any], folder: Path, prefix: str = "") -> None:
         folder: where the results are.
         prefix: printed before the folder's path.
     """
-    console = Console()
     if result["worst_pairs"]:
-        table = Table("label", "taken for", "clips", title="Most frequent confusions", title_justify="left")
-        for pair in result["worst_pairs"][:_PAIRS]:
-            table.add_row(pair["label"], pair["predicted"], f"{pair['clips']} of {pair['of']}")
-        console.print(table)
+        rows = [
+            (pair["label"], pair["predicted"], f"{pair['clips']} of {pair['of']}") for pair in result["worst_pairs"]
+        ]
+        print_table(by_column(("label", "taken for", "clips"), rows[:_PAIRS]), title="Most frequent confusions")
     if result["unknown_folders"]:
-        table = Table("unknown folder", "clips", "taken for a keyword", "most often", title="Unknown folders")
+        headings = ("unknown folder", "clips", "taken for a keyword", "most often")
+        folders = []
         for name, values in result["unknown_folders"].items():
             taken = f"{values['taken_for_keyword']} ({values['rate']:.1%})"
-            table.add_row(name, str(values["clips"]), taken, values["most_often"] or "–")
-        console.print(table)
+            folders.append((name, str(values["clips"]), taken, values["most_often"] or "–"))
+        print_table(by_column(headings, folders), title="Unknown folders")
     if result["accuracy_at_snr"]:
-        rows = [f"{row['split']} {row['accuracy']:.1%} at {row['snr_db']:g} dB" for row in result["accuracy_at_snr"]]
-        console.print(f"in noise: {', '.join(rows)}", soft_wrap=True)
-    _show_scores(console, result)
+        noisy = [f"{row['split']} {row['accuracy']:.1%} at {row['snr_db']:g} dB" for row in result["accuracy_at_snr"]]
+        say(f"in noise: {', '.join(noisy)}")
+    _show_scores(result)
     for name in ("data_licence", "data_citation"):
         if result.get(name):
-            console.print(f"{name.replace('_', ' ')}: {result[name]}", soft_wrap=True, highlight=False)
-    console.print(f"{prefix}{folder}", soft_wrap=True, highlight=False, markup=False)
+            say(f"{name.replace('_', ' ')}: {result[name]}")
+    say(f"{prefix}{folder}")
 
 
-def _show_scores(console: Console, result: dict[str, Any]) -> None:
+def _show_scores(result: dict[str, Any]) -> None:
     """Accuracy with its intervals, and one line of other metrics."""
     low, high = result["accuracy_95"]
     speakers = ""
@@ -80,9 +79,10 @@ def _show_scores(console: Console, result: dict[str, Any]) -> None:
     ]
     if (equal := result["detection"]["mean_equal_error_rate"]) is not None:
         others.append(f"equal error rate of the keywords {equal:.1%}")
-    console.print(
-        f"{result['split']} accuracy [bold]{result['accuracy']:.1%}[/bold] "
-        f"(95 % interval {low:.1%} to {high:.1%}{speakers}; {result['clips']} clips)",
-        soft_wrap=True,
+    accuracy = (
+        printable(f"{result['split']} accuracy "),
+        (f"{result['accuracy']:.1%}", "bold"),
+        f" (95 % interval {low:.1%} to {high:.1%}{speakers}; {result['clips']} clips)",
     )
-    console.print("; ".join(others), soft_wrap=True)
+    Console().print(Text.assemble(*accuracy), soft_wrap=True)
+    say("; ".join(others))

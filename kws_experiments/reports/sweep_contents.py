@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -138,7 +139,7 @@ def _row(sweep: Sweep, job: Job, keys: list[str]) -> dict[str, Any]:
     values = {key: _typed(value) for key, value in job.values(sweep.swept).items()}
     metrics = folder.read_metrics()
     results = dict.fromkeys(_FROM_RUNS, np.nan) | {key: metrics.get(key) for key in _FROM_RUNS[:3]} | _costs(folder)
-    report = os.path.relpath(folder.report, sweep.path) if folder.report.is_file() else None
+    report = quote(os.path.relpath(folder.report, sweep.path)) if folder.report.is_file() else None
     setting = ", ".join(f"{key.lstrip('+')}={values[key]}" for key in keys) or "all runs"
     return {"job": job.number, "run": job.folder.name, "report": report, "setting": setting, **values,
             "seconds": job.seconds, **results}  # fmt: skip

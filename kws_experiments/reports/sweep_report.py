@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from kws_data.storage.atomic import replace_dir
+from kws_data.text import to_csv
 from kws_experiments.plots import sweeps
 from kws_experiments.reports.html import as_html
 from kws_experiments.reports.markdown import as_markdown
@@ -54,7 +55,7 @@ def write_sweep_report(sweep: Sweep) -> Path:
             (folder / f"{picture.name}.png").write_bytes(picture.png)
     for name in CSV_FILES:
         frame = getattr(contents, name)
-        write_text(sweep.path / f"{name}.csv", frame.to_csv(index=name == "settings"))
+        write_text(sweep.path / f"{name}.csv", to_csv(frame.reset_index() if name == "settings" else frame))
     write_text(sweep.path / MARKDOWN, markdown)
     write_text(sweep.path / HTML, html)
     return sweep.path / HTML

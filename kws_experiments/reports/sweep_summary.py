@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 
-from rich.console import Console
-
-from kws_experiments.reports.console_tables import print_table
+from kws_experiments.console.output import say
+from kws_experiments.console.tables import print_table
 from kws_experiments.runs.sweep_record import DONE, FAILED, STOPPED, Sweep
 
 
 def show(sweep: Sweep) -> None:
     """Print the table of results and failures."""
-    console = Console()
     jobs, swept = sweep.jobs, short_names(sweep.swept)
     values = [[_rounded(value) for value in job.values(sweep.swept).values()] for job in jobs]
     columns = [
@@ -33,12 +31,12 @@ def show(sweep: Sweep) -> None:
     )
     for job in sweep.jobs:
         if job.status == FAILED:
-            console.print(f"job {job.number} failed: {job.error}", style="red", soft_wrap=True, highlight=False)
+            say(f"job {job.number} failed: {job.error}", style="red")
     done = sum(job.status == DONE for job in sweep.jobs)
-    console.print(f"{done} of {sweep.planned} jobs are done", highlight=False)
+    say(f"{done} of {sweep.planned} jobs are done")
     if sweep.status == STOPPED or done < sweep.planned:
-        console.print("the same command does what is missing", highlight=False)
-    console.print(str(sweep.path), soft_wrap=True, highlight=False)
+        say("the same command does what is missing")
+    say(sweep.path)
 
 
 def short_names(keys: list[str]) -> list[str]:

@@ -19,16 +19,18 @@ from omegaconf import OmegaConf
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import CONF
 from kws_experiments.runs.code_state import ROOT
-from kws_experiments.runs.environment import numeric_variables, read_sessions
+from kws_experiments.runs.environment import REPEATED, numeric_variables, read_sessions
 from kws_experiments.runs.files import read_json
 from kws_experiments.runs.folder import RunFolder, write_text
 from kws_experiments.runs.seal import finished_record
+from kws_experiments.runs.trust import is_trusted
 
 log = logging.getLogger(__name__)
 
 MARKER = "reproduces.json"  # in the new folder: of which run
 RESULT = "reproduction.json"  # in the new folder, when all is done
 COULD_NOT_RUN = 2  # exit status
+_HARMLESS = re.compile(r"[\w.:,+-]{0,64}")  # a variable's value: no path
 
 
 def restart(run: Path, *, out: Path | None, data: Path | None, anyway: bool) -> NoReturn:
@@ -49,7 +51,8 @@ def restart(run: Path, *, out: Path | None, data: Path | None, anyway: bool) -> 
     require_known_keys(folder)
     target = new_folder(folder) if out is None else out.expanduser().resolve()
     mark(target, folder, record)
-    environment = like_the_run(last["variables"], last.get("python_path", ""))
+    python_path = last.get("python_path", "") if is_trusted(folder.path) else ""
+    environment = like_the_run(last.get("variables", {}), python_path)
     working_directory = Path(last["working_directory"])  # which the configuration's relative paths count from
     arguments = [str(folder.path), str(target), *([f"--data={data.expanduser().resolve()}"] if data else [])]
     arguments += ["--anyway"] if anyway else []
@@ -113,13 +116,18 @@ def mark(target: Path, folder: RunFolder, record: dict[str, Any]) -> None:
 
 
 def like_the_run(variables: dict[str, str], python_path: str) -> dict[str, str]:
-    """This process's environment, with the arithmetic libraries' variables as the run had them."""
+    """This process's environment, with the variables of `REPEATED` as the run had them, and no others set."""
     environment = dict(os.environ)
     now = numeric_variables()
+    then = {name: value for name, value in variables.items() if name in REPEATED and _HARMLESS.fullmatch(str(value))}
     for name in sorted({*now, *variables}):
-        if now.get(name) != variables.get(name):
-            log.info("%s: %s, as in the run", name, variables.get(name, "not set"))
+        if name in variables.keys() - then.keys():
+            if now.get(name) != variables[name]:
+                log.warning("%s is left as it is here, unlike in the run: it could name a file or a program", name)
+            continue
+        if now.get(name) != then.get(name):
+            log.info("%s: %s, as in the run", name, then.get(name, "not set"))
         environment.pop(name, None)
     # the same code as this process's, wherever it starts
     own = [str(ROOT), environment.get("PYTHONPATH") or python_path]
-    return environment | variables | {"PYTHONPATH": os.pathsep.join(filter(None, own))}
+    return environment | then | {"PYTHONPATH": os.pathsep.join(filter(None, own))}

@@ -16,6 +16,7 @@ from kws_data.errors import KwsError
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.config.exit import one_line_errors
 from kws_experiments.config.upgrade import without_effect
+from kws_experiments.console.output import say, set_up
 from kws_experiments.experiment.data import Data, prepare_data
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.reproduce.causes import likely_causes
@@ -25,6 +26,7 @@ from kws_experiments.runs.clip_table import CLASSES, clip_table, data_changes, r
 from kws_experiments.runs.code_state import file_sha256
 from kws_experiments.runs.environment import read_sessions
 from kws_experiments.runs.folder import RunFolder, write_text
+from kws_experiments.runs.trust import is_trusted
 from kws_experiments.training.start_from import find_origin
 
 log = logging.getLogger(__name__)
@@ -49,7 +51,9 @@ def repeat(original: RunFolder, repeated: RunFolder, *, data: Path | None, anywa
     """
     for setting in without_effect(original.read_stored_config()):
         log.warning("the run had %s, which has no effect any more", setting)
-    experiment, record = Experiment(original.read_config()), original.read_record() or {}
+    # loggers change nothing that is trained, and another's may send it anywhere
+    without: dict[str, Any] = {} if is_trusted(original.path) else {"loggers": {}}
+    experiment, record = Experiment(original.read_config() | without), original.read_record() or {}
     changed_start = origin_change(experiment, record)
     if changed_start and not anyway:
         raise KwsError(f"{changed_start}; --anyway trains from what is there now")
@@ -153,33 +157,30 @@ def _data_finding(recorded: pd.DataFrame, changes: Changes) -> Finding:
 
 def show(result: dict[str, Any], out: Path) -> None:
     """Print what was compared, the verdict, and what the environments differ in."""
-    from rich.console import Console
-    from rich.table import Table
+    from kws_experiments.console.tables import by_column, print_table
 
-    console = Console()
-    table = Table("compared", "found", title="The run and its repetition", title_justify="left")
-    for finding in result["findings"]:
-        table.add_row(finding["what"], finding["detail"])
-    console.print(table)
+    findings = by_column(
+        ("compared", "found"), [(finding["what"], finding["detail"]) for finding in result["findings"]]
+    )
+    print_table(findings, title="The run and its repetition", keep=("compared", "found"))
     causes = result["environment_differs_in"]
     if result["bit_for_bit"]:
-        console.print("[bold]bit for bit[/bold]: the same weights and predictions")
+        say("bit for bit: the same weights and predictions")
         for cause in causes:
-            console.print(f"although: {cause}", soft_wrap=True, highlight=False)
+            say(f"although: {cause}")
     else:
         where = next(finding for finding in result["findings"] if finding["same"] is False)
-        console.print(
-            f"[bold]different[/bold], first in {where['what']}: {where['detail']}", soft_wrap=True, highlight=False
-        )
+        say(f"different, first in {where['what']}: {where['detail']}")
         for index, cause in enumerate(causes):
             said = "likely cause" if index == 0 else "or"
-            console.print(f"{said}: {cause}", soft_wrap=True, highlight=False)
+            say(f"{said}: {cause}")
         if not causes:
-            console.print("no recorded difference explains it: suspect the hardware, or an operation of your own model")
-    console.print(str(out), soft_wrap=True, highlight=False)
+            say("no recorded difference explains it: suspect the hardware, or an operation of your own model")
+    say(out)
 
 
 if __name__ == "__main__":
+    set_up()
     tensorflow_setup.quiet()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -87,7 +87,9 @@ def file_sha256(path: Path) -> str:
 
 def _git(root: Path, *arguments: str) -> bytes | None:
     """What git prints; None where there is no git, no repository, or no answer."""
-    command = ["git", "-C", str(root), *arguments]
+    # a repository's own settings must start no program
+    quiet = ["-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}", "-c", "core.pager=cat"]
+    command = ["git", "-C", str(root), *quiet, *arguments]
     environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     try:
         done = subprocess.run(command, capture_output=True, timeout=_GIT_TIMEOUT_S, env=environment, check=False)

@@ -37,6 +37,24 @@ NUMERIC_VARIABLES = re.compile(
 )
 # … of which these belong to a machine rather than to a run, or are set by scikit-learn when it is imported
 _NO_MATTER = {"CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"}
+# … and those that a repetition sets as the run had them: they change the last bits, and none names a file or a program
+REPEATED = frozenset(
+    {
+        # sums depend on how they are divided among threads
+        "OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "OMP_DYNAMIC", "MKL_NUM_THREADS", "MKL_DYNAMIC", "OPENBLAS_NUM_THREADS",
+        "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS",
+        "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
+        # they choose a processor's kernels, each with its own order of sums
+        "TF_ENABLE_ONEDNN_OPTS", "TF_DISABLE_MKL", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "OPENBLAS_CORETYPE",
+        "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE",
+        # they choose a GPU's kernels and their precision
+        "TF_DETERMINISTIC_OPS", "TF_CUDNN_DETERMINISTIC", "TF_CUDNN_USE_AUTOTUNE", "TF_CUDNN_USE_FRONTEND",
+        "TF_ENABLE_CUBLAS_TENSOR_OP_MATH_FP32", "TF_ENABLE_CUDNN_TENSOR_OP_MATH_FP32", "NVIDIA_TF32_OVERRIDE",
+        "CUBLAS_WORKSPACE_CONFIG",
+        # the order of sets
+        "PYTHONHASHSEED",
+    }
+)  # fmt: skip
 _HOW_STARTED = ("started", "command", "overrides", "working_directory", "python_path")
 _SYSCTL_FLAGS = ("machdep.cpu.features", "machdep.cpu.leaf7_features")  # on Intel; Apple's own have hw.optional.*
 
@@ -82,6 +100,8 @@ def read_sessions(folder: RunFolder) -> list[dict[str, Any]]:
     needed = {"packages", "processor", "code"}
     if not sessions or not all(isinstance(each, dict) and needed <= set(each) for each in sessions):
         raise KwsError(f"'{folder.environment}' is damaged: it lacks packages, processor or code")
+    if not all(isinstance(each.get("variables", {}), dict) for each in sessions):
+        raise KwsError(f"'{folder.environment}' is damaged: variables must hold values by name")
     return sessions
 
 

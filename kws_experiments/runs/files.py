@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from kws_data.errors import KwsError
+from kws_data.text import from_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 START_OVER = "start over with force=true"
 GIVE_RUN = "give the folder of a run"
+GIVE_MODEL = "give the folder of a run, or of an export"
 
 
 @contextmanager
@@ -41,7 +43,8 @@ def whole(path: Path, advice: str) -> Iterator[None]:
     except KwsError:
         raise
     except Exception as error:  # of whatever kind: parsers raise a dozen of them on damaged files
-        raise KwsError(f"'{path}' is missing or damaged: {advice}") from error
+        denied = " (no permission to read it)" if isinstance(error, PermissionError) else ""
+        raise KwsError(f"'{path}' is missing or damaged{denied}: {advice}") from error
 
 
 def read_lines(path: Path, advice: str) -> list[str]:
@@ -81,8 +84,18 @@ _Loader.add_implicit_resolver(  # YAML 1.1 takes 1e-3 for text
 )
 
 
+_ALWAYS_SAFE = 10_000  # characters: too few to be nested so deeply that the parser crashes
+_DEEPEST = 100
+
+
 def parse_yaml(text: str) -> Any:
     """A YAML document, with numbers as OmegaConf reads them."""
+    if "*" in text or len(text) > _ALWAYS_SAFE:
+        depth = 0
+        for event in yaml.parse(text, _Loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > _DEEPEST:  # they fill the memory, or the parser's stack
+                raise yaml.YAMLError("it has aliases, or is nested too deeply")
     return yaml.load(text, _Loader)
 
 
@@ -101,7 +114,7 @@ def read_table(path: Path, advice: str, columns: Sequence[str] = (), **options: 
         _check(path.is_file(), "pandas reads an empty folder as an empty table")
         if path.suffix == ".parquet":
             return pd.read_parquet(path, columns=list(columns) or None, **options)
-        table = pd.read_csv(path, **options)
+        table = from_csv(pd.read_csv(path, **options))
     if missing := [column for column in columns if column not in table.columns]:
         raise KwsError(f"'{path}' has no column {missing[0]}: {advice}")
     return table
@@ -114,6 +127,17 @@ def open_arrays(path: Path, advice: str) -> Iterator[NpzFile]:
 
     with whole(path, advice), np.load(path) as arrays:
         yield arrays
+
+
+def number_or_none(value: Any) -> float | None:
+    """A number as it is, None as None.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    raise TypeError(f"{value!r} is not a number")
 
 
 def _read_mapping(path: Path, advice: str, keys: Collection[str], parse: Callable[[str], Any]) -> dict[str, Any]:

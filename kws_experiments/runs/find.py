@@ -9,7 +9,6 @@ Imports no TensorFlow.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -21,14 +20,15 @@ import yaml
 
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import NOT_VALID, flattened
+from kws_experiments.config.overrides import near
 from kws_experiments.config.upgrade import upgraded
-from kws_experiments.runs.files import START_OVER, parse_yaml, read_table, read_yaml, whole
-from kws_experiments.runs.folder import RunFolder
+from kws_experiments.runs.files import START_OVER, number_or_none, parse_yaml, read_table, read_yaml, whole
+from kws_experiments.runs.folder import TRAINED, UNFINISHED, RunFolder
 from kws_experiments.runs.sweep_record import DONE, find_sweeps, read_sweep
 
 FIRST = ("path", "name", "run", "status", "started", "seconds")
 METRICS = ("accuracy", "validation_accuracy", "clips", "parameters")
-DAMAGED, NOT_BEGUN = "damaged", "not begun"
+DAMAGED, NOT_BEGUN, REPORT_MISSING, NOT_CLOSED = "damaged", "not begun", "report missing", "not closed"
 _SAME_FOR_ALL = ("name", "force")  # keys that say nothing about what was trained
 _GROUPS_ONLY = ("experiment", "sweep", "logger")  # choices that are spelled out by other keys
 
@@ -44,9 +44,10 @@ def find_runs(folder: str | Path, where: Mapping[str, Any] | None = None, *, all
 
     Returns:
         `path`, `name`, `run` (the fingerprint of its configuration, and the attempt), `status` ('done', 'training',
-        'not begun', 'damaged'), `started` (UTC), `seconds` (of training); then the choices (`model`, `features`, …) and
-        the config keys that differ among the runs listed, dotted; then `accuracy` (of the test split),
-        `validation_accuracy`, `clips`, `parameters`; then `error`, which says what is damaged.
+        'report missing', 'not closed' (its loggers, that is), 'not begun', 'damaged'), `started` (UTC), `seconds` (of
+        training); then the choices (`model`, `features`, …) and the config keys that differ among the runs listed,
+        dotted; then `accuracy` (of the test split), `validation_accuracy`, `clips`, `parameters`; then `error`, which
+        says what is damaged.
 
     Raises:
         KwsError: there is no such folder, or no run has a key of `where`.
@@ -92,16 +93,9 @@ def find_sweeps_below(folder: str | Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).convert_dtypes()
 
 
-def near(name: str, known: Iterable[str]) -> str:
-    """What a mistyped name may have meant, as the end of a message."""
-    close = difflib.get_close_matches(name, list(known), cutoff=0.5)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
-
-
 def _run_folders(root: Path) -> list[Path]:
     """What holds a run's record, or is what `train.py` made for one."""
-    begun = {path.parent for path in root.rglob("run.json")}
-    begun |= {path.parent for path in root.rglob(".hydra") if path.is_dir()}
+    begun = {path.parent for name in ("run.json", ".hydra") for path in root.rglob(name)}
     return sorted(path for path in begun if path.name != NOT_VALID)
 
 
@@ -114,14 +108,18 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         record = folder.read_record()
         if record is None:
             return row, keys
-        row |= {"status": record["status"], "started": record.get("started"), "seconds": _seconds(folder)}
+        started = record.get("started")
+        row |= {"status": record["status"], "started": started and str(started), "seconds": _seconds(folder)}
         config = upgraded(read_yaml(folder.config, START_OVER))
         keys = _choices(folder) | flattened(config)
         row["name"] = config.get("name", row["name"])
-        if record["status"] == DONE:
+        if record["status"] == TRAINED:
+            row["status"] = NOT_CLOSED if folder.report.is_file() or not config.get("report") else REPORT_MISSING
+        if record["status"] != UNFINISHED:
             metrics = folder.read_metrics()
-            row |= {name: metrics.get(name) for name in METRICS}
-    except (KwsError, KeyError, TypeError, AttributeError) as error:
+            with whole(folder.metrics, START_OVER):
+                row |= {name: number_or_none(metrics.get(name)) for name in METRICS}
+    except (KwsError, KeyError, TypeError, AttributeError, OSError) as error:
         row |= {"status": DAMAGED, "error": str(error) if isinstance(error, KwsError) else f"'{path}' is damaged"}
     return row, keys
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -14,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from kws_data.errors import KwsError
-from kws_data.storage.atomic import remove, remove_leftovers_below, replace_file
+from kws_data.folders import nfc
+from kws_data.storage.atomic import lock_for, remove, replace_file
+from kws_experiments.config.allowed import refused_in_config
 from kws_experiments.config.upgrade import upgraded
-from kws_experiments.runs.files import GIVE_RUN, START_OVER, read_json, read_lines, read_yaml
+from kws_experiments.runs.files import GIVE_RUN, START_OVER, read_json, read_lines, read_yaml, whole
+from kws_experiments.runs.trust import require_no_way_out, require_trust
 
+UNFINISHED, TRAINED, DONE = "training", "trained", "done"  # trained: all but its report, and its loggers' end
 SCHEMA_VERSION = 2  # 2: evaluations hold detection, calibration, breakdowns and their tables
-_SCRATCH = ".scratch-"
 _PACKAGES = ("tensorflow", "tensorflow-io", "keras", "numpy", "pandas", "audiomentations", "hydra-core")
 
 
@@ -108,44 +109,41 @@ class RunFolder:
         """What the training loop writes."""
         return TrainingFiles(self.path)
 
-    @contextmanager
-    def scratch(self) -> Iterator[Path]:
-        """A folder for as long as the context lasts."""
-        with tempfile.TemporaryDirectory(dir=self.path, prefix=_SCRATCH) as name:
-            yield Path(name)
-
-    def clear_leftovers(self) -> None:
-        """Remove what a killed process left half-written; only for the holder of the folder's lock."""
-        remove_leftovers_below(self.path)
-        for scratch in self.path.glob(f"{_SCRATCH}*"):
-            remove(scratch)
-
     def read_record(self) -> dict[str, Any] | None:
-        """What `write_record` wrote; None in a new folder.
+        """What `write_record` wrote; None in a new folder. Its `status` is 'training', 'trained' or 'done'.
 
         Raises:
-            KwsError: the file is damaged, or of another schema.
+            KwsError: the file can't be read, is damaged, or of another schema.
         """
-        if not self.record.is_file():
-            return None
+        with whole(self.record, START_OVER):
+            if not self.record.exists():
+                return None
         record = read_json(self.record, START_OVER, ["schema_version"])
         schema = record["schema_version"]
         if schema != SCHEMA_VERSION:
             raise KwsError(
                 f"'{self.path}' has schema version {schema}, not {SCHEMA_VERSION}; start over with force=true"
             )
+        with whole(self.record, START_OVER):
+            if record["status"] not in (UNFINISHED, TRAINED, DONE):
+                raise ValueError("no such status")
         return record
 
+    def discard_unbegun(self) -> None:
+        """Remove what Hydra made for a run that was refused; for the holder of its lock."""
+        if not self.record.exists():
+            discard(self.path, self.path / ".hydra", *self.path.glob("*.log"))
+
     def read_finished_record(self) -> dict[str, Any]:
-        """The record of a run that is done.
+        """The record of a run that is trained and evaluated.
 
         Raises:
-            KwsError: there is no run, it isn't done, or its record is damaged or of another schema.
+            KwsError: there is no run, it isn't finished, or its record is damaged or of another schema.
         """
         record = self.read_record()
         if record is None:
-            raise KwsError(f"'{self.path}' holds no run: it has no {self.record.name}")
-        if record.get("status") != "done":
+            raise no_run(self.path)
+        if record["status"] == UNFINISHED:
             raise KwsError(f"'{self.path}' holds no finished run: the same training command finishes it")
         return record
 
@@ -186,7 +184,7 @@ class RunFolder:
         Raises:
             KwsError: the file is missing or damaged.
         """
-        return read_lines(self.labels, GIVE_RUN)
+        return [nfc(label) for label in read_lines(self.labels, GIVE_RUN)]
 
     def read_thresholds(self) -> dict[str, float]:
         """Each keyword's decision threshold.
@@ -208,16 +206,42 @@ class RunFolder:
         """The composed configuration as the run's version wrote it.
 
         Raises:
-            KwsError: the file is missing or damaged.
+            KwsError: the file is missing or damaged, or the folder is from elsewhere and names code of its own.
         """
-        config = read_yaml(self.config, GIVE_RUN)
-        return {str(key): value for key, value in config.items()}
+        if not self.config.is_file() and not self.record.is_file():
+            raise no_run(self.path)
+        require_no_way_out(self.path)
+        config = {str(key): value for key, value in read_yaml(self.config, GIVE_RUN).items()}
+        require_trust(self.path, self.config, refused_in_config(upgraded(config)))
+        return config
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write the composed configuration."""
         from omegaconf import OmegaConf
 
         write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(config)))
+
+
+def discard(path: Path, *contents: Path) -> None:
+    """Remove a folder in which nothing was begun, if it holds nothing else; for the holder of its lock.
+
+    Args:
+        path: the folder; its lock goes too, and folders above it that were made for it.
+        contents: what may be removed.
+    """
+    for file in contents:
+        remove(file)
+    Path(lock_for(path).lock_file).unlink(missing_ok=True)
+    with suppress(OSError):  # not empty
+        path.rmdir()
+        while "runs" in path.parent.parts[-3:]:  # `runs/<name>/sweeps/<id>` is the deepest
+            path = path.parent
+            path.rmdir()
+
+
+def no_run(path: str | Path, advice: str = GIVE_RUN) -> KwsError:
+    """The error of a path where a run should be; it need not exist."""
+    return KwsError(f"'{path}' holds no run: {advice}")
 
 
 def write_text(path: Path, text: str) -> None:

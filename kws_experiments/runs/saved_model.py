@@ -13,7 +13,10 @@ import numpy as np
 
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_file
+from kws_experiments.config.allowed import refused_in_model
+from kws_experiments.runs.files import GIVE_RUN, whole
 from kws_experiments.runs.folder import RunFolder
+from kws_experiments.runs.trust import require_trust
 
 if TYPE_CHECKING:
     import keras
@@ -50,18 +53,21 @@ def load_model(run: Path) -> keras.Model:
     """The model of a run's folder, as `save_model` wrote it.
 
     Raises:
-        KwsError: `run` is no folder of a finished run, or its model is damaged.
+        KwsError: `run` is no folder of a finished run, its model is damaged, or it is from elsewhere and names code of
+            its own.
     """
     folder = RunFolder(run)
     if not folder.model.is_file():
         raise KwsError(f"'{run}' holds no model.keras: give the folder of a finished run")
+    config = folder.read_config()
+    with whole(folder.model, GIVE_RUN):
+        require_trust(run, folder.model, refused_in_model(folder.model))
     import keras
 
-    config = folder.read_config()
     try:
         for key in ("features", "model"):  # importing a layer's module makes it known to Keras
             importlib.import_module(config.get(key, {}).get("_target_", "").rpartition(".")[0])
-        return keras.models.load_model(folder.model)
+        return keras.models.load_model(folder.model, safe_mode=True)
     except (OSError, ValueError, TypeError, KeyError, EOFError, ImportError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())
         raise KwsError(f"'{folder.model}' can't be loaded: {reason[:200] or type(error).__name__}") from error

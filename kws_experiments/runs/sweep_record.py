@@ -23,8 +23,8 @@ from filelock import FileLock, Timeout
 
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import lock_for
-from kws_experiments.runs.files import read_json, whole
-from kws_experiments.runs.folder import PathBelow, RunFolder, write_text
+from kws_experiments.runs.files import START_OVER, number_or_none, read_json, whole
+from kws_experiments.runs.folder import UNFINISHED, PathBelow, RunFolder, write_text
 
 SCHEMA_VERSION = 1
 _ADVICE = "the sweep's command, given again, writes it anew"
@@ -108,10 +108,9 @@ class SweepFolder:
     def read_jobs(self) -> list[Job]:
         """All jobs by number, with the results of their runs; of two for the same run, the later.
 
-        Raises:
-            KwsError: a job's file is damaged.
+        A job whose file is damaged has failed, and its error says so.
         """
-        jobs = [with_results(self._read_job(path)) for path in sorted(self.jobs.glob("*.json"))]
+        jobs = [with_results(self._job_or_damage(path)) for path in sorted(self.jobs.glob("*.json"))]
         latest = {job.folder or job.number: job for job in jobs}
         return sorted(latest.values(), key=lambda job: job.number)
 
@@ -122,6 +121,12 @@ class SweepFolder:
             return job.seconds if job.folder == folder else None
         return None
 
+    def _job_or_damage(self, path: Path) -> Job:
+        try:
+            return self._read_job(path)
+        except KwsError as error:
+            return Job(int(path.stem) if path.stem.isdigit() else -1, [], None, FAILED, error=str(error))
+
     def _job_file(self, number: int) -> Path:
         return self.jobs / f"{number:04}.json"
 
@@ -129,6 +134,8 @@ class SweepFolder:
         values = read_json(path, _ADVICE)
         with whole(path, _ADVICE):
             job = Job(**values)
+            " ".join(job.overrides)  # these and the number are used by all readers
+            job = replace(job, number=int(job.number), status=str(job.status))
             folder = None if job.folder is None else Path(os.path.normpath(self.path / job.folder))
         return replace(job, folder=folder)
 
@@ -168,12 +175,14 @@ def with_results(job: Job) -> Job:
     folder = RunFolder(job.folder)
     try:
         record = folder.read_record()
-        if record is None or record["status"] != "done":
+        if record is None or record["status"] == UNFINISHED:
             gone = f"'{job.folder}' holds no finished run any more"
             return replace(job, status=FAILED, error=gone) if job.status == DONE else job
         metrics = folder.read_metrics()
-        accuracy, validation = metrics["accuracy"], metrics.get("validation_accuracy")
-    except (KwsError, KeyError, TypeError, AttributeError) as error:
+        with whole(folder.metrics, START_OVER):
+            accuracy = number_or_none(metrics["accuracy"])
+            validation = number_or_none(metrics.get("validation_accuracy"))
+    except KwsError as error:
         return replace(job, status=FAILED, error=str(error))
     return replace(job, status=DONE, error=None, accuracy=accuracy, validation_accuracy=validation)
 

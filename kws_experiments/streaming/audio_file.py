@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from kws_data.audio import UnreadableAudioError, read_header
-from kws_data.audio_blocks import read_blocks
+from kws_data.audio import UnreadableAudioError, read_blocks, read_header
 from kws_data.errors import KwsError
+from kws_data.text import printable
 
 _QUIET_S = 60  # shorter files need no progress bar
 
@@ -42,7 +42,7 @@ def file_blocks(audio: Path, sample_rate: int) -> Iterator[np.ndarray]:
         header = read_header(audio)
         seconds = header.num_samples / header.sample_rate
         quiet = not sys.stderr.isatty() or seconds < _QUIET_S
-        with tqdm(total=round(seconds, 1), unit="s", desc=audio.name, disable=quiet, leave=False) as bar:
+        with tqdm(total=round(seconds, 1), unit="s", desc=printable(audio.name), disable=quiet, leave=False) as bar:
             for block in read_blocks(audio, sample_rate):
                 yield block
                 bar.update(len(block) / sample_rate)

@@ -15,6 +15,8 @@ import pandas as pd
 
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_file
+from kws_data.text import to_csv
+from kws_experiments.console.output import say
 from kws_experiments.runs.folder import RunFolder, write_text
 from kws_experiments.streaming.audio_file import check_file, file_blocks
 from kws_experiments.streaming.curve import detect, operating_points, smooth, threshold_curve
@@ -170,8 +172,8 @@ def _write(out: Path, result: dict[str, Any], curve: pd.DataFrame, compared: Com
     from kws_experiments.plots.style import save
 
     detections = compared.detections.drop(columns="on_speech").round({"score": 4})
-    write_text(out / "detections.csv", detections.to_csv(index=False))
-    write_text(out / "words.csv", compared.words.to_csv(index=False))
+    write_text(out / "detections.csv", to_csv(detections))
+    write_text(out / "words.csv", to_csv(compared.words))
     with replace_file(out / "curve.parquet") as temporary:
         curve.to_parquet(temporary, index=False)
     save(stream_figure(curve, result, compared.latency_ms()), out / "stream.png")
@@ -180,26 +182,23 @@ def _write(out: Path, result: dict[str, Any], curve: pd.DataFrame, compared: Com
 
 def show(result: dict[str, Any]) -> None:
     """Print the operating points, then detections and latency at the chosen threshold."""
-    from rich.console import Console
-    from rich.table import Table
+    from kws_experiments.console.tables import by_column, print_table
 
-    console = Console()
-    table = Table("false accepts an hour, at most", title="Fewest misses", title_justify="left")
-    table.add_column("missed", justify="right")
-    table.add_column("threshold", justify="right")
-    for point in result["operating_points"]:
-        if point["threshold"] is not None:
-            allowed, missed = point["false_accepts_per_hour_at_most"], f"{point['miss_rate']:.1%}"
-            table.add_row(f"{allowed:g}", missed, f"{point['threshold']:g}")
-    console.print(table)
+    headings = ("false accepts an hour, at most", "missed", "threshold")
+    rows = [
+        (f"{point['false_accepts_per_hour_at_most']:g}", f"{point['miss_rate']:.1%}", f"{point['threshold']:g}")
+        for point in result["operating_points"]
+        if point["threshold"] is not None
+    ]
+    print_table(by_column(headings, rows), title="Fewest misses", numeric=headings[1:])
     if result["hours"] < 1:
-        console.print(f"one false accept in {60 * result['hours']:.3g} minutes is {1 / result['hours']:.3g} an hour")
-    console.print(
+        say(f"one false accept in {60 * result['hours']:.3g} minutes is {1 / result['hours']:.3g} an hour")
+    say(
         f"threshold {result['detection_threshold']:g}: of {result['keywords']} keywords {result['correct']} correct, "
-        f"{result['missed']} missed ([bold]{result['miss_rate']:.1%}[/bold]); {result['wrong']} wrong detections; "
-        f"{result['false_accepts']} false accepts ([bold]{result['false_accepts_per_hour']:.1f} an hour[/bold]), "
+        f"{result['missed']} missed ({result['miss_rate']:.1%}); {result['wrong']} wrong detections; "
+        f"{result['false_accepts']} false accepts ({result['false_accepts_per_hour']:.1f} an hour), "
         f"{result['false_accepts_on_other_words']} of them on other words"
     )
     median, p90 = result["latency_ms"]["median"], result["latency_ms"]["p90"]
     if median is not None:
-        console.print(f"detected {median:.0f} ms after the word's end (median; 90 % within {p90:.0f} ms)")
+        say(f"detected {median:.0f} ms after the word's end (median; 90 % within {p90:.0f} ms)")

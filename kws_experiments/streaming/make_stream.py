@@ -15,6 +15,7 @@ from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_dir
 from kws_data.streams.mix import render
 from kws_data.streams.plan import SPEECH_DB, StreamSettings, plan_words
+from kws_data.text import to_csv
 from kws_experiments.streaming.label_track import write_label_track
 from kws_experiments.streaming.open_source import open_source
 from kws_experiments.streaming.truth import AUDIO, FACTS, TRACK, TRUTH
@@ -67,9 +68,9 @@ def write_stream(source: Sequence[str], out: Path, settings: StreamSettings) -> 
             sound.setframerate(rate)
             for block in render(data, plan, settings):
                 sound.writeframes(block.astype("<i2").tobytes())
-        spoken.to_csv(folder / TRUTH, index=False)
+        (folder / TRUTH).write_text(to_csv(spoken), encoding="utf-8")
         write_label_track(folder / TRACK, spoken[["time_ms", "end_ms", "word"]].itertuples(index=False, name=None))
-        (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
+        (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return (
         f"{settings.minutes:g} min, {len(plan)} words ({facts['keywords']} keywords) of "
         f"{facts['different_clips']} different clips"

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from kws_data.catalog import UNKNOWN
-from kws_data.errors import KwsError
 from kws_data.streams.source import StreamSource
 from kws_experiments.config.compose import compose
 from kws_experiments.experiment.experiment import Experiment
-from kws_experiments.runs.folder import RunFolder
+from kws_experiments.runs.files import GIVE_RUN
+from kws_experiments.runs.folder import RunFolder, no_run
 
 
 def open_source(source: Sequence[str]) -> StreamSource:
@@ -30,6 +30,6 @@ def _config(source: Sequence[str]) -> dict[str, Any]:
     if len(source) == 1 and "=" not in source[0]:
         folder = Path(source[0]).expanduser()
         if not folder.is_dir():
-            raise KwsError(f"'{source[0]}': no such folder; give a run's, or overrides such as dataset=v0.02")
+            raise no_run(source[0], f"{GIVE_RUN}, or overrides such as dataset=v0.02")
         return RunFolder(folder).read_config()
     return compose(list(source))

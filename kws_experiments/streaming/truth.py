@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from kws_data.errors import KwsError
+from kws_data.text import from_csv
 
 AUDIO, TRUTH, TRACK, FACTS = "stream.wav", "truth.csv", "labels.txt", "stream.json"
 
@@ -21,7 +22,7 @@ def read_truth(path: Path) -> pd.DataFrame:
         KwsError: naming the file and the row.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = from_csv(pd.read_csv(path, dtype=str, keep_default_na=False))
     except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise KwsError(f"'{path}' can't be read: {reason}; it must be CSV with columns time_ms and word") from error

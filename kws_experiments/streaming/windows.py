@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from kws_data.clip_format import NOMINAL_MS
 from kws_data.errors import KwsError
-from kws_experiments.experiment.experiment import NOMINAL_MS
 from kws_models.sliding import SlidingWindows
 
 if TYPE_CHECKING:

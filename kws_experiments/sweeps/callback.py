@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,15 +22,20 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from kws_data.errors import KwsError
+from kws_data.storage.parallel import block_interrupts, end_with
 from kws_experiments.config.compose import overrides_fingerprint
 from kws_experiments.config.exit import STATUS_FAILED, STATUS_STOPPED, as_line
+from kws_experiments.config.interrupts import interrupt
+from kws_experiments.console.output import say, set_up
+from kws_experiments.runs.folder import discard
 from kws_experiments.runs.sweep_record import DONE, FAILED, RUNNING, STOPPED, SWEEPS, SweepFolder, read_sweep
 from kws_experiments.sweeps.run_job import run_job
 
 log = logging.getLogger("sweep")
 
 _SAVING_S = 60  # how long workers' jobs may take to save their state after Ctrl-C
-_LAUNCHER, _SWEEPER = "basic", "basic"  # Hydra's own, which run jobs one after the other in this process
+_ONE_BY_ONE = "basic"  # Hydra's own launcher, which runs jobs one after the other in this process
+_CHILDREN = "joblib"  # the launcher whose workers are this process's children
 
 
 class SweepCallback(Callback):
@@ -37,18 +43,20 @@ class SweepCallback(Callback):
 
     Attributes:
         current: the one of this process; None in a single run.
+        busy: held while this process sees to a job.
         sweep: the record; None before the sweep has begun.
         process: the sweep's own.
         first_number: of the jobs of this start; a search that goes on counts from there.
     """
 
     current: ClassVar[SweepCallback | None] = None
+    busy: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self) -> None:
         self.sweep: SweepFolder | None = None
         self.process = os.getpid()
         self.first_number = 0
-        self.one_by_one = True
+        self.launcher = _ONE_BY_ONE
         self._lock: BaseFileLock | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -64,8 +72,10 @@ class SweepCallback(Callback):
         del kwargs
         try:
             self._begin(config)
-        except KwsError as error:
-            sys.exit(f"error: {error}")
+        except Exception as error:  # which Hydra would log, and go on
+            self.release()
+            say(f"error: {as_line(error) or repr(error)}", error=True)
+            sys.exit(STATUS_FAILED)
         SweepCallback.current = self
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -73,22 +83,33 @@ class SweepCallback(Callback):
         del config, kwargs
         if self.sweep is None:
             return
-        SweepCallback.current = self
-        if self.in_worker:  # a Ctrl-C is the sweep's business, which stops its workers' jobs
+        if self.in_worker:
+            set_up()
+            # a Ctrl-C is the sweep's business, which stops its workers' jobs
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            if self.launcher == _CHILDREN and SweepCallback.current is None:
+                end_with(self.process, SweepCallback.busy)
+        SweepCallback.current = self
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the results; a failed job makes the exit status 1."""
         del config, kwargs
         sys.exit(self.end())
 
+    def release(self) -> None:
+        """Let go of the sweep's record; of one in which no job has begun nothing stays."""
+        if self.sweep is not None and self._lock is not None and self._lock.is_locked:
+            if not any(self.sweep.jobs.glob("*.json")):
+                hydras = self.sweep.path.parents[1] / "multirun.yaml"  # each sweep of the name replaces it
+                discard(self.sweep.path, hydras, *self.sweep.path.glob("*"))
+            self._lock.release()
+
     def _begin(self, config: DictConfig) -> None:
         overrides = list(config.hydra.overrides.task)
         path = Path(str(config.hydra.sweep.dir)).absolute() / SWEEPS / overrides_fingerprint(overrides)
         self.sweep = SweepFolder(path)
         self._hold(self.sweep)
-        launcher, sweeper = (_kind(config, part) for part in ("launcher", "sweeper"))
-        self.one_by_one = launcher == _LAUNCHER
+        self.launcher, sweeper = (_kind(config, part) for part in ("launcher", "sweeper"))
         swept, planned = _plan(config, overrides)
         if sweeper == "optuna":
             from kws_experiments.sweeps import optuna_study
@@ -102,11 +123,14 @@ class SweepCallback(Callback):
             self.first_number = 1 + max((job.number for job in self.sweep.read_jobs()), default=-1)
         self.sweep.begin(
             command=shlex.join(["python", *sys.argv]), overrides=overrides, swept=swept, planned=planned,
-            launcher=launcher, sweeper=sweeper,
+            launcher=self.launcher, sweeper=sweeper,
         )  # fmt: skip
-        handler = signal.default_int_handler if self.one_by_one else self._stop_workers
+        handler = interrupt if self.launcher == _ONE_BY_ONE else self._stop_workers
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, handler)
+        if self.launcher == _CHILDREN:
+            threading.Thread(target=_receive_interrupts, daemon=True).start()
+            block_interrupts()
 
     def _hold(self, sweep: SweepFolder) -> None:
         lock = sweep.lock()
@@ -121,8 +145,8 @@ class SweepCallback(Callback):
         del number, frame
         assert self.sweep is not None
         for again in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(again, signal.default_int_handler)
-        print("stopping: the jobs save their state (Ctrl-C again: at once)", file=sys.stderr)
+            signal.signal(again, interrupt)
+        say("stopping: the jobs save their state (Ctrl-C again: at once)", error=True)
         self.sweep.stop.touch()
         deadline = time.monotonic() + _SAVING_S
         while time.monotonic() < deadline and any(job.status == RUNNING for job in self.sweep.read_jobs()):
@@ -137,10 +161,11 @@ class SweepCallback(Callback):
         jobs = self.sweep.read_jobs()
         failed = any(job.status == FAILED for job in jobs)
         stopped = stopped or any(job.status in (STOPPED, RUNNING) for job in jobs)
-        self.sweep.end(STOPPED if stopped else FAILED if failed else DONE)
-        if self._lock is not None:
-            self._lock.release()
-        sweep_summary.show(read_sweep(self.sweep.path))
+        if jobs:
+            self.sweep.end(STOPPED if stopped else FAILED if failed else DONE)
+        self.release()
+        if jobs:
+            sweep_summary.show(read_sweep(self.sweep.path))
         return STATUS_STOPPED if stopped else STATUS_FAILED if failed else 0
 
 
@@ -150,7 +175,13 @@ def train_job(cfg: DictConfig) -> float | None:
     assert callback is not None, "hydra.callbacks.sweep of conf/train.yaml is missing"
     assert callback.sweep is not None
     number = callback.first_number + int(HydraConfig.get().job.num)
-    return run_job(cfg, callback.sweep, number, worker=callback.in_worker)
+    try:
+        with SweepCallback.busy:
+            return run_job(cfg, callback.sweep, number, worker=callback.in_worker)
+    except Exception as error:  # how the job ended can't be recorded; Hydra would print a line of its own first
+        if (line := as_line(error)) is None:
+            raise
+        sys.exit(f"error: {line}")
 
 
 @contextmanager
@@ -171,6 +202,9 @@ def end_of_sweep() -> Iterator[None]:
         if callback is None or callback.in_worker or as_line(error) is not None:
             raise
         sys.exit(_broken(callback, error))
+    finally:
+        if SweepCallback.current is not None:
+            SweepCallback.current.release()
 
 
 def _broken(callback: SweepCallback, error: Exception) -> int:
@@ -179,11 +213,17 @@ def _broken(callback: SweepCallback, error: Exception) -> int:
     log.debug("", exc_info=error)  # seen with hydra.verbose=true
     jobs = callback.sweep.read_jobs()
     if jobs and all(job.status == FAILED for job in jobs):
-        print("error: every job failed, so that there is no best one; the first says why", file=sys.stderr)
+        say("error: every job failed, so that there is no best one; the first says why", error=True)
         return callback.end()
     callback.end(stopped=True)
-    print(f"error: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+    say(f"error: {type(error).__name__}: {' '.join(str(error).split())}", error=True)
     return STATUS_FAILED
+
+
+def _receive_interrupts() -> None:
+    """Be the thread that gets Ctrl-C in place of the main one, where Python's handler runs as ever."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    threading.Event().wait()
 
 
 def _kind(config: DictConfig, part: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -24,6 +25,7 @@ from omegaconf import OmegaConf
 
 from kws_experiments.config.compose import register_resolvers
 from kws_experiments.config.exit import one_line_errors
+from kws_experiments.console.output import set_up
 from kws_experiments.runs.folder import RunFolder
 
 log = logging.getLogger("train")
@@ -40,7 +42,8 @@ def train(config: dict[str, Any], folder: Path) -> float:
 
         result = training.train(config, folder)
     summary.show_training(result, RunFolder(folder))
-    return float(result.get("validation_accuracy", result["accuracy"]))
+    accuracy = result.get("validation_accuracy", result["accuracy"])
+    return math.nan if accuracy is None else float(accuracy)
 
 
 def send(config: dict[str, Any], pipe: IO[bytes]) -> None:
@@ -52,7 +55,14 @@ def send(config: dict[str, Any], pipe: IO[bytes]) -> None:
 
 def main() -> None:
     """Train what comes over standard input."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a worker that ignores Ctrl-C hands that down
+    set_up()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a worker that ignores or blocks Ctrl-C hands that down
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    with one_line_errors():
+        _train_job()
+
+
+def _train_job() -> None:
     register_resolvers()
     config = json.loads(sys.stdin.readline())
     HydraConfig.instance().cfg = OmegaConf.create(config)

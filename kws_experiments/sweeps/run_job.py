@@ -19,8 +19,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from kws_data.errors import KwsError
+from kws_data.storage.parallel import import_path
 from kws_experiments.config.compose import resolved
 from kws_experiments.config.exit import STATUS_STOPPED
+from kws_experiments.runs.folder import DONE as RUN_DONE
 from kws_experiments.runs.folder import RunFolder
 from kws_experiments.runs.sweep_record import DONE, FAILED, RUNNING, STOPPED, Job, SweepFolder, with_results
 from kws_experiments.sweeps import child
@@ -64,7 +66,7 @@ def run_job(cfg: DictConfig, sweep: SweepFolder, number: int, *, worker: bool) -
         record = RunFolder(folder).read_record()
     except KwsError as error:
         return _record(sweep, replace(job, status=FAILED, error=str(error), seconds=0.0))
-    if record is not None and record["status"] == "done":
+    if record is not None and record["status"] == RUN_DONE:
         log.info("job %d is trained already: %s", number, folder)
         return _record(sweep, replace(job, status=DONE, seconds=sweep.seconds_of(number, folder)))
     sweep.write_job(job)
@@ -101,8 +103,7 @@ def _train_in_child(
 ) -> tuple[str, str | None]:
     """Start the child and wait for it, or for the end of the launcher if there is one: (status, error)."""
     output = folder / "output.log"
-    # the child finds the same modules as this process, whatever its working folder
-    path = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUNBUFFERED": "1"}
+    path = {"PYTHONPATH": import_path(), "PYTHONUNBUFFERED": "1"}
     with one_gpu(number, sweep.path) as gpu:
         with output.open("ab") as sink:
             begin = sink.tell()

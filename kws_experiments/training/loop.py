@@ -20,12 +20,12 @@ import pandas as pd
 import tensorflow as tf
 from sklearn.metrics import confusion_matrix
 
-from kws_data.storage.atomic import replace_file
+from kws_data.text import to_csv
 from kws_experiments.evaluation.predict import Infer, inference, predict
 from kws_experiments.experiment.schedules import Schedule
 from kws_experiments.experiment.settings import TrainerSettings, best_row
 from kws_experiments.runs import checkpoint
-from kws_experiments.runs.folder import TrainingFiles
+from kws_experiments.runs.folder import TrainingFiles, write_text
 from kws_experiments.training.progress import TrainingConsole
 from kws_experiments.training.step import FrontEndFunction, TrainingStep
 
@@ -156,6 +156,8 @@ class Trainer:
             self._progress = checkpoint.load(self.files.state, self._state)
             batches = stream(self._progress.step)
             log.info("resuming at step %d of %d", self._progress.step, total_steps)
+            if self._progress.step == total_steps or _should_stop(self._progress.history, self.settings):
+                log.info("the training is complete: going on with the evaluation")
         self._started = time.monotonic() - self._progress.seconds
         return batches
 
@@ -174,8 +176,7 @@ class Trainer:
             history.append(row)
             if best_row(history, self.settings.monitor) == len(history) - 1:
                 checkpoint.save_weights(self.files.best, self.model.weights)
-        with replace_file(self.files.history) as temporary:
-            pd.DataFrame(history).to_csv(temporary, index=False)
+        write_text(self.files.history, to_csv(pd.DataFrame(history)))
         for callback in self._callbacks:
             callback(row, confusion)
         next_rate = self._schedule.rate_after(history, self._learning_rate)

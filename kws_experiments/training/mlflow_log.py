@@ -38,7 +38,9 @@ class MLflowLog:
             raise KwsError("logger=mlflow needs the extra 'mlflow': pip install -e '.[mlflow]'")
         if not isinstance(tracking_uri, str) or not tracking_uri:
             raise ValueError(f"tracking_uri must be a folder or an address, got {tracking_uri!r}")
-        self._store = None if "://" in tracking_uri else Path(tracking_uri.removeprefix("file:")).absolute()
+        self._store = (
+            None if "://" in tracking_uri else Path(tracking_uri.removeprefix("file:")).expanduser().absolute()
+        )
         self._uri = tracking_uri if self._store is None else self._store.as_uri()
         self._experiment = experiment
         self._failed = False
@@ -87,7 +89,7 @@ class MLflowLog:
 
         with self._first_error_logged():
             if not self._failed:
-                _log_metrics({f"final_{name}": result[name] for name in _FINAL if name in result})
+                _log_metrics({f"final_{name}": result[name] for name in _FINAL if result.get(name) is not None})
                 mlflow.end_run()
 
     @contextmanager

@@ -10,8 +10,10 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from kws_data.text import printable
+from kws_experiments.console.tables import Console
 
 log = logging.getLogger("kws_experiments.training")
 
@@ -85,7 +87,7 @@ class TrainingConsole:
                 f"{row['epoch']:.1f}", f"{row['step']}", f"{row['loss']:.4f}", f"{row['accuracy']:.1%}",
                 f"{row['val_loss']:.4f}", f"{row['val_accuracy']:.1%}", f"{rate:,.0f}", duration(left),
             ]  # fmt: skip
-            self._console.print(_line(cells), highlight=False)
+            self._console.print(_line(cells))
             _log_to_files(line)
         else:
             log.info("%s", line)
@@ -135,11 +137,12 @@ def print_confusion(console: Console, confusion: np.ndarray, labels: Sequence[st
         labels: class names.
         whole: print it in full, however wide; otherwise print nothing if the console is too narrow.
     """
+    labels = list(map(printable, labels))
     first, digits = max(map(len, labels)), len(str(np.max(confusion)))
     longest = first if whole else (console.width - first) // len(labels) - 1
     if longest < max(_SHORTEST_WORD, digits):
         return
-    headings = [label.strip("_")[:longest] for label in labels]
+    headings = [label[:longest] for label in labels]
     widths = [max(len(heading), digits) + 1 for heading in headings]
     rows = [("", headings), *zip(labels, confusion.tolist(), strict=True)]
     lines = [
@@ -147,7 +150,7 @@ def print_confusion(console: Console, confusion: np.ndarray, labels: Sequence[st
         for name, cells in rows
     ]
     console.print("Confusion matrix: a row per label, a column per prediction")
-    console.print("\n".join(lines), style="default", soft_wrap=True, highlight=False, markup=False)
+    console.print("\n".join(lines), style="default", soft_wrap=True)
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from kws_data.errors import KwsError
 from kws_experiments.runs import checkpoint
-from kws_experiments.runs.folder import RunFolder
+from kws_experiments.runs.folder import RunFolder, no_run
 from kws_experiments.runs.saved_model import features_of, load_model, network_of
 
 if TYPE_CHECKING:
@@ -71,9 +71,9 @@ def _locate(path: Path) -> tuple[RunFolder, Path]:
                 f"start_from: '{path}' was stopped before its first evaluation, and has no weights to start from yet;"
                 " its own command resumes it"
             )
-        raise KwsError(f"start_from: '{path}' holds neither model.keras nor a checkpoint: give the folder of a run")
+        raise KwsError(f"start_from: {no_run(path)}")
     if not path.is_file():
-        raise KwsError(f"start_from: no such file or folder: '{path}'")
+        raise KwsError(f"start_from: {no_run(path)}")
     for folder in (RunFolder(path.parent), RunFolder(path.parent.parent)):
         if path in (folder.model, folder.training.best):
             return folder, path

@@ -11,6 +11,7 @@ import tensorflow as tf
 from matplotlib import pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from kws_data.text import markdown
 from kws_experiments.plots import evaluations
 
 
@@ -48,7 +49,7 @@ def confusion_image(confusion: np.ndarray, labels: Sequence[str]) -> np.ndarray:
 
 def markdown_table(confusion: np.ndarray, labels: Sequence[str]) -> str:
     """The matrix with its class names, a row per true label."""
-    names = [label.replace("_", r"\_") for label in labels]
+    names = list(map(markdown, labels))
     lines = ["| label | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
     lines += [f"| {name} | " + " | ".join(map(str, row)) + " |" for name, row in zip(names, confusion, strict=True)]
     return "\n".join(lines)

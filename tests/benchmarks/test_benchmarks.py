@@ -245,3 +245,20 @@ def test_numbers_are_checked(option: str) -> None:
     result = run("scan", option)
     assert result.returncode == 2
     assert option.partition("=")[0] in result.stderr
+
+
+@pytest.mark.slow
+def test_killed_trainings_end_as_one_that_was_not_killed() -> None:
+    pytest.importorskip("espeakng_loader")
+    result = run("kills", "--kills=3", "--seed=7")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count("nothing different, nothing half-written, nothing alive") == 3
+    assert "3 kills; 0 with something different" in result.stdout
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_the_first_seconds_shows_no_traceback() -> None:
+    pytest.importorskip("espeakng_loader")
+    result = run("interrupts", "--every=1.3", "--seconds=4", "--only=train,sweep,evaluate", "--show")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert [cells[1:3] for cells in table_rows(result.stdout)] == [["4", "0"]] * 3

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from kws_data.audio import AudioHeader, read_header
 from kws_data.catalog import scan, scan_below, set_aside, usable
 from kws_data.errors import KwsError
 from tests.conftest import MakeFolder
+from tests.kws_data.test_audio import apple_double
 
 
 def write_clip(path: Path, seconds: float = 0.01, rate: int = 16000) -> None:
@@ -51,6 +53,46 @@ def test_rows_are_sorted_and_what_is_no_clip_is_passed_over(tmp_path: Path) -> N
     catalog = scan(tmp_path)
     assert catalog["path"].tolist() == ["no/b.wav", "no/deep/er/c.wav", "yes/a.wav"]
     assert catalog["word"].tolist() == ["no", "no", "yes"]
+
+
+def test_what_systems_leave_behind_is_passed_over_at_any_depth(tmp_path: Path) -> None:
+    for name in ("yes/a.wav", "yes/._a.wav", "__MACOSX/yes/a.wav", "yes/.AppleDouble/a.wav", "yes/@eaDir/a.wav/x.wav"):
+        write_clip(tmp_path / name)
+    for name in (".DS_Store", "yes/Thumbs.db", "yes/desktop.ini", "yes/.DS_Store"):
+        (tmp_path / name).touch()
+    assert scan(tmp_path)["path"].tolist() == ["yes/a.wav"]
+    assert scan_below(tmp_path, "noise.dirs")["path"].tolist() == ["yes/a.wav"]
+
+
+def test_clips_beside_what_macos_wrote_are_read(tmp_path: Path) -> None:
+    (tmp_path / "yes").mkdir()
+    soundfile.write(tmp_path / "yes" / "a.mp3", np.sin(np.arange(16000) / 10) / 2, 16000)
+    (tmp_path / "yes" / "._a.mp3").write_bytes(apple_double())
+    catalog = scan(tmp_path)
+    assert catalog[["path", "error", "sample_rate"]].values.tolist() == [["yes/a.mp3", "", 16000]]
+
+
+def test_words_and_speakers_are_the_same_in_either_unicode_form(tmp_path: Path) -> None:
+    for form in ("NFC", "NFD"):
+        write_clip(tmp_path / form / unicodedata.normalize(form, "é/zoë_nohash_0.wav"))
+    composed, decomposed = (scan(tmp_path / form).iloc[0] for form in ("NFC", "NFD"))
+    assert (composed.word, composed.speaker) == (decomposed.word, decomposed.speaker) == ("é", "zoë")
+    assert composed.path != decomposed.path  # as the disk has them
+    assert scan(tmp_path / "NFD", speaker_pattern="o(ë)").iloc[0].speaker == "zoë"  # _nohash_ goes before the pattern
+    (tmp_path / "NFD" / decomposed.path).rename(tmp_path / "NFD" / decomposed.path.replace("_nohash_", "-"))
+    assert scan(tmp_path / "NFD", speaker_pattern="o(ë)").iloc[0].speaker == "ë"
+
+
+def test_a_zip_that_was_unpacked_without_folders_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("yes\\a.wav", "no\\a.wav", "clips/yes\\a.wav", "good/a.wav"):
+        write_clip(tmp_path / name)
+    (tmp_path / "doc\\a.txt").touch()
+    catalog = scan(tmp_path)
+    assert usable(catalog)["path"].tolist() == ["good/a.wav"]
+    assert set_aside(catalog)["path"].tolist() == ["clips/yes\\a.wav", "no\\a.wav", "yes\\a.wav"]
+    assert set_aside(catalog)["error"].str.contains("zip from Windows").all()
+    assert len(caplog.messages) == 1
+    assert "3 files are set aside, such as 'clips/yes\\a.wav': a zip from Windows" in caplog.messages[0]
 
 
 @pytest.mark.parametrize(
@@ -144,6 +186,15 @@ def test_names_that_are_not_utf8_are_set_aside(tmp_path: Path) -> None:
         assert set_aside(catalog)["path"].tolist() == ["yes/caf\\xe9.wav"]
         assert "UTF-8" in set_aside(catalog)["error"].iloc[0]
         assert usable(catalog)["path"].tolist() == ["yes/a.wav"]
+
+
+def test_words_with_control_characters_are_set_aside(tmp_path: Path) -> None:
+    for word in ("yes", "line\nbreak", "esc\x1b[31m", "accuracy"):
+        write_clip(tmp_path / word / "a\nb.wav")
+    for catalog in (scan(tmp_path), scan(tmp_path)):
+        assert usable(catalog)["word"].tolist() == ["accuracy", "yes"]
+        assert set(set_aside(catalog)["word"]) == {"line\nbreak", "esc\x1b[31m"}
+        assert set(set_aside(catalog)["error"]) == {"the name of its folder holds a control character"}
 
 
 def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:

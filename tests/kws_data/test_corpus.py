@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import soundfile
 
 from kws_data.audio import read_pcm, to_int16
 from kws_data.catalog import UNKNOWN
+from kws_data.clip_format import AudioRules, ClipFormat
 from kws_data.corpus import Corpus, NoiseFolder, NoiseFolders, UnknownFolder, build_corpus
 from kws_data.draws import Draws
 from kws_data.errors import KwsError
@@ -28,6 +30,7 @@ from kws_data.splits import (
     SplitPolicy,
     hash_split,
 )
+from kws_data.store import content_hash
 from tests.conftest import MakeFolder, tone
 
 # from v0.01's list files
@@ -38,8 +41,7 @@ def corpus_of(root: Path, split: SplitPolicy | None = None, folders: Sequence[Pa
     return build_corpus(
         root,
         split or HashSplit(),
-        sample_rate=16000,
-        clip_samples=16000,
+        options.pop("form", ClipFormat(16000, 16000)),
         data_seed=0,
         unknown_folders=[UnknownFolder(folder) for folder in folders],
         **options,
@@ -325,6 +327,25 @@ def test_short_noise_is_used_in_the_same_splits_wherever_its_folder_is(tmp_path:
     np.testing.assert_array_equal(*windows)
 
 
+def test_noise_of_the_folder_of_testing_is_not_trained_on(tmp_path: Path) -> None:
+    for split, level in ((TRAINING, 100), (TESTING, 200)):
+        write(tmp_path / split / "yes" / f"{split}_nohash_0.wav", counting(1))
+        write(tmp_path / split / "_background_noise_" / "hiss.wav", np.full(20 * 16000, level, np.int16))
+    noise = corpus_of(tmp_path, HashSplit(0, 0)).noise
+    windows = noise.windows(TRAINING, Draws(0, 0, np.arange(100)), "noise", np.full(100, 1000))
+    assert np.unique(windows).tolist() == [100]
+
+
+def test_folders_are_found_in_either_unicode_form(make_folder: MakeFolder, tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+    make_folder(f"{decomposed}/clips", words=("yes",), speakers=4, noise=False)
+    write(tmp_path / decomposed / decomposed / "a.wav", counting(1))
+    noise = NoiseFolders([NoiseFolder(tmp_path / composed / composed)])
+    corpus = corpus_of(tmp_path / composed / "clips", folders=[tmp_path / composed / composed], noise_folders=noise)
+    assert set(corpus.clips["folder"]) == {"", composed}
+    assert len(corpus.recordings) == 1
+
+
 def test_noise_recordings_in_use_are_listed(tmp_path: Path) -> None:
     write(tmp_path / "clips" / "yes" / "a_nohash_0.wav", counting(1))
     write(tmp_path / "clips" / "_background_noise_" / "own.wav", counting(20))
@@ -345,3 +366,108 @@ def test_the_same_folder_gives_the_same_corpus(make_folder: MakeFolder) -> None:
     first, second = corpus_of(root, RandomSplit(3)), corpus_of(root, RandomSplit(3))
     pd.testing.assert_frame_equal(first.clips, second.clips)
     np.testing.assert_array_equal(first.pcm[0], second.pcm[0])
+
+
+def muted_folder(root: Path, real_data: Path) -> Path:
+    """Real clips, muted ones beside them in every split, a folder of silence, and noise that is muted too."""
+    for word in ("yes", "no"):
+        (root / word).mkdir(parents=True)
+        for clip in sorted((real_data / word).iterdir())[:5]:
+            shutil.copy(clip, root / word)
+    for number, (split, speaker) in enumerate(SPEAKER_OF.items()):
+        write(root / "yes" / f"{speaker}_nohash_{split}.wav", np.full(16000, (1 + number) / 4))
+        write(root / "_silence_" / f"{speaker}_nohash_0.wav", np.zeros(16000 - number))
+    write(root / "_background_noise_" / "hiss.wav", counting(20))
+    return root
+
+
+def muted_reasons(corpus: Corpus) -> set[str]:
+    rows = corpus.set_aside[corpus.set_aside["error"].str.startswith("muted")]
+    return set(rows["split"])
+
+
+def test_muted_clips_are_set_aside_with_a_reason(real_data: Path, tmp_path: Path) -> None:
+    root = muted_folder(tmp_path / "clips", real_data)
+    corpus = corpus_of(root)
+    assert muted_reasons(corpus) == {TRAINING, VALIDATION, TESTING}
+    assert "audio.muted=keep" in corpus.set_aside["error"].iloc[-1]
+    assert (corpus.clips["word"] == "yes").sum() == 5
+    assert (corpus.clips["word"] == "_silence_").sum() == 3  # silence is what it should be
+    kept = corpus_of(root, form=ClipFormat(16000, 16000, rules=AudioRules(muted="keep")))
+    assert muted_reasons(kept) == set()
+    assert (kept.clips["word"] == "yes").sum() == 8
+
+
+@pytest.mark.parametrize("published", ["cache", "lists"])
+def test_published_test_sets_keep_their_muted_clips(
+    real_data: Path, tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture, published: str
+) -> None:
+    if published == "cache":
+        corpus = corpus_of(muted_folder(cache / "datasets" / "v0.02", real_data))
+    else:
+        root = muted_folder(tmp_path / "clips", real_data)
+        (root / "testing_list.txt").write_text(f"yes/{SPEAKER_OF[TESTING]}_nohash_testing.wav\n")
+        (root / "validation_list.txt").write_text(f"yes/{SPEAKER_OF[VALIDATION]}_nohash_validation.wav\n")
+        corpus = corpus_of(root, ListSplit())
+    assert muted_reasons(corpus) == {TRAINING, VALIDATION}
+    assert f"yes/{SPEAKER_OF[TESTING]}_nohash_testing.wav" in caplog.text
+
+
+def test_muted_stretches_of_long_recordings_are_set_aside(make_folder: MakeFolder, tmp_path: Path) -> None:
+    write(tmp_path / "talk" / "a.wav", np.concatenate([counting(2), np.zeros(16000, np.int16), counting(3)]))
+    corpus = corpus_of(make_folder(speakers=2), folders=[tmp_path / "talk"])
+    assert (corpus.clips["folder"] == "talk").sum() == 5
+    assert corpus.set_aside["error"].str.startswith("muted").sum() == 1
+
+
+def late_words(root: Path, real_data: Path) -> Path:
+    """Recordings of three seconds, a word in the second one, and a clip of normal length."""
+    for word in ("yes", "no"):
+        for number, clip in enumerate(sorted((real_data / word).iterdir())[:6]):
+            samples, _ = soundfile.read(clip)
+            long = np.random.default_rng(number).standard_normal(48000) * 1e-3
+            long[16000 : 16000 + len(samples)] += samples
+            write(root / word / clip.name, to_int16(long))
+        write(root / word / "short_nohash_0.wav", counting(0.9))
+    write(root / "_silence_" / "a_nohash_0.wav", counting(3))
+    write(root / "_background_noise_" / "hiss.wav", counting(20))
+    return root
+
+
+@pytest.mark.parametrize(("clip_from", "begin"), [("auto", 16000), ("loudest", 16000), ("start", 0), ("centre", 16000)])
+def test_of_long_files_the_part_asked_for_is_used(
+    real_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, clip_from: str, begin: int
+) -> None:
+    caplog.set_level("INFO")
+    root = late_words(tmp_path / "clips", real_data)
+    corpus = corpus_of(root, form=ClipFormat(16000, 16000, clip_from))
+    words = corpus.clips[corpus.clips["word"].isin(["yes", "no"])]
+    for row in words.itertuples():
+        whole = read_pcm(root / row.path, 16000)
+        if len(whole) < 16000:
+            assert (row.start, row.length) == (0, len(whole))
+            continue
+        assert abs(row.start - begin) < 6400
+        np.testing.assert_array_equal(samples(corpus, row), whole[row.start :][: row.length])
+        assert row.content == content_hash(samples(corpus, row))
+    assert "12 files are longer than a clip (1 s)" in caplog.text
+    silence = corpus.clips[corpus.clips["word"] == "_silence_"].iloc[0]
+    assert (silence.start, silence.length) == (0, 48000)
+    assert corpus.recordings["length"].tolist() == [20 * 16000]
+
+
+def test_float_files_far_beyond_full_scale_are_counted_in_one_line(
+    real_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for word in ("yes", "no"):
+        for clip in sorted((real_data / word).iterdir())[:5]:
+            pcm, _ = soundfile.read(clip, dtype="int16")
+            write(tmp_path / word / clip.name, pcm.astype(np.float32), subtype="FLOAT" if word == "yes" else None)
+    corpus = corpus_of(tmp_path)
+    for row in corpus.clips[corpus.clips["word"] == "yes"].itertuples():
+        np.testing.assert_array_equal(samples(corpus, row), read_pcm(real_data / row.path, 16000))
+    lines = [record.message for record in caplog.records if "full scale" in record.message]
+    assert len(lines) == 1
+    assert "5 float files" in lines[0]
+    aside = corpus_of(tmp_path, form=ClipFormat(16000, 16000, rules=AudioRules(levels="set_aside")))
+    assert len(aside.set_aside) == 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,24 @@ def test_what_is_kept_is_what_would_be_computed_and_is_computed_once(
     assert entries() == [entry]
     for cached in (first, arrays(again)):
         assert all(np.array_equal(one, other) for one, other in zip(computed, cached, strict=True))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "overwritten", "lost"])
+def test_damaged_features_are_computed_again(real_data: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    source, features, config = source_and_features(real_data, "clip_ms=1000")
+    first = arrays(cached_evaluation_batches(source, VALIDATION, features, feature_identity(config), threads=1))
+    (entry,) = entries()
+    file = max(entry.iterdir(), key=lambda path: path.stat().st_size)
+    size = file.stat().st_size
+    if damage == "truncated":
+        os.truncate(file, size // 2)
+    elif damage == "overwritten":
+        file.write_bytes(bytes(size))
+    else:
+        file.unlink()
+    again = arrays(cached_evaluation_batches(source, VALIDATION, features, feature_identity(config), threads=1))
+    assert all(np.array_equal(one, other) for one, other in zip(first, again, strict=True))
+    assert "is damaged" in caplog.text
 
 
 def test_other_samples_configurations_and_weights_are_other_entries(real_data: Path) -> None:

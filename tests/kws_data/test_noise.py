@@ -120,6 +120,15 @@ def test_short_recordings_are_used_in_one_split_each() -> None:
     assert len(used[TRAINING]) > 60
 
 
+def test_a_recording_in_the_folder_of_a_split_is_used_there_alone() -> None:
+    recordings = [np.full(1000, level, np.int16) for level in (1, 2)]
+    bank = NoiseBank(recordings, splits=[TRAINING, TESTING])
+    draws = Draws(0, 0, np.arange(200))
+    heard = {split: set(np.unique(bank.windows(split, draws, "noise", np.full(200, 10)))) for split in SPLITS}
+    # validation has no folder, and so a part of training's recording
+    assert heard == {TRAINING: {1}, VALIDATION: {1}, TESTING: {1, 2}}
+
+
 def test_few_short_recordings_are_cut_in_time_so_that_every_split_has_noise() -> None:
     bank = NoiseBank([np.arange(1, 101).astype(np.int16)], whole_below=200, names=["only.wav"])
     places = {split: bank.windows(split, Draws(0, 0, np.arange(50)), "x", np.full(50, 5)) for split in SPLITS}

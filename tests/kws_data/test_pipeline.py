@@ -18,6 +18,7 @@ from kws_data.augment.background_noise import BackgroundNoise
 from kws_data.augment.stage import WaveformStage
 from kws_data.augment.time_shift import TimeShift
 from kws_data.catalog import SILENCE
+from kws_data.clip_format import ClipFormat
 from kws_data.corpus import Corpus, build_corpus
 from kws_data.noise import NoiseBank
 from kws_data.splits import SPLITS, TESTING, TRAINING, VALIDATION, HashSplit, ListSplit, RandomSplit
@@ -78,7 +79,7 @@ def assert_same(first: Sequence[Any], second: Sequence[Any]) -> None:
 
 def from_folder(root: Path, words: Sequence[str] = ("yes", "no"), split: Any = None, **options: Any) -> Any:
     policy = split or RandomSplit(0, 20, 20)
-    corpus = build_corpus(root, policy, sample_rate=RATE, clip_samples=RATE, data_seed=0)
+    corpus = build_corpus(root, policy, ClipFormat(RATE, RATE), data_seed=0)
     return source_of(corpus, Task(list(words)).examples(corpus, 0), **options)
 
 

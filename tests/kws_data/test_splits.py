@@ -27,6 +27,8 @@ from kws_data.splits import (
 )
 from tests.conftest import MakeFolder
 
+LogCapture = pytest.LogCaptureFixture
+
 
 def table(paths: Sequence[str], errors: Sequence[str] | None = None) -> pd.DataFrame:
     names = [path.rsplit("/", 1)[1] for path in paths]
@@ -176,7 +178,7 @@ def test_lists_are_obeyed(make_folder: MakeFolder) -> None:
     (root / "validation_list.txt").write_text("\n".join(clips[:2]) + "\n")
     # as Windows writes it: a byte order mark, CRLF, and no line end
     (root / "testing_list.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*clips[2:5], "no/absent.wav"]).encode())
-    split = ListSplit().assign(scan(root), root).set_axis(paths)
+    split = ListSplit(unmatched_percentage=100).assign(scan(root), root).set_axis(paths)
     assert split[clips].tolist() == [VALIDATION] * 2 + [TESTING] * 3 + [TRAINING] * 7
 
 
@@ -185,6 +187,45 @@ def test_the_real_lists_are_obeyed(real_data: Path) -> None:
     split = ListSplit().assign(catalog, real_data)
     for name, file in ((VALIDATION, "validation_list.txt"), (TESTING, "testing_list.txt")):
         assert set(catalog.loc[split == name, "path"]) == set((real_data / file).read_text().split())
+
+
+def test_clips_that_a_list_means_are_never_trained_on(make_folder: MakeFolder, caplog: LogCapture) -> None:
+    root = make_folder(words=("yes", "no"), speakers=6)
+    catalog = scan(root)
+    clips = [path for path in catalog["path"] if not path.startswith("_")]
+    (root / "validation_list.txt").write_text("\n".join(clips[:2]))
+    (root / "testing_list.txt").write_text("\n".join(path.replace("/", "\\") for path in clips[2:5]))
+    assert ListSplit().assign(catalog, root)[catalog["path"].isin(clips[2:5])].tolist() == [TESTING] * 3
+    assert not caplog.text
+
+
+def test_lines_that_match_nothing_are_named_and_more_than_one_percent_of_them_stop(
+    make_folder: MakeFolder, caplog: LogCapture
+) -> None:
+    root = make_folder(words=("yes", "no"), speakers=100, seconds=0.01)
+    catalog = scan(root)
+    clips = [path for path in catalog["path"] if not path.startswith("_")]
+    (root / "validation_list.txt").write_text(clips[-1])
+    (root / "testing_list.txt").write_text("\n".join([*clips[:99], "no/renamed.wav"]))
+    assert (ListSplit().assign(catalog, root) == TESTING).sum() == 99
+    assert [record.getMessage() for record in caplog.records] == [
+        f"'{root / 'testing_list.txt'}': 1 of 100 lines name no file: line 100: 'no/renamed.wav'"
+    ]
+    (root / "testing_list.txt").write_text("\n".join([*clips[:99], "no/a.wav", "no/b.wav"]))
+    with pytest.raises(KwsError, match=r"2 of 101 lines .*'no/a\.wav'.*split\.unmatched_percentage=100") as error:
+        ListSplit().assign(catalog, root)
+    assert "\n" not in str(error.value)
+    assert (ListSplit(unmatched_percentage=2).assign(catalog, root) == TESTING).sum() == 99
+
+
+def test_a_clip_in_both_lists_is_said_and_held_out(make_folder: MakeFolder, caplog: LogCapture) -> None:
+    root = make_folder(words=("yes",), speakers=4)
+    catalog = scan(root)
+    clip = catalog["path"].iloc[-1]
+    for name in ("validation_list.txt", "testing_list.txt"):
+        (root / name).write_text(clip)
+    assert ListSplit().assign(catalog, root).iloc[-1] == TESTING
+    assert caplog.messages == [f"1 of the clips are in both lists, and are used for testing: {clip}"]
 
 
 @pytest.mark.parametrize("missing", ["validation_list.txt", "testing_list.txt"])

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -14,10 +16,12 @@ import pytest
 import soundfile
 
 from kws_data import store as store_module
-from kws_data.audio import read_pcm, to_int16
+from kws_data.audio import AudioFile, read_pcm, to_int16
 from kws_data.catalog import scan, usable
+from kws_data.clip_format import AudioRules
 from kws_data.errors import KwsError
 from kws_data.storage import parallel
+from kws_data.storage import seal as seal_module
 from kws_data.store import ClipStore, fingerprint, open_store
 from tests.conftest import ROOT, MakeFolder
 
@@ -120,15 +124,11 @@ def test_files_that_cannot_be_decoded_are_listed(make_folder: MakeFolder) -> Non
     )
 
 
-def test_a_file_longer_than_its_header_said_leaves_its_neighbours_alone(
-    make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def twice_as_long(path: Path, sample_rate: int) -> np.ndarray:
-        return np.tile(read_pcm(path, sample_rate), 2)
-
+def test_files_longer_or_shorter_than_their_headers_said_leave_their_neighbours_alone(make_folder: MakeFolder) -> None:
     root = make_folder(speakers=3)
-    monkeypatch.setattr(store_module, "read_pcm", twice_as_long)
-    store = opened(root)
+    catalog = usable(scan(root))
+    catalog["num_samples"] = [[500, 16000, 10**15, 1][number % 4] for number in range(len(catalog))]
+    store = open_store(root, catalog, 16000)
     for path in store.clips["path"]:
         np.testing.assert_array_equal(clip_of(store, path), read_pcm(root / path, 16000))
 
@@ -137,17 +137,7 @@ def test_an_empty_catalog_makes_an_empty_store(tmp_path: Path) -> None:
     assert len(opened(tmp_path).clips) == 0
 
 
-def test_a_store_is_built_once_and_anew_when_a_file_changes(
-    make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    builds: list[Path] = []
-    build = store_module._build
-
-    def counted(folder: Path, *rest: Any) -> None:
-        builds.append(folder)
-        build(folder, *rest)
-
-    monkeypatch.setattr(store_module, "_build", counted)
+def test_a_store_is_built_once_and_anew_when_a_file_changes(make_folder: MakeFolder, builds: list[Path]) -> None:
     root = make_folder(speakers=2)
     first = opened(root).folder
     assert opened(root).folder == first
@@ -167,10 +157,122 @@ def test_a_fingerprint_names_the_files_and_the_rate(make_folder: MakeFolder) -> 
     names = {
         fingerprint(root, catalog, 16000), fingerprint(root, catalog, 8000), fingerprint(root / "x", catalog, 16000),
         fingerprint(root, catalog.iloc[1:], 16000), fingerprint(root, catalog.assign(mtime_ns=1), 16000),
-        fingerprint(root, catalog.assign(bytes=1), 16000),
+        fingerprint(root, catalog.assign(bytes=1), 16000), fingerprint(root, catalog, 16000, AudioRules(levels="clip")),
     }  # fmt: skip
-    assert len(names) == 6
+    assert len(names) == 7
     assert fingerprint(root, catalog.copy(), 16000) == fingerprint(root, catalog, 16000)
+
+
+@pytest.fixture
+def builds(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The stores that were built."""
+    built: list[Path] = []
+    build = store_module._build
+
+    def counted(folder: Path, *rest: Any) -> None:
+        built.append(folder)
+        build(folder, *rest)
+
+    monkeypatch.setattr(store_module, "_build", counted)
+    return built
+
+
+def exchanged(real_data: Path, folder: Path) -> tuple[list[Path], list[Path]]:
+    """Two words of real clips, all of one size and time."""
+    words = []
+    for word in ("yes", "no"):
+        (folder / word).mkdir(parents=True)
+        whole = [path for path in sorted((real_data / word).iterdir()) if path.stat().st_size == 32044][:5]
+        words.append([Path(shutil.copy(path, folder / word)) for path in whole])
+        for path in words[-1]:
+            os.utime(path, (315532800, 315532800))
+    return words[0], words[1]
+
+
+@pytest.mark.parametrize("rename", [False, True])
+def test_other_audio_of_the_same_size_and_time_is_noticed(
+    real_data: Path, tmp_path: Path, builds: list[Path], rename: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    yes, no = exchanged(real_data, tmp_path / "clips")
+    first = opened(tmp_path / "clips")
+    for a, b in zip(yes, no, strict=True):
+        if rename:
+            a.rename(tmp_path / "kept"), b.rename(a), (tmp_path / "kept").rename(b)
+        else:
+            contents = b.read_bytes(), a.read_bytes()
+            for path, content in zip((a, b), contents, strict=True):
+                path.write_bytes(content)
+                os.utime(path, (315532800, 315532800))
+    second = opened(tmp_path / "clips")
+    assert second.folder == first.folder
+    for path in second.clips["path"]:
+        np.testing.assert_array_equal(clip_of(second, path), read_pcm(tmp_path / "clips" / path, 16000))
+    assert "10 files" in caplog.text
+    assert opened(tmp_path / "clips").folder == first.folder
+    assert len(builds) == 2
+
+
+def test_a_copied_folder_finds_its_store(real_data: Path, tmp_path: Path, builds: list[Path]) -> None:
+    exchanged(real_data, tmp_path / "clips")
+    first = opened(tmp_path / "clips")
+    shutil.copytree(tmp_path / "clips", tmp_path / "copy")
+    shutil.rmtree(tmp_path / "clips")
+    (tmp_path / "copy").rename(tmp_path / "clips")
+    decoded: list[Path] = []
+    with mock.patch.object(
+        store_module, "AudioFile", lambda path, *rest: decoded.append(path) or AudioFile(path, *rest)
+    ):
+        assert opened(tmp_path / "clips").folder == first.folder
+        assert len(decoded) == 10
+        opened(tmp_path / "clips")
+        (tmp_path / "clips" / "yes").chmod(0o700)
+        opened(tmp_path / "clips")
+    assert len(decoded) == 10
+    assert len(builds) == 1
+
+
+def test_renewing_decodes_everything(make_folder: MakeFolder, builds: list[Path]) -> None:
+    root = make_folder(speakers=2)
+    first = opened(root)
+    assert open_store(root, usable(scan(root)), 16000, renew=True).folder == first.folder
+    assert len(builds) == 2
+
+
+@pytest.mark.parametrize("file", ["pcm.i16", "clips.parquet", "seal.json"])
+@pytest.mark.parametrize("damage", ["truncated", "emptied", "overwritten", "lost"])
+def test_a_damaged_store_heals_itself_with_one_line(
+    make_folder: MakeFolder, builds: list[Path], file: str, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = make_folder(speakers=2)
+    path = opened(root).folder / file
+    content = bytearray(path.read_bytes())
+    if damage == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "emptied":
+        path.write_bytes(b"")
+    elif damage == "overwritten":
+        path.write_bytes(content[: len(content) // 2] + bytes(64) + content[len(content) // 2 + 64 :])
+    else:
+        path.unlink()
+    caplog.clear()
+    store = opened(root)
+    for clip in store.clips["path"]:
+        np.testing.assert_array_equal(clip_of(store, clip), read_pcm(root / clip, 16000))
+    assert [record.levelname for record in caplog.records].count("WARNING") == 1
+    assert "is damaged" in caplog.text
+    opened(root)
+    assert len(builds) == 2
+
+
+def test_a_large_store_that_was_overwritten_is_noticed(
+    make_folder: MakeFolder, builds: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seal_module, "_HASHED_BYTES", 1000)
+    root = make_folder(speakers=2)
+    with (opened(root).folder / "pcm.i16").open("r+b") as file:
+        file.write(bytes(1000))
+    opened(root)
+    assert len(builds) == 2
 
 
 @pytest.mark.parametrize("failure", [errno.ENOSPC, errno.EACCES])
@@ -240,6 +342,6 @@ def test_memory_does_not_grow_with_the_data_that_is_read(tmp_path: Path) -> None
 
 def test_the_table_keeps_its_types(make_folder: MakeFolder) -> None:
     table = opened(make_folder(speakers=2)).clips
-    assert list(table.columns) == ["path", "offset", "length", "content", "error"]
+    assert {"path", "offset", "length", "content", "full_scale", "muted", "error"} < set(table.columns)
     assert pd.api.types.is_integer_dtype(table["offset"])
     assert pd.api.types.is_integer_dtype(table["length"])

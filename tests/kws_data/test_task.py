@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import math
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,11 @@ def test_labels_are_silence_unknown_and_the_words_as_given(options: dict[str, An
     assert [expected[label] for label in words["label"]] == words["word"].tolist()
     assert set(examples["label"]) == set(range(len(expected)))
     assert examples.index.tolist() == list(range(len(examples)))
+
+
+def test_words_are_found_in_either_unicode_form() -> None:
+    task = Task([unicodedata.normalize("NFD", "été")], silence=False, unknown=False)
+    assert task.labels(plain(words="été no")) == ["été"]
 
 
 def test_null_takes_every_word() -> None:
@@ -188,6 +194,12 @@ def test_a_word_that_no_folder_has_is_named_with_its_neighbours(wrong: str, near
         Task(["no", wrong]).examples(corpus, 0)
     if near:
         assert str(info.value).split("nearest: ")[1].startswith(near)
+
+
+@pytest.mark.parametrize("word", ["a\nb", "a\x1b[2J", "\x85", "a\u2028b", "\u202eb", ""])
+def test_words_that_would_not_be_one_line_are_refused(word: str) -> None:
+    with pytest.raises(ValueError, match=r"^words must not be empty or hold control characters"):
+        Task(["yes", word])
 
 
 @pytest.mark.parametrize("words", [[True, False], ["yes", True], [1], [None], [["yes"]]])

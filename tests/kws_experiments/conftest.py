@@ -33,6 +33,7 @@ def kws(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, mo
     def call(*arguments: object) -> Result:
         monkeypatch.setattr("sys.argv", ["kws", *map(str, arguments)])
         monkeypatch.setenv("COLUMNS", "250")
+        monkeypatch.setenv("KWS_TRUST", "0")  # --trust sets it: undone after the test
         caplog.clear()
         with pytest.raises(SystemExit) as caught:
             cli.main()

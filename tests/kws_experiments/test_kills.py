@@ -90,14 +90,18 @@ elif moment == "state_due":
 elif moment == "trained":
     from kws_experiments.evaluation import evaluate_network as results
     before(results, "evaluate_network")
-elif moment == "done":
+elif moment in ("status_trained", "status_done"):
     from kws_experiments.runs.folder import RunFolder
     write = RunFolder.write_record
     def write_record(self, **values):
         write(self, **values)
-        if values.get("status") == "done":
+        if moment == "status_" + values["status"]:
             die()
     RunFolder.write_record = write_record
+elif moment == "report.html":
+    from pathlib import Path
+    replace = Path.replace
+    Path.replace = lambda self, target: die() if f".{{moment}}." in self.name else replace(self, target)
 sys.argv = [{str(ROOT / "train.py")!r}, *sys.argv[2:]]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -113,7 +117,7 @@ def killed_at(moment: str, folder: Path, *overrides: str) -> None:
 
 def leftovers(run: Path) -> list[str]:
     """The half-written and scratch files of a run's folder."""
-    return [path.name for path in run.rglob("*") if ".tmp" in path.name or path.name.startswith(".scratch-")]
+    return [path.name for path in run.rglob("*") if ".tmp" in path.name]
 
 
 def assert_same_results(ours: Path, theirs: Path) -> None:
@@ -132,7 +136,7 @@ def assert_same_results(ours: Path, theirs: Path) -> None:
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
     """(the command, the folder of its run)."""
     folder = tmp_path_factory.mktemp("unbroken")
-    command = ["dataset=folder", f"dataset.path={folder_maker(folder)()}", *STATEFUL, "trainer.steps=45"]
+    command = ["dataset=folder", f"dataset.path={folder_maker(folder)()}", *STATEFUL, "trainer.steps=45", "report=true"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KWS_DATA", str(folder / "cache"))
         train(folder, *command)
@@ -156,9 +160,10 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]
             "best_written:0": ("", 6),  # the best weights are newer than the state, unlike the history
             "state_due:2": ("", 9),
         },
-        {"state_due:4": ("", 9), "trained:0": ("", 45), "done:0": ("", 45)},
+        {"state_due:4": ("", 9), "trained:0": ("", 45), "status_trained:0": ("", 45)},
+        {"report.html:0": (".report.html.", 45), "status_done:0": ("", None)},
     ],
-    ids=["while it writes", "while it evaluates", "at the end"],
+    ids=["while it writes", "while it evaluates", "at the end", "while it reports"],
 )
 def test_killed_at_chosen_moments(
     unbroken: tuple[list[str], Path], tmp_path: Path, moments: dict[str, tuple[str, int | None]]
@@ -176,8 +181,10 @@ def test_killed_at_chosen_moments(
                 assert json.loads(str(saved["state"]))["step"] == step, moment
     output = train(tmp_path, *command)
 
-    assert ("trained already" in output) == ("done:0" in moments)
+    assert ("trained already" in output) == any(moment.startswith(("status_", "report")) for moment in moments)
+    assert ("adding what is missing (its report)" in output) == ("status_trained:0" in moments)
     assert_same_results(only_run(tmp_path), whole)
+    assert (only_run(tmp_path) / "report.html").is_file()
 
 
 def test_killed_at_any_moment(make_folder: MakeFolder, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,8 +20,10 @@ import soundfile
 import yaml
 
 from kws_data.sources.words import CORE_WORDS
+from kws_data.text import markdown
 from kws_experiments.runs.saved_model import load_model
 from tests.conftest import ROOT, SAMPLE_RATE, MakeFolder, tone
+from tests.kws_experiments.conftest import Kws
 
 pytestmark = pytest.mark.slow
 
@@ -361,8 +364,8 @@ def test_all_at_once_in_half_precision_on_real_clips(real_data: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("mistake", "message"),
     [
-        ("model=luck", "Could not find 'model/luck'"),
-        ("modle=conv", "Could not override 'modle'"),
+        ("model=luck", "model=luck: model has no such choice; there are"),
+        ("modle=conv", "modle: there is no such key; did you mean model?"),
         ("dataset=folder", "give it as dataset.path="),
         ("trainer.epochs=", "trainer.epochs must be a whole number"),
         ("schedule=piecewise optimizer.learning_rate=0.5", "schedule.rates=[0.001, 0.0001]; change those"),
@@ -385,3 +388,34 @@ def test_two_processes_do_not_train_one_configuration_at_once(command: list[str]
     first.send_signal(signal.SIGINT)
     first.communicate(timeout=100)
     assert first.returncode == 130
+
+
+def test_words_may_be_named_as_anything(kws: Kws, make_folder: MakeFolder, tmp_path: Path) -> None:
+    """As markup, formulas, keys of reports and numbers; only those with control characters are set aside."""
+    words = ("accuracy", "macro avg", "[b]", r"$\frac$", "=1+2", "_bed", "01", "null")
+    root = make_folder(words=(*words, "line\nbreak"))
+    (root / "01" / "a\n\x1b[31m.wav").write_bytes(b"junk")
+
+    output = train(
+        tmp_path, "dataset=folder", f"dataset.path={root}", "split=random", "task=custom", "model=tiny_conv",
+        "trainer=quick", "trainer.print_confusion=true", "trainer.tensorboard=true",
+    )  # fmt: skip
+
+    run = only_run(tmp_path)
+    assert "\x1b" not in output
+    metrics = read_metrics(run)
+    assert set(metrics["per_class"]) == {"_silence_", "_unknown_", *words}
+    assert sum(values["clips"] for values in metrics["per_class"].values()) == metrics["clips"]
+    aside = (run / "data" / "set_aside.csv").read_text()
+    assert aside.count("the name of its folder holds a control character") == 20
+    assert r"01/a\n\x1b[31m.wav" in aside
+    assert kws("report", run).status == kws("evaluate", run).status == 0
+    table = (run / "report.md").read_text().partition("**By class**")[2].partition("\n\n")[2].partition("\n\n")[0]
+    shown = [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines()[2:]]
+    assert shown == [markdown(label) for label in metrics["labels"]]
+    counts = (run / "report.md").read_text().partition("**Examples by label")[2].partition("\n\n")[2]
+    assert [line.split(" | ")[0] for line in counts.splitlines()[2:12]] == [f"| {name}" for name in shown]
+    (root / "a [" / "b] c").mkdir(parents=True)
+    shutil.copy(next((root / "accuracy").iterdir()), root / "a [/b] c" / "=x.wav")
+    labelled = kws("label", run, root / "a [/b] c")
+    assert "a [/b] c/=x.wav" in labelled.out

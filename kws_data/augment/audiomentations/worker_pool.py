@@ -22,12 +22,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.connection import wait as wait_for
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kws_data.errors import KwsError
+from kws_data.storage.parallel import import_path
 
 # With two lanes a worker has its next clips before it finishes the last. Otherwise it would wait while this process,
 # which is busy with other things too, copies results out and samples in, and for being woken (0.1 ms on a VM).
@@ -123,12 +123,11 @@ class _Worker:
         self.idle = [_Lane() for _ in range(_LANES_PER_WORKER)]
         descriptors = [number for lane in self.idle for number in (lane.theirs.fileno(), lane.samples.file)]
         code = f"from kws_data.augment.audiomentations.worker_pool import serve; serve({descriptors})"
-        path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", code],
             stdin=subprocess.PIPE,
             stdout=2,  # what a transform prints doesn't belong into a command's output
-            env=os.environ | _ENVIRONMENT | {"PYTHONPATH": path},
+            env=os.environ | _ENVIRONMENT | {"PYTHONPATH": import_path()},
             pass_fds=descriptors,
             start_new_session=True,  # Ctrl-C is for the parent
         )

@@ -69,6 +69,7 @@ class Format(ABC):
         quantizations: the values of `--quantize` that it has.
         needs: packages of the extra that has the format's name.
         any_length: whether one model can take clips of any length.
+        runs_programs: whether a model can do more than compute: read and write files.
         unrolls: whether recurrent layers are written out frame by frame, where the model can (its parameter `unroll`).
     """
 
@@ -76,6 +77,7 @@ class Format(ABC):
     quantizations: ClassVar[tuple[str, ...]] = ("none",)
     needs: ClassVar[tuple[str, ...]] = ()
     any_length: ClassVar[bool] = False
+    runs_programs: ClassVar[bool] = False
     unrolls: ClassVar[bool] = False
 
     @property

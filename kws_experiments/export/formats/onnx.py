@@ -64,12 +64,20 @@ class Onnx(Format):
         return Written([ModelFile(name, takes, *ports, operators=operators)], notes)
 
     def load(self, path: Path) -> Function:
-        """See Format: by onnxruntime on the processor."""
+        """See Format: by onnxruntime on the processor; its model must be one file, as ours are."""
+        import onnx
         import onnxruntime
+        from onnx import external_data_helper
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        try:
+            model = onnx.load(path, load_external_data=False)
+            if any(map(external_data_helper.uses_external_data, external_data_helper._get_all_tensors(model))):
+                raise ValueError("it takes data from other files, which are not read")
+            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # theirs have no base of their own
+            raise ValueError(str(error)) from error
         name = session.get_inputs()[0].name
         return lambda inputs: session.run(["scores"], {name: inputs})[0]
 

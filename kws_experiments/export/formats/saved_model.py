@@ -19,6 +19,7 @@ class SavedModel(Format):
 
     about = "a file name or waveforms in, `predictions`, `class_ids` and `class_names` out"
     any_length = True
+    runs_programs = True
 
     def write(self, trained: Trained, request: Request) -> Written:
         """See Format."""

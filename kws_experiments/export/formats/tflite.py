@@ -54,10 +54,18 @@ class Tflite(Format):
         return Written([_described(out / WHOLE, "waveform"), features_in], notes)
 
     def load(self, path: Path) -> Function:
-        """See Format."""
+        """See Format. LiteRT may know custom operators, some of which write files: none is run."""
         from ai_edge_litert.interpreter import Interpreter
 
-        return inference(Interpreter(str(path), num_threads=1))
+        from kws_experiments.config.tensorflow_setup import standard_error_held_back
+        from kws_experiments.export.tflite_graph import CUSTOM, operators
+
+        with standard_error_held_back():  # it prints which delegate it makes
+            interpreter = Interpreter(str(path), num_threads=1)  # checks that it is a model at all
+        if CUSTOM in operators(path.read_bytes()):
+            raise ValueError("it has custom operators, which are not run")
+        with standard_error_held_back():
+            return inference(interpreter)
 
     def write_extras(self, artifact: Artifact, out: Path) -> None:
         """Write a C header for the model that microcontrollers can run."""

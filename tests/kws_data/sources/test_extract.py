@@ -61,6 +61,18 @@ def test_the_clips_come_out_without_the_litter_of_macos(tmp_path, pack, prefix):
 
 
 @pytest.mark.parametrize("pack", [tar_gz, zipped])
+@pytest.mark.parametrize("root", ["", "top"])
+def test_backslashes_of_windows_separate_folders(tmp_path, pack, root):
+    names = {"\\".join(filter(None, [root, *name.split("/")])): clip for name, clip in CLIPS.items()}
+    assert extracted(pack(names), tmp_path, root=root) == CLIPS
+
+
+def test_a_folder_that_ends_in_a_backslash_is_a_folder(tmp_path):
+    assert extracted(zipped({"yes\\": b"", "yes\\0.wav": b"clip", "no\\": b""}), tmp_path) == {"yes/0.wav": b"clip"}
+    assert (tmp_path / "folder" / "no").is_dir()
+
+
+@pytest.mark.parametrize("pack", [tar_gz, zipped])
 def test_the_root_inside_the_archive_is_taken_off_and_what_is_beside_it_left_out(tmp_path, pack):
     content = pack({"top/" + name: clip for name, clip in {**CLIPS, **LITTER}.items()} | {"README": b"x"})
     assert extracted(content, tmp_path, root="top") == CLIPS
@@ -153,6 +165,15 @@ def zip_with(name: str, mode: int = 0) -> bytes:
         zip_with("../evil"),
         zip_with("/tmp/evil"),
         zip_with("..\\evil"),
+        zip_with("yes\\..\\..\\evil"),
+        zip_with("yes/..\\../evil"),
+        zip_with("C:\\evil"),
+        zip_with("C:evil"),
+        zip_with("\\evil"),
+        zip_with("\\\\server\\share\\evil"),
+        zip_with("//server/share/evil"),
+        tar_with(name="..\\evil"),
+        tar_with(name="C:\\evil"),
         zip_with("evil", mode=0o120777),
     ],
 )

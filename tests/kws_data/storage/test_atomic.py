@@ -1,15 +1,21 @@
+import errno
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from filelock import Timeout
 
 from kws_data.storage.atomic import (
     is_lock,
     lock_for,
-    remove_leftovers,
+    remove_leftovers_below,
     replace_dir,
     replace_file,
     replace_files,
     written_for,
 )
+from tests.conftest import ROOT
 
 
 def write_then_fail(path, error):
@@ -93,20 +99,74 @@ def test_a_failed_folder_leaves_the_old_one_and_nothing_else(tmp_path, error):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_leftovers_of_a_killed_writer_are_removed_and_other_files_are_not(tmp_path):
-    path = tmp_path / "v0.01"
-    kept = [path, tmp_path / "v0.01.b", tmp_path / ".v0.01", tmp_path / ".v0.01.lock"]
-    for file in kept:
+WRITER = """
+import sys, time
+from contextlib import ExitStack
+from pathlib import Path
+from kws_data.storage.atomic import replace_dir, replace_file, scratch_dir
+
+with ExitStack() as stack:
+    for write in (replace_file, replace_dir, scratch_dir):
+        temporary = stack.enter_context(write(Path(sys.argv[1])))
+        if temporary.is_dir():
+            (temporary / "half").touch()
+    print("writing", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def writer(tmp_path):
+    """A process that writes `report.html` in the test's folder in every way, and never ends."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path / "report.html")], stdout=subprocess.PIPE, cwd=ROOT
+    ) as process:
+        process.stdout.readline()
+        yield process
+        process.kill()
+
+
+@pytest.mark.slow
+def test_what_a_killed_writer_left_is_removed_by_the_next_and_what_a_living_one_writes_is_not(tmp_path, writer):
+    others = [tmp_path / name for name in ("report.html.b", ".report.html", ".report.html.lock", ".x.tmp")]
+    for file in others:
         file.touch()
-    other = replace_file(tmp_path / "v0.01.b")
-    kept.append(other.__enter__())
-    kept[-1].touch()
-    for leftover in (replace_dir(path).__enter__(), replace_file(path).__enter__()):
-        leftover.touch()
-        assert written_for(leftover.name) == "v0.01"
-    assert len(list(tmp_path.iterdir())) == len(kept) + 2
-    remove_leftovers(path)
-    assert sorted(tmp_path.iterdir()) == sorted(kept)
+    temporary = {path.name for path in tmp_path.iterdir()} - {path.name for path in others}
+    assert {written_for(name) for name in temporary} == {"report.html"}
+    assert len(temporary) == 3
+
+    (tmp_path / f".labels.txt.{16 * '0'}.tmp.txt").touch()  # of a writer that was killed long ago
+    with replace_file(tmp_path / "labels.txt") as mine:
+        mine.write_text("yes")
+        remove_leftovers_below(tmp_path.parent)
+    assert {path.name for path in tmp_path.iterdir()} == {"labels.txt", *temporary, *(path.name for path in others)}
+
+    writer.kill()
+    writer.wait()
+    with replace_dir(tmp_path / "store"):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {"labels.txt", "store", *(path.name for path in others)}
+
+
+def test_two_writers_of_one_folder_do_not_take_each_others_file_for_a_leftover(tmp_path):
+    def write(number):
+        for _ in range(100):
+            with replace_file(tmp_path / f"{number}.json") as temporary:
+                temporary.write_text("{}")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{number}.json" for number in range(8)]
+
+
+def test_an_error_of_a_full_disk_names_the_file_that_was_to_be_written(tmp_path):
+    for write in (replace_file, replace_dir):
+        with pytest.raises(OSError, match="No space left") as raised, write(tmp_path / "store") as temporary:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        assert raised.value.filename == str(tmp_path / "store")
+        with pytest.raises(OSError, match="No space left") as raised, write(tmp_path / "store") as temporary:
+            raise OSError(errno.ENOSPC, "No space left on device", str(temporary))
+        assert raised.value.filename == str(tmp_path / "store")
 
 
 def test_the_lock_of_a_path_is_held_once_and_hidden(tmp_path):

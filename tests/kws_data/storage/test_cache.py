@@ -30,6 +30,19 @@ def filled(tmp_path, monkeypatch):
     return root
 
 
+@pytest.mark.parametrize("chosen", ["", "~/data"])
+def test_without_a_home_one_line_says_what_to_set(monkeypatch, chosen):
+    def unknown(number):
+        raise KeyError(number)
+
+    for variable in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.setenv("KWS_DATA", chosen)
+    with pytest.raises(KwsError, match=r"^there is no home folder: set KWS_DATA to"):
+        cache.cache_dir()
+
+
 def test_the_environment_chooses_the_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("KWS_DATA", str(tmp_path))
     assert cache.cache_dir() == tmp_path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from kws_data.clip_format import ClipFormat
 from kws_data.corpus import build_corpus
 from kws_data.errors import KwsError
 from kws_data.splits import SPLITS, TESTING, RandomSplit
@@ -17,9 +18,7 @@ from tests.conftest import SAMPLE_RATE, MakeFolder
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_a_stream_holds_clips_and_noise_of_its_split(make_folder: MakeFolder, split: str) -> None:
-    corpus = build_corpus(
-        make_folder(), RandomSplit(0, 30, 30), sample_rate=SAMPLE_RATE, clip_samples=SAMPLE_RATE, data_seed=0
-    )
+    corpus = build_corpus(make_folder(), RandomSplit(0, 30, 30), ClipFormat(SAMPLE_RATE, SAMPLE_RATE), data_seed=0)
     data = StreamSource.of_split(corpus, {"yes", "no"}, split)
     settings = StreamSettings(minutes=0.5)
     plan = plan_words(data, settings)
@@ -34,9 +33,7 @@ def test_a_stream_holds_clips_and_noise_of_its_split(make_folder: MakeFolder, sp
 
 
 def test_a_split_without_keywords_is_refused(make_folder: MakeFolder) -> None:
-    corpus = build_corpus(
-        make_folder(), RandomSplit(0, 0, 30), sample_rate=SAMPLE_RATE, clip_samples=SAMPLE_RATE, data_seed=0
-    )
+    corpus = build_corpus(make_folder(), RandomSplit(0, 0, 30), ClipFormat(SAMPLE_RATE, SAMPLE_RATE), data_seed=0)
     with pytest.raises(KwsError, match="is for validation; choose another split="):
         StreamSource.of_split(corpus, {"yes"}, "validation")
 

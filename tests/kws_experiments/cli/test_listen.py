@@ -79,7 +79,7 @@ def test_label_lists_the_best_classes_of_every_file(kws: Kws, run: Path, real_da
     assert result.status == 1  # some could not be read
     for name in (*bad, "nan.wav"):
         assert f"{name}: " in result.log
-    assert "1 files are longer than the model's window: their first 1 s are labelled" in result.log
+    assert "1 files are longer than the model's window: 1 s of each are labelled (clip_from=auto)" in result.log
     table = pd.read_csv(out)
     assert list(table) == ["path", "label_1", "score_1", "label_2", "score_2"]
     assert len(table) == 150 + 3
@@ -214,8 +214,8 @@ def test_mistakes_are_one_line(kws: Kws, run: Path, recording: Path, tmp_path: P
         (("stream", run, nan), "nan.wav': holds samples that are not finite"),
         (("stream", run, tmp_path), "is a folder: give one audio file; kws label takes folders"),
         (("stream", run, tmp_path / "absent.wav"), "no such file"),
-        (("stream", tmp_path / "absent", audio), "give the folder of a finished run or of an export"),
-        (("stream", tmp_path, audio), "is missing or damaged: give the folder of a run"),
+        (("stream", tmp_path / "absent", audio), "holds no run: give the folder of a run, or of an export"),
+        (("stream", tmp_path, audio), "holds no run: give the folder of a run"),
         (("stream", run), "give one audio file, or --microphone"),
         (("stream", run, audio, "--hop-ms", 0), "--hop-ms: must be from one sample"),
         (("stream", run, audio, "--threshold", 2), "--threshold must be a number from 0 to 1"),

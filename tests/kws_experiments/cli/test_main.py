@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+from kws_data import catalog
 from kws_data.splits import hash_split
 from tests.conftest import ROOT, SAMPLE_RATE, MakeFolder, tone
 from tests.kws_experiments.conftest import Kws
@@ -88,6 +90,71 @@ def test_features_are_one_array_in_sorted_order(kws: Kws, make_folder: MakeFolde
     np.testing.assert_allclose(np.load(alone)[0], array[0], atol=1e-4)
 
 
+def test_verify_decodes_everything_anew(
+    kws: Kws, real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = catalog._walk
+    # as on a file system without inodes and change times
+    monkeypatch.setattr(catalog, "_walk", lambda *a, **o: ((*row[:3], 0, 0, row[5]) for row in walk(*a, **o)))
+    for word in ("yes", "no"):
+        shutil.copytree(real_data / word, tmp_path / "clips" / word)
+    assert kws("data", "verify", tmp_path / "clips").status == 0
+    clip = next((tmp_path / "clips" / "yes").iterdir())
+    status = clip.stat()
+    clip.write_bytes(b"no sound" * (status.st_size // 8) + b"n" * (status.st_size % 8))
+    os.utime(clip, ns=(status.st_atime_ns, status.st_mtime_ns))
+    result = kws("data", "verify", tmp_path / "clips")
+    assert result.status == 1
+    assert f"yes/{clip.name}: cannot be decoded" in result.out
+
+
+def test_folders_of_splits_are_described_by_their_words(kws: Kws, make_folder: MakeFolder, tmp_path: Path) -> None:
+    out = tmp_path / "catalog.csv"
+    for split in ("training", "testing"):
+        make_folder(f"both/{split}", words=("yes", "no"), noise=split == "training")
+
+    assert kws("data", "catalog", tmp_path / "both", "--out", out).status == 0
+    assert set(pd.read_csv(out)["word"]) == {"yes", "no", "_background_noise_"}
+    assert kws("data", "catalog", tmp_path / "both", "--out", out, "--layout", "words").status == 0
+    assert set(pd.read_csv(out)["word"]) == {"training", "testing"}
+
+
+def test_a_list_of_more_than_the_folder_is_shown_not_refused(kws: Kws, make_folder: MakeFolder) -> None:
+    root = make_folder(words=("yes",))
+    for name in ("validation_list.txt", "testing_list.txt"):
+        (root / name).write_text("yes/absent.wav\n")
+
+    result = kws("data", "describe", root, "--split", "lists")
+
+    assert result.status == 0
+    assert "1 of 1 lines name no file: line 1: 'yes/absent.wav'" in result.log
+
+
+def test_features_of_a_folder_without_what_systems_leave_behind(
+    kws: Kws, make_folder: MakeFolder, tmp_path: Path
+) -> None:
+    root = make_folder(words=("yes",), noise=False, speakers=3)
+    (root / "yes" / "._a.wav").write_bytes(b"\0\5\x16\7")
+    (root / "__MACOSX").mkdir()
+    (root / "__MACOSX" / "b.wav").touch()
+
+    assert kws("data", "features", root, "--out", tmp_path / "x.npy").status == 0
+    assert len(np.load(tmp_path / "x.npy")) == 3
+
+
+def test_features_of_files_whose_names_are_not_utf8(kws: Kws, make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder(words=("yes",), noise=False, speakers=3)
+    try:
+        shutil.copy(next((root / "yes").iterdir()), os.fsencode(root) + b"/yes/caf\xe9.wav")
+    except OSError:
+        pytest.skip("this disk holds UTF-8 names only")
+
+    result = kws("data", "features", root, "--out", tmp_path / "x.npy")
+
+    assert "caf\\xe9.wav: left out, since its name is not UTF-8" in result.log
+    assert len(np.load(tmp_path / "x.npy")) == 3
+
+
 def test_features_draw_and_report_what_cannot_be_read(kws: Kws, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "good.flac", tone(440, 0.5, 44100), 44100)
     (tmp_path / "bad.wav").write_bytes(b"RIFFxxxx")
@@ -131,6 +198,8 @@ def test_cache_shows_and_clears(kws: Kws, make_folder: MakeFolder, cache: Path) 
         (["features", "/nowhere", "--out", "x.npy"], "error: no such file or folder: '/nowhere'"),
         (["features", ".", "--features", "luck", "--out", "x.npy"], "luck"),
         (["download", "v9"], "v9"),
+        (["describe", ""], "error: an argument is empty"),
+        (["describe", ".", "--layout", "luck"], "error: --layout must be one of auto, words, splits, got 'luck'"),
     ],
 )
 def test_mistakes_are_one_line(

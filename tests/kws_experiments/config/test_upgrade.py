@@ -94,6 +94,22 @@ def test_an_added_key_counts_only_where_it_does_something(monkeypatch: pytest.Mo
     assert fingerprint(config | {"task": config["task"] | {"new": 1}}) != fingerprint(config)
 
 
+def test_a_key_is_added_only_to_the_class_that_has_it() -> None:
+    mine = {"dataset": {"_target_": "mine.Clips"}, "split": {"_target_": "kws_data.splits.HashSplit"}}
+    assert upgraded(mine) == mine
+    old = {
+        "dataset": {"_target_": "kws_data.datasets.Folder", "path": "x"},
+        "split": {"_target_": "kws_data.splits.ListSplit"},
+    }
+    assert upgraded(old)["dataset"]["layout"] == "auto"
+    assert upgraded(old)["split"]["unmatched_percentage"] == 100  # as before, lists may name what isn't there
+
+
+def test_how_many_lines_may_match_nothing_is_no_other_training() -> None:
+    lists = ["dataset=folder", "dataset.path=x", "split=lists"]
+    assert fingerprint(compose([*lists, "split.unmatched_percentage=50"])) == fingerprint(compose(lists))
+
+
 def test_a_removed_key_that_asked_for_something_is_named(caplog: pytest.LogCaptureFixture) -> None:
     assert upgrade.without_effect({"trainer": {"strategy": "none"}}) == upgrade.without_effect({}) == []
     config = compose(["+trainer.strategy=mirrored"])

@@ -140,7 +140,7 @@ def test_an_unfinished_damaged_or_changed_run_is_one_line(finished: RunFolder, t
     finished.labels.unlink()
     with pytest.raises(KwsError, match=r"labels\.txt' is missing or damaged"):
         FinishedRun.open(finished.path)
-    with pytest.raises(KwsError, match=r"holds no run: it has no run\.json"):
+    with pytest.raises(KwsError, match=r"holds no run: give the folder of a run"):
         evaluate_run(tmp_path)
     changed_back = yaml.safe_dump(config | {"pipeline": config["pipeline"] | {"threads": 77}})
     finished.config.write_text(changed_back)  # a key that does not affect the run's fingerprint

@@ -41,6 +41,23 @@ def test_metrics_are_scikit_learns_and_fit_into_json(predictions: pd.DataFrame) 
     assert tables["levels"]["clips"].sum() == (predictions["level_db"].notna() & (truth != "_silence_")).sum()
 
 
+@settings(max_examples=10)
+@given(predicted())
+def test_labels_named_as_scikit_learns_averages_change_nothing(predictions: pd.DataFrame) -> None:
+    names = dict(zip(LABELS, ["_silence_", "_unknown_", "accuracy", "macro avg"], strict=True))
+    renamed = predictions.replace({"label": names, "predicted": names}).rename(
+        columns={f"score_{label}": f"score_{name}" for label, name in names.items()}
+    )
+
+    plain, _ = evaluate(predictions, LABELS, THRESHOLDS)
+    metrics, _ = evaluate(renamed, list(names.values()), {names[label]: value for label, value in THRESHOLDS.items()})
+
+    assert metrics["per_class"] == {names[label]: values for label, values in plain["per_class"].items()}
+    assert metrics["classification_report"]["averages"] == plain["classification_report"]["averages"]
+    assert metrics["macro_f1"] == plain["macro_f1"]
+    assert list(metrics["detection"]["keywords"]) == ["accuracy", "macro avg"]
+
+
 def test_writing_keeps_everything_and_no_number_that_is_not_finite(tmp_path: Path) -> None:
     predictions = table_of(np.zeros((1, 4), np.float32), np.array([2]), [""], np.array([np.nan]))
     metrics, tables = evaluate(predictions, LABELS, THRESHOLDS)

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kws_data.clip_format import ClipFormat
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import compose
 from kws_experiments.export import convert, table
@@ -181,6 +182,17 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert (tmp_path / "exports" / "tflite-int8" / "labels.txt").read_text() == "_silence_\nyes\nno\n"
 
 
+def test_an_export_cuts_longer_files_as_its_run(tmp_path: Path) -> None:
+    folder = tmp_path / "export"
+    written = dataclasses.replace(artifact(folder), clip_from="loudest")
+    written.write(folder)
+    assert read_artifact(folder).facts.clip_form == ClipFormat(SAMPLE_RATE, SAMPLE_RATE, "loudest")
+    record = json.loads((folder / "export.json").read_text())
+    del record["clip_from"]  # of an earlier version, which took the start
+    (folder / "export.json").write_text(json.dumps(record))
+    assert read_artifact(folder).facts.clip_from == "start"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -207,10 +219,10 @@ def test_damaged_exports_are_one_line(tmp_path: Path, name: str, content: str | 
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("nothing", "no such file or folder; give the folder of a finished run or of an export"),
+        ("nothing", "holds no run: give the folder of a run, or of an export"),
         ("alone.tflite", r"there is no export.json beside it"),
         ("export/labels.txt", r"labels.txt' is no model of this export, which has network.tflite"),
-        (".", r"config.yaml' is missing or damaged: give the folder of a run"),
+        (".", "holds no run: give the folder of a run"),
         ("export", r"network.tflite' can't be loaded"),
         ("foreign", r"export.json': format must be one of onnx, saved_model, tflite, got 'h5'"),
     ],
@@ -300,10 +312,10 @@ def test_runs_that_cannot_be_exported_are_refused(tmp_path: Path) -> None:
     (run_folder(tmp_path / "no configuration") / "config.yaml").write_text("a: 1\n")
     for name, message in (
         ("unfinished", "holds no finished run: the same training command finishes it"),
-        ("other", r"other' holds no run: it has no run.json"),
+        ("other", r"other' holds no run: give the folder of a run"),
         ("no configuration", "this is not a training's configuration: KeyError: 'seed'"),
         ("without model", r"model' holds no model.keras: give the folder of a finished run"),
-        ("", r"' holds no run: it has no run.json"),
+        ("", r"' holds no run: give the folder of a run"),
     ):
         with pytest.raises(KwsError, match=message):
             export_run(tmp_path / name, format="onnx")
@@ -313,6 +325,46 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # pretend that nothing is installed
     with pytest.raises(KwsError, match=r"--format onnx needs tf2onnx and onnxruntime: pip install -e '.\[onnx\]'"):
         export_run(run_folder(tmp_path / "run"), format="onnx")
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        ("none", None),
+        ("data elsewhere", "it takes data from other files, which are not read"),
+        ("data elsewhere, in a constant", "it takes data from other files, which are not read"),
+        ("an operator of its own", "evil"),
+        ("no model", r"\w"),
+    ],
+)
+def test_onnx_models_are_one_file_of_known_operators(tmp_path: Path, harm: str, message: str | None) -> None:
+    import onnx
+    from onnx import helper
+
+    (tmp_path / "secret").write_bytes(np.full(2, 7, np.float32).tobytes())
+    weights = onnx.numpy_helper.from_array(np.ones(2, np.float32), "weights")
+    if harm.startswith("data elsewhere"):
+        weights.ClearField("raw_data")
+        weights.data_location = onnx.TensorProto.EXTERNAL
+        weights.external_data.add(key="location", value="../secret")
+    nodes = [helper.make_node("Add", ["waveform", "weights"], ["scores"])]
+    if harm.endswith("constant"):
+        nodes.insert(0, helper.make_node("Constant", [], ["weights"], value=weights))
+    if harm == "an operator of its own":
+        nodes[0].op_type, nodes[0].domain = "Run", "evil"
+    ports = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None, 2]) for name in ("waveform", "scores")]
+    graph = helper.make_graph(nodes, "graph", ports[:1], ports[1:], [] if harm.endswith("constant") else [weights])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("evil", 1)]
+    content = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    (tmp_path / "export").mkdir()
+    model = tmp_path / "export" / "model.onnx"
+    model.write_bytes(b"no model" if harm == "no model" else content)
+
+    if message is None:
+        assert find_format("onnx").load(model)(np.zeros((1, 2), np.float32)).tolist() == [[1.0, 1.0]]
+        return
+    with pytest.raises(ValueError, match=message):
+        find_format("onnx").load(model)
 
 
 # the child process

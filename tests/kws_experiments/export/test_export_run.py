@@ -7,19 +7,23 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import soundfile
 
 from kws_experiments.export.artifact import read_artifact
 from kws_experiments.export.load import load_scorer
+from kws_experiments.runs.saved_model import load_model
 from tests.conftest import ROOT, SAMPLE_RATE
 from tests.kws_experiments.test_train import SMALL, only_run, train
+from tests.untrained import LABELS, some_waveforms, untrained_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.both_stacks]
 
@@ -207,7 +211,6 @@ def test_on_a_full_disk_the_older_export_stays(run: Path) -> None:
     assert "Traceback" not in printed
     assert sum(line.startswith("error: ") for line in printed.splitlines()) == 1
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
-    assert not list(run.glob(".scratch-*"))
     assert not list((run / "exports").glob("*.tmp*"))
 
 
@@ -231,8 +234,48 @@ def cells(printed: str) -> list[list[str]]:
 def test_mistakes_are_one_line(run: Path, tmp_path: Path) -> None:
     for arguments, message in (
         ([str(run), "--format", "h5"], "error: --format must be one of"),
-        ([str(tmp_path), "--format", "onnx"], "holds no run: it has no run.json"),
+        ([str(tmp_path), "--format", "onnx"], "holds no run: give the folder of a run"),
     ):
         printed = kws("export", *arguments, status=1)
         assert message in printed
         assert len(printed.strip().splitlines()) == 1
+
+
+def test_a_bare_process_loads_a_run_with_its_labels(tmp_path: Path) -> None:
+    path = untrained_run(tmp_path / "run")
+    np.save(tmp_path / "clips.npy", some_waveforms(3))
+    code = """
+import sys, kws_experiments
+assert not {"keras", "tensorflow", "numpy", "pandas"} & set(sys.modules), "import kws_experiments must stay light"
+trained = kws_experiments.load("run")
+import numpy as np
+clips = np.load("clips.npy")
+np.save("logits.npy", trained.model(clips))
+np.save("scores.npy", trained.scores(clips[:, :15000]))
+print(trained.labels, trained.thresholds, trained.sample_rate, trained.clip_samples)
+"""
+    done = process("-c", code, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)})
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{LABELS} {{'yes': 0.5, 'no': 0.75}} 16000 16000\n"
+    assert done.stderr == ""
+    expected = load_model(path)(some_waveforms(3))
+    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(np.load(tmp_path / "scores.npy").sum(axis=1), 1, rtol=1e-5)
+
+
+def test_the_converter_ends_with_a_killed_export_and_the_next_one_cleans_up(tmp_path: Path) -> None:
+    path = untrained_run(tmp_path / "run")
+    command = [sys.executable, "-m", "kws_experiments.cli.main", "export", str(path), "--format=tflite", "--no-check"]
+    with subprocess.Popen(command, cwd=ROOT) as exporting:
+        children: list[psutil.Process] = []
+        while not children and exporting.poll() is None:
+            children = psutil.Process(exporting.pid).children()
+            time.sleep(0.05)
+        exporting.kill()
+    assert psutil.wait_procs(children, 20)[1] == []
+    assert children
+    assert list(path.rglob("*.tmp"))
+
+    assert process(*command[1:], cwd=ROOT).returncode == 0
+    assert not list(path.rglob("*.tmp*"))

@@ -150,8 +150,8 @@ def without_key(folder: RunFolder, key: str) -> None:
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (lambda folder: shutil.rmtree(folder.path), "holds no run: it has no run.json"),
-        (lambda folder: folder.record.unlink(), "holds no run: it has no run.json"),
+        (lambda folder: shutil.rmtree(folder.path), "holds no run: give the folder of a run"),
+        (lambda folder: folder.record.unlink(), "holds no run: give the folder of a run"),
         (lambda folder: damage(folder, "run.json"), "run.json' is missing or damaged"),
         (lambda folder: folder.write_record(schema_version=9), f"has schema version 9, not {SCHEMA_VERSION}"),
         (lambda folder: folder.write_record(status="training"), "holds no finished run"),

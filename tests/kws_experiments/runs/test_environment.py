@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import soundfile
 
+from kws_data.clip_format import ClipFormat
 from kws_data.corpus import NoiseFolder, NoiseFolders, UnknownFolder, build_corpus
 from kws_data.errors import KwsError
 from kws_data.splits import HashSplit
@@ -217,7 +218,7 @@ def test_the_users_own_modules_and_files_count(tmp_path: Path, monkeypatch: pyte
 
 def clips_of(root: Path, tmp_path: Path) -> pd.DataFrame:
     corpus = build_corpus(
-        root, HashSplit(), sample_rate=SAMPLE_RATE, clip_samples=SAMPLE_RATE, data_seed=0,
+        root, HashSplit(), ClipFormat(SAMPLE_RATE, SAMPLE_RATE), data_seed=0,
         unknown_folders=[UnknownFolder(tmp_path / "unknown")],
         noise_folders=NoiseFolders([NoiseFolder(tmp_path / "hiss", 0.5)]),
     )  # fmt: skip

@@ -87,3 +87,19 @@ SCALARS = "1e-3 1E5 -2.5e+7 .5e3 .5e+3 1.5 0x1F 1_000 .inf 2026-01-01 12:30 yes 
 @pytest.mark.parametrize("text", SCALARS.split())
 def test_scalars_are_those_of_omegaconf(text: str) -> None:
     assert repr(parse_yaml(f"key: {text}")) == repr(OmegaConf.to_container(OmegaConf.create(f"key: {text}")))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [1, 1]\n" + "\n".join(f"a{n + 1}: &a{n + 1} [*a{n or ''}, *a{n or ''}]" for n in range(30)),
+        "[" * 300_000,
+        "- " * 300_000,
+        "a: &a\n  b: *a",
+    ],
+    ids=["aliases of aliases", "brackets", "dashes", "itself"],
+)
+def test_yaml_that_would_fill_the_memory_or_the_stack_is_damaged(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(KwsError, match=r"config\.yaml' is missing or damaged: start over"):
+        read_yaml(tmp_path / "config.yaml", "start over")

@@ -106,6 +106,44 @@ def test_damaged_and_unfinished_folders_are_listed_with_their_reason(runs: Path)
     assert (table.loc[["aaa", "bbb", "ddd"], "status"] == "done").all()
 
 
+GARBAGE = ["", "{", "[1]", "null", '"done"', "\x00\xff", '{"schema_version": 2}']
+GARBAGE += [json.dumps({"schema_version": 2, "status": status}) for status in ("nothing", 3, None, ["done"], {"a": 1})]
+
+
+@pytest.mark.parametrize("content", [*GARBAGE, None])
+def test_a_run_json_of_whatever_content_is_listed_with_its_path(runs: Path, kws: Kws, content: str | None) -> None:
+    record = runs / "train" / "bbb" / "run.json"
+    record.unlink()
+    if content is None:
+        record.mkdir()
+    else:
+        record.write_text(content, encoding="latin-1")
+
+    listed = kws("runs", runs)
+    assert listed.status == 0
+    assert f"'{record}' is missing or damaged" in listed.out or "schema version" in listed.out
+    assert find_runs(runs).set_index("run").loc["bbb", "status"] == DAMAGED
+
+
+def test_a_folder_that_may_not_be_read_is_listed(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exists = Path.exists
+
+    def denied(path: Path, **options: Any) -> bool:  # as in a folder without permission, which root has everywhere
+        if path.name == "run.json" and path.parent.name == "bbb":
+            raise PermissionError(13, "Permission denied", str(path))
+        return exists(path, **options)
+
+    monkeypatch.setattr(Path, "exists", denied)
+    row = find_runs(runs).set_index("run").loc["bbb"]
+    assert (row["status"], "no permission to read it" in row["error"]) == (DAMAGED, True)
+
+
+@pytest.mark.parametrize("metrics", ['{"accuracy": "high"}', '{"accuracy": [1]}', '{"accuracy": true}'])
+def test_metrics_of_a_wrong_type_are_damage(runs: Path, kws: Kws, metrics: str) -> None:
+    (runs / "train" / "bbb" / "metrics.json").write_text(metrics)
+    assert "bbb/metrics.json' is missing or damaged" in kws("runs", runs, "--sort", "accuracy").out
+
+
 def test_an_empty_folder_has_no_runs(tmp_path: Path) -> None:
     assert len(find_runs(tmp_path)) == len(find_sweeps_below(tmp_path)) == 0
     with pytest.raises(KwsError, match="no folder"):
@@ -132,6 +170,7 @@ def test_kws_runs_lists_sorts_and_filters(kws: Kws, runs: Path) -> None:
     )
     assert list(table["run"]) == ["ccc", "ddd", "aaa"]
     assert kws("runs", runs, "--where", "seed=1", "--columns", "run,rate", "--csv").out == "run,rate\nbbb,0.001\n"
+    assert kws("runs", runs, "--where", "seed=77").out == f"no run in '{runs}' has seed=77\n"
     sweeps = pd.read_csv(io.StringIO(kws("runs", runs, "--sweeps", "--csv").out))
     assert sweeps.loc[0, ["status", "planned", "done"]].tolist() == ["stopped", 6, 0]
 

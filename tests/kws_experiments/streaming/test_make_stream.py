@@ -107,9 +107,9 @@ def test_a_folder_of_something_else_is_left_alone(make_folder: MakeFolder, tmp_p
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["absent"], "'absent': no such folder; give a run's, or overrides"),
-        (["dataset=luck"], "Could not find 'dataset/luck'"),
-        (["."], "is missing or damaged: give the folder of a run"),
+        (["absent"], "'absent' holds no run: give the folder of a run, or overrides"),
+        (["dataset=luck"], "dataset=luck: dataset has no such choice; there are folder, mini"),
+        (["."], "holds no run: give the folder of a run"),
     ],
 )
 def test_sources_that_are_none(

@@ -84,6 +84,44 @@ def test_a_job_is_as_its_runs_folder_says(tmp_path: Path) -> None:
     assert "schema version 99" in old.error
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"number": 1}', '{"number": "x", "overrides": 3, "folder": null}'])
+def test_a_damaged_record_of_a_job_is_a_failed_job(tmp_path: Path, content: str) -> None:
+    sweep = begun(tmp_path)
+    sweep.write_job(Job(0, ["seed=1"], finished_run(tmp_path / "r1", 0.9), DONE))
+    (sweep.jobs / "0001.json").write_text(content)
+
+    whole, damaged = read_sweep(sweep.path).jobs
+
+    assert (whole.status, damaged.number, damaged.status) == (DONE, 1, FAILED)
+    assert "0001.json' is missing or damaged" in str(damaged.error)
+
+
+def test_a_run_json_that_is_a_folder_is_a_failed_job(tmp_path: Path) -> None:
+    sweep = begun(tmp_path)
+    sweep.write_job(Job(0, ["seed=1"], finished_run(tmp_path / "r1", 0.9), DONE))
+    (tmp_path / "r1" / "run.json").unlink()
+    (tmp_path / "r1" / "run.json").mkdir()
+    (job,) = read_sweep(sweep.path).jobs
+    assert job.status == FAILED
+    assert "run.json' is missing or damaged" in str(job.error)
+
+
+def test_a_sweep_in_which_no_job_began_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = finished_run(tmp_path / "runs" / "other" / "r1", 0.5)
+    for jobs in (0, 1):
+        callback = SweepCallback()
+        callback.sweep = begun(tmp_path / "runs" / "train")
+        callback._hold(callback.sweep)
+        if jobs:
+            callback.sweep.write_job(Job(0, ["seed=1"], None, FAILED, error="seed: wrong"))
+        monkeypatch.setattr(SweepCallback, "current", callback)
+        with pytest.raises(KwsError), end_of_sweep():
+            raise KwsError("no such model")
+        assert (tmp_path / "runs" / "train").exists() == bool(jobs)
+        assert (callback.sweep.path / "sweep.json").exists() == bool(jobs)
+    assert other.is_dir()
+
+
 def ended_by(error: BaseException) -> int | str | None:
     """The exit status of `train.py`, where this error ends it."""
     with pytest.raises(SystemExit) as caught, one_line_errors(), end_of_sweep():

@@ -259,11 +259,12 @@ def test_a_training_goes_on_where_nobody_reads_its_output(tmp_path: Path, monkey
 @pytest.mark.parametrize(("labels", "whole", "lines"), [(12, False, 12), (36, False, 0), (36, True, 36)])
 def test_confusion_matrices_have_words_or_are_not_printed(labels: int, whole: bool, lines: int) -> None:
     console = Console(width=80, record=True, file=io.StringIO())
-    words = [f"word{number:02d}" for number in range(labels)]
+    words = [f"word{number:02d}_" for number in range(labels)]
     print_confusion(console, np.full((labels, labels), 1234), words, whole=whole)
     printed = console.export_text().splitlines()
     rows = [line for line in printed if "1234" in line]
     assert len(rows) == lines
+    assert not whole or printed[-labels - 1].split() == words
     assert all(row.split() == [word, *["1234"] * labels] for word, row in zip(words, rows, strict=False))
     assert whole or all(len(line) <= 80 for line in printed)
 

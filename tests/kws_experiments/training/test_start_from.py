@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import unicodedata
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -123,6 +124,16 @@ def test_labels_in_another_order_reorder_the_head(tmp_path: Path, waveform: np.n
     np.testing.assert_allclose(after.logits(waveform), before.logits(waveform)[:, order], rtol=1e-6)
 
 
+def test_labels_in_another_unicode_form_are_the_same(tmp_path: Path, waveform: np.ndarray) -> None:
+    decomposed = unicodedata.normalize("NFD", "été")  # as a version before wrote it where the folder was of a Mac
+    before = network(*SMALL_NET, seed=1, labels=["oui", decomposed])
+    other = make_run(tmp_path / "other", before)
+
+    after = started(tmp_path, other, network(*SMALL_NET, seed=2, labels=["oui", "été"]))
+
+    np.testing.assert_array_equal(after.logits(waveform), before.logits(waveform))
+
+
 @pytest.mark.parametrize("labels", [["_silence_", "_unknown_", "yes", "up"], ["on", "off"]])
 def test_other_labels_get_a_new_head_on_the_same_body(tmp_path: Path, labels: list[str]) -> None:
     before = network(*SMALL_NET, seed=1)
@@ -224,8 +235,8 @@ def test_other_files_and_folders_are_refused_before_any_data_is_read(tmp_path: P
     (tmp_path / "other_config" / "config.yaml").write_text("a: 1\n")
     for value, message in {
         3: " must be the folder of a run",
-        str(tmp_path / "nowhere"): ": no such file or folder",
-        str(tmp_path / "empty"): "holds neither model.keras nor a checkpoint",
+        str(tmp_path / "nowhere"): "holds no run: give the folder of a run",
+        str(tmp_path / "empty"): "holds no run: give the folder of a run",
         str(tmp_path / "begun"): "was stopped before its first evaluation",
         str(tmp_path / "notes.txt"): "is neither a run's folder",
         str(tmp_path / "no_labels.txt"): "labels.txt' is missing",
@@ -260,5 +271,5 @@ def test_fine_tuning_from_the_command_line(make_folder: MakeFolder, tmp_path: Pa
         for run in (record.parent, other)
     )
     np.testing.assert_array_equal(ours, theirs)
-    assert "start_from: no such file or folder: 'runs/nowhere'" in refused
+    assert "start_from: 'runs/nowhere' holds no run" in refused
     assert "data:" not in refused

@@ -1,18 +1,39 @@
-"""Tables on the console: whole if there is room, else without their widest columns, which are then named."""
+"""Rich's console, and tables on it: whole if there is room, else without their widest columns, which are then named."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
+import rich.console
 from rich.cells import cell_len
-from rich.console import Console
+from rich.segment import Segment
 from rich.table import Table
-from rich.text import Text
+
+from kws_data.text import printable
 
 _FRAME = 3  # characters of a column beside its text: a space on both sides and a line; the table has one line more
 Column = tuple[str, Sequence[str]]
+
+
+class Console(rich.console.Console):
+    """Rich's console, which takes text for text: no markup in it, and control characters are shown, not obeyed."""
+
+    def __init__(self) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False)
+
+    def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
+        """See rich."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else printable(text, keep="\n"), style, control)
+
+
+def by_column(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[Column]:
+    """Rows as the columns that `print_table` takes."""
+    table = list(rows)
+    return [(heading, [row[index] for row in table]) for index, heading in enumerate(headings)]
 
 
 def print_table(
@@ -35,6 +56,7 @@ def print_table(
         rest: where columns that were left out can be seen.
     """
     console = Console()
+    columns = [(printable(heading), list(map(printable, cells))) for heading, cells in columns]
     shown = dict(enumerate(columns))
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = max(console.width, _width(columns))
@@ -48,13 +70,12 @@ def print_table(
             del shown[optional.pop()]
     table = Table(title=title, title_justify="left")
     for index, (heading, _) in shown.items():
-        table.add_column(Text(heading), justify="right" if columns[index][0] in numeric else "left", overflow="fold")
+        table.add_column(heading, justify="right" if columns[index][0] in numeric else "left", overflow="fold")
     for row in zip(*(cells for _, cells in shown.values()), strict=True):
-        table.add_row(*map(Text, row))
+        table.add_row(*row)
     console.print(table)
     if left_out := [heading for index, (heading, _) in enumerate(columns) if index not in shown]:
-        text = f"no room for: {', '.join(left_out)}{rest and '; ' + rest}"
-        console.print(text, soft_wrap=True, highlight=False, markup=False)
+        console.print(f"no room for: {', '.join(left_out)}{rest and '; ' + rest}", soft_wrap=True)
 
 
 def _width(columns: Iterable[Column]) -> int:

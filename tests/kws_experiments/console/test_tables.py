@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
+from rich.text import Text
 
-from kws_experiments.reports.console_tables import Column, print_table
+from kws_experiments.console.tables import Column, Console, print_table
 
 RUNS: list[Column] = [
     ("run", ["0123456789ab", "ba9876543210"]),
@@ -45,6 +46,19 @@ def test_headings_are_broken_where_names_are_joined_and_the_widest_columns_go_fi
     assert "Mixup" not in out
     assert out.endswith("no room for: augment.waveform.mixup._target_; --csv shows them\n")
     assert "no room for: task.training_unknown_percentage, augment" in printed(RUNS, 30)
+
+
+def test_names_are_neither_markup_nor_commands_to_the_terminal() -> None:
+    out = printed([("file", ["[old]takes/x.wav", "a [/b] c", "b\x1b[31m\nc", ":smile:"]), ("[i]", ["1"] * 4)], None)
+    for name in ("[old]takes/x.wav", "a [/b] c", r"b\x1b[31m\nc", ":smile:", "[i]"):
+        assert name in out
+    assert "\x1b" not in out
+    assert len({cell_len(line) for line in out.splitlines()}) == 1, "the frame is straight"
+
+
+def test_a_styled_text_is_safe_too(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().print(Text.assemble("a\x9b", ("[b]\u202e", "bold")))
+    assert capsys.readouterr().out == "a\\x9b[b]\\u202e\n"
 
 
 WORDS = st.lists(st.text(alphabet="abc_.[]/語", min_size=1, max_size=12), min_size=1, max_size=3).map(" ".join)

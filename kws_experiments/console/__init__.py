@@ -1,0 +1,1 @@
+"""What is printed and logged: the one way to a terminal."""

@@ -1,0 +1,73 @@
+"""What the figures of a training on these data will not mean: classes without clips, or with too few."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from kws_data.catalog import SILENCE, UNKNOWN
+from kws_data.errors import shortened
+from kws_data.splits import SPLITS, TESTING, TRAINING, VALIDATION, SplitPolicy
+
+# Of a word, in a split; an untrained word or an untested one is worse than a nearly untrained one.
+_FEW_CLIPS = {TRAINING: 10, VALIDATION: 3, TESTING: 3}
+_NEARLY_ALL = {TRAINING: 0.97, VALIDATION: 0.9, TESTING: 0.9}  # of all clips, in one split
+_FEW_ARE_LEFT = {
+    TRAINING: "the figures rest on very few clips",
+    VALIDATION: "the model has little to learn from",
+    TESTING: "the model has little to learn from",
+}
+_NOTHING_SAYS = {
+    SILENCE: "how often silence is taken for a word; raise task.silence_percentage, or set task.silence=false",
+    UNKNOWN: "how often other words are taken for one of the task's; add clips of other words or task.unknown_dirs, or"
+    " set task.unknown=false",
+}
+
+
+def cautions(examples: pd.DataFrame, labels: Sequence[str], policy: SplitPolicy) -> list[str]:
+    """A line for each defect of the data that makes figures mean less than they seem to; none for good data.
+
+    Args:
+        examples: as `Task.examples` returns them.
+        labels: class names.
+        policy: the split policy.
+    """
+    counts = pd.crosstab(examples["label"], examples["split"]).reindex(
+        index=range(len(labels)), columns=list(SPLITS), fill_value=0
+    )
+    counts.index = pd.Index(labels)
+    words = counts.drop(index=[SILENCE, UNKNOWN], errors="ignore")
+    used = [split for split in SPLITS if counts[split].any()]
+    lines = []
+    if len(labels) == 1:
+        lines.append(f"'{labels[0]}' is the only class: any model gets every clip right, so accuracy means nothing")
+    if TESTING not in used and policy.testing_percentage > 0:
+        lines.append("no clip is for testing: the result is that of validation, which also chose the best weights")
+    for label, meaning in _NOTHING_SAYS.items():
+        empty = [split for split in used if label in labels and not counts.loc[label, split]]
+        if empty:
+            lines.append(f"no clip of {label} is for {shortened(empty)}: nothing there says {meaning}")
+    for split in used:
+        if missing := words.index[words[split] == 0].tolist():
+            means = "the model can't learn it" if split == TRAINING else f"the {split} figures leave it out"
+            lines.append(f"no {split} clip of {shortened(missing)}: {means}")
+    few = [
+        f"{word} ({words.loc[word, split]} {split})"
+        for split in used
+        for word in words.index[words[split].between(1, _FEW_CLIPS[split] - 1)]
+    ]
+    if few:
+        lines.append(f"very few clips: {shortened(few)}; what is measured on them may be chance")
+    return lines + _uneven(words.sum(), policy)
+
+
+def _uneven(clips: pd.Series, policy: SplitPolicy) -> list[str]:
+    """A line if nearly all clips of the words are in one split, and the policy was not asked for that."""
+    split = clips.idxmax()
+    held_out = {VALIDATION: policy.validation_percentage, TESTING: policy.testing_percentage}
+    asked = (held_out | {TRAINING: 100 - sum(held_out.values())})[split] / 100
+    share = clips[split] / max(1, clips.sum())
+    if share < _NEARLY_ALL[split] or asked >= _NEARLY_ALL[split]:
+        return []
+    return [f"{int(share * 100)}% of the words' clips are for {split}: {_FEW_ARE_LEFT[split]}; choose another split="]

@@ -1,0 +1,83 @@
+"""Parts and cuts by the container alone; what is decoded from them is in test_audio.py."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from kws_data.containers import CutShortError, Part, find_parts
+
+
+def written(container: str, subtype: str | None = None) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, np.sin(np.arange(16000) / 9), 16000, format=container, subtype=subtype)
+    return file.getvalue()
+
+
+def parts(content: bytes) -> list[Part]:
+    return find_parts(io.BytesIO(content), len(content))
+
+
+@pytest.mark.parametrize("container", ["WAV", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC", "OGG", "MP3", "NIST"])
+def test_a_whole_file_is_one_part(container: str) -> None:
+    content = written(container)
+    (part,) = parts(content)
+    assert (part.start, part.end) == (0, len(content))
+    assert not part.endless
+
+
+@pytest.mark.parametrize("container", ["WAV", "AU", "FLAC", "OGG", "MP3"])
+def test_joined_files_are_parts(container: str) -> None:
+    content = written(container)
+    bounds = [(part.start, part.end) for part in parts(3 * content)]
+    assert bounds == [(number * len(content), (number + 1) * len(content)) for number in range(3)]
+
+
+def test_only_an_mp3_without_a_count_is_endless() -> None:
+    content = bytearray(written("MP3"))
+    place = content.index(b"Info") if b"Info" in content else content.index(b"Xing")
+    content[place : place + 4] = b"none"
+    assert parts(bytes(content))[0].endless
+
+
+def test_the_samples_of_a_plain_wav_need_no_decoder() -> None:
+    (part,) = parts(written("WAV", "PCM_16"))
+    assert part.plain == 44
+    assert part.length == (16000, 16000)
+    assert parts(written("WAV", "PCM_24"))[0].plain is None
+
+
+def test_an_ogg_file_without_its_last_page_is_cut() -> None:
+    content = written("OGG")
+    with pytest.raises(CutShortError, match="marked as the last"):
+        parts(content[: content.rindex(b"OggS")])
+
+
+@pytest.mark.parametrize("name", [b"RIFF", b"FORM", b"caff"])
+def test_a_file_of_empty_chunks_ends(name: bytes) -> None:
+    chunk = b"junk" + bytes(8 if name == b"caff" else 4)
+    head = name + struct.pack("<I", 0) + (b"" if name == b"caff" else b"WAVE")
+    assert len(parts(head + 1_000_000 * chunk)) == 1
+
+
+def test_chunks_of_negative_size_end_the_search() -> None:
+    assert len(parts(b"caff\0\1\0\0" + b"junk" + struct.pack(">q", -12) + bytes(100))) == 1
+
+
+def test_random_bytes_behind_any_beginning_are_parts_or_cut(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for container in ("WAV", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC", "OGG", "MP3", "NIST"):
+        head = written(container)
+        for kept in range(4, 120, 7):
+            content = head[:kept] + rng.bytes(3000)
+            try:
+                found = parts(content)
+            except CutShortError:
+                continue
+            assert found[-1].end == len(content)
+            assert all(part.start < part.end for part in found)
