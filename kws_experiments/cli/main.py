@@ -1,4 +1,4 @@
-"""The `kws` command: everything that is not training. Imports what a command needs only when it runs."""
+"""The `kws` command. Imports what a command needs only when it runs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from kws_experiments.config import interrupts
 with interrupts.on_interrupt(interrupts.end):
     import logging
     import sys
+    from pathlib import Path
 
     import typer
 
@@ -30,7 +31,20 @@ for command in (
 
 @app.callback()
 def _kws() -> None:
-    """Keyword spotting: data sets, features, models and runs. Training is `python train.py`."""
+    """Keyword spotting: data sets, features, training, models and runs."""
+
+
+@app.command(
+    add_help_option=False,  # Hydra has its own
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def train(context: typer.Context) -> None:
+    """Train, as `python train.py` does in a checkout: kws train key=value …; with -m, a sweep."""
+    from kws_experiments.cli.train import main as train_by_command_line
+
+    sys.argv = ["kws train", *context.args]
+    sys.path.append(str(Path.cwd()))  # your own modules; last, so that they hide nothing
+    train_by_command_line()
 
 
 def main() -> None:

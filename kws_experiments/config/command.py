@@ -15,9 +15,11 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from kws_data.errors import KwsError
-from kws_experiments.config.compose import compose_unresolved, flattened, without_hydra
+from kws_experiments.config.compose import CONF, compose_unresolved, flattened, without_hydra
 
 _PLAIN = re.compile(r"(?!\+*hydra)[^$]*", re.DOTALL)
+# where conf/ is not beside train.py, the project was installed from a wheel
+TRAIN = ("python", "train.py") if (CONF.parent / "train.py").is_file() else ("kws", "train")
 NOT_THERE, TO_BE_GIVEN = "not there", "to be given"
 
 
@@ -42,9 +44,9 @@ class Command:
 
     @property
     def line(self) -> str:
-        """For a shell, in the folder that train.py is in."""
+        """For a shell; in a checkout, in the folder that train.py is in."""
         folders = [f"--config-dir={folder}" for folder in self.config_dirs[:1]]
-        return shlex.join(["python", "train.py", *folders, *self.overrides])
+        return shlex.join([*TRAIN, *folders, *self.overrides])
 
 
 def command_of_hydra() -> dict[str, Any] | None:
