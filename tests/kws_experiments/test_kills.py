@@ -161,7 +161,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]
             "state_due:2": ("", 9),
         },
         {"state_due:4": ("", 9), "trained:0": ("", 45), "status_trained:0": ("", 45)},
-        {"report.html:0": (".report.html.", 45), "status_done:0": ("", None)},
+        {"report.html:0": (".report.html.", 45), "status_done:0": ("", 45)},
     ],
     ids=["while it writes", "while it evaluates", "at the end", "while it reports"],
 )
