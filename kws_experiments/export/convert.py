@@ -88,6 +88,7 @@ def convert(request: Request) -> Artifact:
         files=files,
         notes=written.notes,
         requires=written.requires,
+        decode=request.decode,
     )
 
 

@@ -34,7 +34,7 @@ def show(artifact: Artifact, folder: Path) -> None:
     from rich.table import Table
 
     console = Console()
-    table = Table(title=f"{artifact.format}, quantize {artifact.quantize}", title_justify="left")
+    table = Table(title=artifact.title, title_justify="left")
     for heading in HEADINGS:
         table.add_column(heading, justify="left" if heading in HEADINGS[:2] else "right")
     for row in rows(artifact):
