@@ -85,11 +85,14 @@ def _wav(content: tf.Tensor, padded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     parts = tf.strings.split(tf.strings.substr(padded, 0, _HEAD_BYTES), b"fmt ", maxsplit=1)
     with tf.control_dependencies([tf.debugging.assert_equal(tf.size(parts), 2, "the WAV has no format")]):
         header = parts[1] + b"\0" * _LONGEST_HEAD
-    encoding, rate, bits = (_number(header, place, count) for place, count in ((4, 2), (8, 4), (18, 2)))
+    places = ((4, 2), (6, 2), (8, 4), (16, 2), (18, 2))
+    encoding, channels, rate, frame_bytes, bits = (_number(header, *place) for place in places)
     encoding = tf.where(encoding == 0xFFFE, _number(header, 28, 2), encoding)
     supported = (encoding == 1) & (bits <= 32) | (encoding == 3) & (bits == 32)
     check = tf.debugging.Assert(supported, ["not supported: a WAV of encoding", encoding, "with", bits, "bits"])
-    with tf.control_dependencies([check]):
+    # other frames end the process
+    fits = tf.debugging.assert_equal(frame_bytes, channels * ((bits + 7) // 8), "the WAV has frames of a wrong size")
+    with tf.control_dependencies([check, fits]):
         content = tf.identity(content)
 
     def integers(dtype: tf.DType) -> tf.Tensor:

@@ -179,7 +179,8 @@ def _print_second_opinions(folder: Path) -> int:
         refused += not opinion.ours and bool(opinion.reason)
     same = len(paths) - differing - unread - refused
     print(
-        f"{TENSORFLOW_IO}: {same} files are the same, {differing} differ, {unread} it cannot decode, {refused} neither"
+        f"{TENSORFLOW_IO}: {same} files are the same, {differing} differ, {unread} it cannot decode,"
+        f" {refused} are refused by both"
     )
     return differing
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from kws_data import audio_ops
 
+WAV = b"RIFF\x28\0\0\0WAVEfmt \x10\0\0\0%bdata\x04\0\0\0abcd"
 READ = tf.function(lambda content: audio_ops.read(content, 16000), input_signature=[tf.TensorSpec([], tf.string)])
 
 
@@ -91,7 +92,9 @@ def test_an_extensible_header_after_other_chunks_is_read(real_data: Path, tmp_pa
         (b"RIFF", "the WAV has no format"),
         (b"text\n" * 100, "neither WAV, FLAC, Ogg nor MP3"),
         (b"OggS", "not supported: an Ogg file of Opus"),
-        (b"RIFF\x24\0\0\0WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, 0, 0, 2, 16) + b"data\x04\0\0\0abcd", "rate"),
+        (WAV % struct.pack("<HHIIHH", 1, 1, 0, 0, 2, 16), "rate"),
+        (WAV % struct.pack("<HHIIHH", 1, 2561, 8000, 24000, 3, 24), "the WAV has frames of a wrong size"),
+        (WAV % struct.pack("<HHIIHH", 6, 1, 8000, 8000, 1, 8), "not supported: a WAV of encoding"),
     ],
 )
 def test_what_cannot_be_decoded_is_an_error_that_says_so(content: bytes, message: str) -> None:
