@@ -143,17 +143,58 @@ def verify(
     folder: Annotated[Path, typer.Argument(help="a folder of word folders")],
     split: Annotated[str, typer.Option(help="hash, lists, speaker or random (conf/split/)")] = "hash",
     layout: Layout = "auto",
+    decoder: Annotated[
+        str | None,
+        typer.Option(help="tensorflow-io: decode every file with that too (needs the extra io), and compare"),
+    ] = None,
 ) -> None:
     """Decode every file anew; list what can't be used, and training clips that are held out too. Status 1 if any."""
     from kws_data.clip_format import ClipFormat
     from kws_data.corpus import build_corpus
+    from kws_data.second_opinion import TENSORFLOW_IO, require_tensorflow_io
 
+    if decoder is not None:
+        if decoder != TENSORFLOW_IO:
+            raise KwsError(f"--decoder must be {TENSORFLOW_IO}, got '{decoder}'")
+        require_tensorflow_io(f"--decoder {decoder}")
     form, naming = ClipFormat(16000, 16000), _naming(None, layout)
     corpus = build_corpus(folder, _policy(split), form, data_seed=0, naming=naming, renew=True)
     for row in corpus.set_aside.itertuples():
         say(f"{row.path}: {row.error}")
     say(f"{len(corpus.clips)} clips are good, {len(corpus.set_aside)} files are set aside")
-    raise typer.Exit(1 if len(corpus.set_aside) else 0)
+    differing = 0 if decoder is None else _print_second_opinions(folder)
+    raise typer.Exit(1 if len(corpus.set_aside) or differing else 0)
+
+
+def _print_second_opinions(folder: Path) -> int:
+    """Print which of a folder's audio files tensorflow-io decodes otherwise, or cannot; the number of the former."""
+    from tqdm import tqdm
+
+    from kws_data.audio import AUDIO_SUFFIXES
+    from kws_data.catalog import scan
+    from kws_data.folders import find_folder
+    from kws_data.second_opinion import TENSORFLOW_IO, opinions
+    from kws_data.storage.parallel import show_progress
+
+    root = find_folder(folder, "dataset.path")
+    paths = [path for path in scan(folder)["path"] if Path(path).suffix.lower() in AUDIO_SUFFIXES]
+    differing = unread = refused = 0
+    shown = show_progress(len(paths))
+    for opinion in tqdm(opinions(root, paths), TENSORFLOW_IO, len(paths), unit="file", disable=not shown):
+        with tqdm.external_write_mode():
+            if opinion.difference:
+                say(f"{opinion.path}: {TENSORFLOW_IO} differs: {opinion.difference}")
+            elif opinion.reason and opinion.ours:
+                say(f"{opinion.path}: {TENSORFLOW_IO} cannot decode it: {opinion.reason}")
+        differing += bool(opinion.difference)
+        unread += bool(not opinion.difference and opinion.reason and opinion.ours)
+        refused += not opinion.ours and bool(opinion.reason)
+    same = len(paths) - differing - unread - refused
+    say(
+        f"{TENSORFLOW_IO}: {same} files are the same, {differing} differ, {unread} it cannot decode,"
+        f" {refused} are refused by both"
+    )
+    return differing
 
 
 @app.command()

@@ -18,6 +18,13 @@ def export(
     quantize: Annotated[
         str, typer.Option(help="; ".join(f"{format.name}: {', '.join(format.quantizations)}" for format in _FORMATS))
     ] = "none",
+    decode: Annotated[
+        str,
+        typer.Option(
+            help="the files whose names a SavedModel takes; wav: 16-bit, at the model's rate; all: WAV, FLAC, Ogg"
+            " Vorbis and MP3, at any rate (needs the extra io)"
+        ),
+    ] = "wav",
     clip_ms: Annotated[
         float | None, typer.Option(help="the length of a clip, for a run that keeps lengths (clip_ms=null)")
     ] = None,
@@ -26,7 +33,7 @@ def export(
     """Export a run to RUN/exports/<format>-<quantize>/: model, labels, thresholds, front end, and how it compares."""
     from kws_experiments.export.export_run import export_run
 
-    artifact, folder = export_run(run, format=format, quantize=quantize, clip_ms=clip_ms, check=check)
+    artifact, folder = export_run(run, format=format, quantize=quantize, decode=decode, clip_ms=clip_ms, check=check)
 
     # these take long to import, and a wrong folder is to be refused at once
     from kws_experiments.export import table

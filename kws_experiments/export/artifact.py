@@ -1,6 +1,6 @@
 """Exports on disk: what their folder holds.
 
-RUN/exports/<format>-<quantize>/
+RUN/exports/<format>-<quantize>/ (saved_model-none-all where it decodes all)
     the models, each a file or a folder
     labels.txt           class names, one a line, in the order of the scores
     export.json          everything else, as `Artifact` describes it
@@ -111,8 +111,9 @@ class Artifact:
         versions: of the packages that converted.
         files: the models; the first is the one to prefer.
         notes: what the user should know.
-        requires: the module to import before a SavedModel with ops of its own can be loaded.
+        requires: what registers a SavedModel's own ops: look each name up (`pkgutil.resolve_name`) before loading it.
         clip_from: which part of longer files is a clip; earlier versions took the start.
+        decode: the files whose names a SavedModel takes: wav (16-bit, at the sample rate) or all.
     """
 
     format: str
@@ -129,8 +130,14 @@ class Artifact:
     versions: dict[str, str]
     files: list[ModelFile]
     notes: list[str]
-    requires: str | None = None
+    requires: list[str] = field(default_factory=list)
     clip_from: str = "start"
+    decode: str = "wav"
+
+    @property
+    def title(self) -> str:
+        """For tables."""
+        return f"{self.format}, {self.quantize}" + ("" if self.decode == "wav" else f", decodes {self.decode}")
 
     @property
     def facts(self) -> Facts:
@@ -159,7 +166,9 @@ def read_artifact(folder: Path) -> Artifact:
             ModelFile(**fields | {"input": Port(**fields["input"]), "output": Port(**fields["output"])})
             for fields in content.pop("files")
         ]
-        artifact = Artifact(**content, files=files)
+        requires = content.pop("requires", None) or []
+        requires = [requires] if isinstance(requires, str) else requires  # as earlier versions wrote it
+        artifact = Artifact(**content, files=files, requires=requires)
     labels = read_lines(folder / LABELS, advice)
     if labels != artifact.labels:
         raise KwsError(

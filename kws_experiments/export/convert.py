@@ -92,6 +92,7 @@ def convert(request: Request) -> Artifact:
         notes=written.notes,
         requires=written.requires,
         clip_from=facts.clip_from,
+        decode=request.decode,
     )
 
 

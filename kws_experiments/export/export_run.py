@@ -23,7 +23,13 @@ _QUANTIZATION_LOSS = 0.01  # of accuracy; the user is warned of a greater one
 
 
 def export_run(
-    run: Path, *, format: str, quantize: str = "none", clip_ms: float | None = None, check: bool = True
+    run: Path,
+    *,
+    format: str,
+    quantize: str = "none",
+    decode: str = "wav",
+    clip_ms: float | None = None,
+    check: bool = True,
 ) -> tuple[Artifact, Path]:
     """Write `RUN/exports/<format>-<quantize>/`, whole or not at all; an older one is replaced.
 
@@ -31,6 +37,7 @@ def export_run(
         run: the folder of a finished run.
         format: a module of `kws_experiments.export.formats`.
         quantize: none; dynamic or float16 weights; or int8, everything. Not every format has all of them.
+        decode: the files whose names a SavedModel takes: wav; or all, in a folder `…-all`.
         clip_ms: the length of a clip, for a run that keeps its clips' lengths.
         check: try the exported files on the test split, beside the original.
 
@@ -46,7 +53,7 @@ def export_run(
     experiment = Experiment(folder.read_config())
     if not folder.model.is_file():
         raise KwsError(f"'{run}' holds no model.keras: give the folder of a finished run")
-    clip_samples = chosen.check_choice(quantize, experiment, clip_ms)
+    clip_samples = chosen.check_choice(quantize, decode, experiment, clip_ms)
     run_facts(run)  # raises where a file is damaged
 
     experiment.start_tensorflow(intra_op=1, inter_op=1)  # latency is measured on one thread
@@ -61,10 +68,10 @@ def export_run(
     calibration = None
     if source is not None and quantize == "int8":
         calibration = calibration_clips(source, CALIBRATION_CLIPS, experiment.data_seed)
-    out = folder.exports / f"{format}-{quantize}"
+    out = folder.exports / (f"{format}-{quantize}" + ("" if decode == "wav" else f"-{decode}"))
     try:
         with lock_for(out, timeout_s=0), scratch_dir(out) as scratch, replace_dir(out) as temporary:
-            request = Request(run, temporary, format, quantize, clip_samples, calibration)
+            request = Request(run, temporary, format, quantize, clip_samples, calibration, decode)
             artifact = convert_in_child(request, scratch)
             if source is not None and check:
                 artifact = checked(artifact, temporary, run, source, experiment.false_accept_rate)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from kws_experiments.export.trained import Trained
@@ -12,11 +14,16 @@ class KeywordSpotter(tf.Module):
 
     `predictions` [batch, labels] float32 (logits, like the tutorial's), `class_ids` [batch] int64 and `class_names`
     [batch] string. Clips are padded with zeros at their end, or cut, to the model's length; where the model keeps
-    lengths, all of a batch's samples count. A file is a 16-bit WAV at the model's rate; channels are averaged.
+    lengths, all of a batch's samples count.
+
+    Args:
+        trained: the model.
+        read: (a file's bytes, the model's rate) → [samples] float32.
     """
 
-    def __init__(self, trained: Trained) -> None:
+    def __init__(self, trained: Trained, read: Callable[[tf.Tensor, int], tf.Tensor]) -> None:
         super().__init__()
+        self._read = read
         self._features, self._network = trained.features, trained.network  # so that their variables are saved
         self._logits = trained.logits
         self._labels = tf.constant(trained.facts.labels)
@@ -27,7 +34,10 @@ class KeywordSpotter(tf.Module):
     @tf.function
     def __call__(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
         """See the class."""
-        waveforms = self._read(x) if x.dtype == tf.string else tf.debugging.check_numerics(x, "waveform")
+        if x.dtype == tf.string:
+            waveforms = self._read(tf.io.read_file(x), self._sample_rate)[tf.newaxis]
+        else:
+            waveforms = tf.debugging.check_numerics(x, "waveform")
         if self._clip_samples is not None:
             waveforms = waveforms[:, : self._clip_samples]
             waveforms = tf.pad(waveforms, [[0, 0], [0, self._clip_samples - tf.shape(waveforms)[1]]])
@@ -36,8 +46,9 @@ class KeywordSpotter(tf.Module):
         class_ids = tf.argmax(logits, axis=-1)
         return {"predictions": logits, "class_ids": class_ids, "class_names": tf.gather(self._labels, class_ids)}
 
-    def _read(self, path: tf.Tensor) -> tf.Tensor:
-        """The samples of a WAV file: [1, samples] float32."""
-        audio, rate = tf.audio.decode_wav(tf.io.read_file(path))
-        tf.debugging.assert_equal(rate, self._sample_rate, f"the file must have {self._sample_rate} samples a second")
-        return tf.reduce_mean(audio, axis=-1)[tf.newaxis]
+
+def read_wav(content: tf.Tensor, sample_rate: int) -> tf.Tensor:
+    """[samples] float32 of a 16-bit WAV at the model's rate; channels are averaged."""
+    audio, rate = tf.audio.decode_wav(content)
+    tf.debugging.assert_equal(rate, sample_rate, f"the file must have {sample_rate} samples a second")
+    return tf.reduce_mean(audio, axis=-1)

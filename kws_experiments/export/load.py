@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from pathlib import Path
 
 from kws_data.errors import KwsError
@@ -69,11 +69,12 @@ def load_export(folder: Path, artifact: Artifact, file: ModelFile) -> Scorer:
         raise KwsError(f"'{path}' is not what was exported ({size:,} of {file.bytes:,} bytes): export the run again")
     format = find_format(artifact.format, f"'{folder / RECORD}': format")
     try:
-        if artifact.requires is not None:
-            importlib.import_module(artifact.requires)
+        for name in artifact.requires:
+            pkgutil.resolve_name(name)
         infer = format.load(path)
     except ImportError as error:
-        raise KwsError(f"'{path}' needs the package {error.name}: pip install -e '.[{artifact.format}]'") from error
+        extra = "io" if error.name == "tensorflow_io" else artifact.format
+        raise KwsError(f"'{path}' needs the package {error.name}: pip install -e '.[{extra}]'") from error
     except (OSError, ValueError, RuntimeError) as error:
         raise KwsError(f"'{path}' can't be loaded: {' '.join(str(error).split())[:200]}") from error
     features = front_end.rebuilt(artifact.front_end, artifact.clip_samples) if file.takes == "features" else None

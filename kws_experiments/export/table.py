@@ -33,8 +33,7 @@ def show(artifact: Artifact, folder: Path) -> None:
     """Print the table, the clips that it is of, and the folder."""
     from kws_experiments.console.tables import by_column, print_table
 
-    title = f"{artifact.format}, quantize {artifact.quantize}"
-    print_table(by_column(HEADINGS, rows(artifact)), title=title, numeric=HEADINGS[2:], keep=HEADINGS)
+    print_table(by_column(HEADINGS, rows(artifact)), title=artifact.title, numeric=HEADINGS[2:], keep=HEADINGS)
     result = artifact.files[0].check
     if result:
         say(f"{result['split']} split, {result['clips']} clips; one thread, median")

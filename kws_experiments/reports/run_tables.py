@@ -204,7 +204,7 @@ def export_table(contents: RunContents) -> Table:
     """The files of all exports, each beside the original."""
     columns = [Column(heading, heading not in ("model", "takes")) for heading in export_tables.HEADINGS]
     rows = [
-        [cell(text or None) for text in (f"{artifact.format}, {artifact.quantize}", *row)]
+        [cell(text or None) for text in (artifact.title, *row)]
         for artifact in contents.exports
         for row in export_tables.rows(artifact)
     ]

@@ -262,3 +262,17 @@ def test_ctrl_c_in_the_first_seconds_shows_no_traceback() -> None:
     result = run("interrupts", "--every=1.3", "--seconds=4", "--only=train,sweep,evaluate", "--show")
     assert result.returncode == 0, result.stdout + result.stderr
     assert [cells[1:3] for cells in table_rows(result.stdout)] == [["4", "0"]] * 3
+
+
+@pytest.mark.slow
+def test_tensorflow_io_ops_print_delays_differences_and_times(real_data: Path) -> None:
+    pytest.importorskip("tensorflow_io", reason="the stack without tensorflow-io")
+    result = run("tensorflow_io_ops", "--data", str(real_data), "--clips=2")
+    assert result.returncode == 0, result.stderr
+    rows = table_rows(result.stdout)
+    assert len(rows) == 11
+    for op, kind, delay, difference, ms, ms_here in rows:
+        assert min(number(ms), number(ms_here)) > 0
+        if op != "resample":
+            assert int(delay) == 0, kind
+            assert float(difference) < (2e-3 if op == "audio_ops" else 1e-5), kind

@@ -294,32 +294,6 @@ def test_an_unreadable_file_is_refused_with_the_systems_reason(tmp_path: Path, m
     assert refused(path) == "cannot be read: Permission denied"
 
 
-@pytest.mark.parametrize(
-    ("suffix", "decoder"), [(".flac", "decode_flac"), (".mp3", "decode_mp3"), (".ogg", "decode_vorbis")]
-)
-def test_real_speech_is_decoded_as_tensorflow_io_decodes_it(
-    real_data: Path, tmp_path: Path, suffix: str, decoder: str
-) -> None:
-    import tensorflow as tf
-
-    tfio = pytest.importorskip("tensorflow_io", reason="the stack without tensorflow-io")
-
-    samples, rate = soundfile.read(sorted((real_data / "yes").iterdir())[0])
-    path = written(tmp_path, samples, rate, name=f"clip{suffix}")
-    options = {"dtype": tf.int16} if suffix == ".flac" else {}
-    theirs = getattr(tfio.audio, decoder)(tf.io.read_file(str(path)), **options).numpy()[:, 0]
-    theirs = theirs.astype(float) / (32768 if suffix == ".flac" else 1)
-
-    ours = read_pcm(path, rate) / 32768
-
-    count = min(len(ours), len(theirs))  # decoders differ in how much of an MP3's padding they give
-    assert count > 0.9 * len(samples)
-    shift = int(np.correlate(ours[:count], theirs[:count], "full").argmax()) - (count - 1)
-    aligned = np.roll(theirs[:count], shift)
-    middle = slice(count // 8, -count // 8)
-    assert np.abs(ours[:count] - aligned)[middle].max() < 2e-3
-
-
 @pytest.fixture
 def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audio, "BLOCK_S", 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import pkgutil
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -36,6 +36,7 @@ class Request:
         quantize: none, dynamic, float16 or int8.
         clip_samples: samples of a clip; None: any number.
         calibration: for int8, [clips, samples] float32 waveforms of training clips.
+        decode: the files whose names a SavedModel takes: wav or all.
     """
 
     run: Path
@@ -44,6 +45,7 @@ class Request:
     quantize: str = "none"
     clip_samples: int | None = None
     calibration: np.ndarray | None = None
+    decode: str = "wav"
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,12 @@ class Written:
     Attributes:
         files: the models; the first is the one to prefer. Their sizes and hashes are added later.
         notes: what the user should know.
-        requires: a module to import before the model can be loaded, because it registers ops.
+        requires: names to look up before the model can be loaded, because that registers ops.
     """
 
     files: list[ModelFile]
     notes: list[str]
-    requires: str | None = None
+    requires: list[str] = field(default_factory=list)
 
 
 class Format(ABC):
@@ -67,6 +69,7 @@ class Format(ABC):
     Attributes:
         about: what the models take and give, for `kws export --help`.
         quantizations: the values of `--quantize` that it has.
+        decodes: the values of `--decode`; of formats that take no names of files, the default alone.
         needs: packages of the extra that has the format's name.
         any_length: whether one model can take clips of any length.
         runs_programs: whether a model can do more than compute: read and write files.
@@ -75,6 +78,7 @@ class Format(ABC):
 
     about: ClassVar[str]
     quantizations: ClassVar[tuple[str, ...]] = ("none",)
+    decodes: ClassVar[tuple[str, ...]] = ("wav",)
     needs: ClassVar[tuple[str, ...]] = ()
     any_length: ClassVar[bool] = False
     runs_programs: ClassVar[bool] = False
@@ -85,11 +89,12 @@ class Format(ABC):
         """The name of its file."""
         return type(self).__module__.rpartition(".")[2]
 
-    def check_choice(self, quantize: str, experiment: Experiment, clip_ms: float | None) -> int | None:
+    def check_choice(self, quantize: str, decode: str, experiment: Experiment, clip_ms: float | None) -> int | None:
         """The samples of a clip, or None for any number; before any work, and without TensorFlow.
 
         Args:
             quantize: the option `--quantize`.
+            decode: the option `--decode`.
             experiment: the run's.
             clip_ms: the option `--clip-ms`, for a run that keeps its clips' lengths.
 
@@ -99,6 +104,8 @@ class Format(ABC):
         if quantize not in self.quantizations:
             known = ", ".join(self.quantizations)
             raise KwsError(f"--quantize with {self.name} must be one of {known}, got '{quantize}'")
+        if decode not in self.decodes:
+            raise KwsError(f"--decode with {self.name} must be one of {', '.join(self.decodes)}, got '{decode}'")
         if any(importlib.util.find_spec(package) is None for package in self.needs):
             raise KwsError(f"--format {self.name} needs {' and '.join(self.needs)}: pip install -e '.[{self.name}]'")
         if experiment.clip_samples is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kws_experiments.export.formats.base import Format, Request, Written
 
 if TYPE_CHECKING:
+    from kws_experiments.experiment.experiment import Experiment
     from kws_experiments.export.scorer import Function
     from kws_experiments.export.trained import Trained
 
@@ -18,20 +19,36 @@ class SavedModel(Format):
     """The folder `saved_model`, which TensorFlow runs."""
 
     about = "a file name or waveforms in, `predictions`, `class_ids` and `class_names` out"
+    decodes = ("wav", "all")
     any_length = True
     runs_programs = True
+
+    def check_choice(self, quantize: str, decode: str, experiment: Experiment, clip_ms: float | None) -> int | None:
+        """See Format."""
+        clip_samples = super().check_choice(quantize, decode, experiment, clip_ms)
+        if decode == "all":
+            from kws_data.second_opinion import require_tensorflow_io
+
+            require_tensorflow_io("--decode all")
+        return clip_samples
 
     def write(self, trained: Trained, request: Request) -> Written:
         """See Format."""
         import tensorflow as tf
 
         from kws_experiments.export.artifact import ModelFile, Port
-        from kws_experiments.export.keyword_spotter import KeywordSpotter
+        from kws_experiments.export.keyword_spotter import KeywordSpotter, read_wav
 
-        module = KeywordSpotter(trained)
+        requires = [trained.features.op_module] if trained.features.op_module else []
+        read = read_wav
+        if request.decode == "all":
+            from kws_data.audio_ops import REGISTERS_OPS, read
+
+            requires.append(REGISTERS_OPS)
+        module = KeywordSpotter(trained, read)
         tf.saved_model.save(module, str(request.out / FOLDER), signatures=module.serving)
-        requires = trained.features.op_module
-        notes = [f"the front end has ops of its own: import {requires} before loading {FOLDER}"] if requires else []
+        lines = [f"pkgutil.resolve_name('{name}')" for name in requires]
+        notes = [f"before loading {FOLDER}, register its ops: import pkgutil; {'; '.join(lines)}"] if lines else []
         logits = Port("predictions", [-1, len(trained.facts.labels)], "float32")
         return Written([ModelFile(FOLDER, "waveform", Port("waveform", [-1, -1], "float32"), logits)], notes, requires)
 

@@ -15,6 +15,7 @@ import soundfile
 from PIL import Image
 
 from kws_data import catalog
+from kws_data.second_opinion import Opinion
 from kws_data.splits import hash_split
 from tests.conftest import ROOT, SAMPLE_RATE, MakeFolder, tone
 from tests.kws_experiments.conftest import Kws
@@ -73,6 +74,39 @@ def test_verify_lists_what_cannot_be_used(kws: Kws, make_folder: MakeFolder) -> 
 
     assert result.status == 1
     assert "no/nan.wav: holds samples that are not finite" in result.out
+
+
+def test_verify_prints_second_opinions(kws: Kws, make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_folder(words=("yes",), speakers=4)
+    names = [path.relative_to(root).as_posix() for path in sorted((root / "yes").iterdir())]
+
+    def found(folder: Path, paths: list[str]) -> list[Opinion]:
+        assert folder == root
+        assert set(names) < set(paths)
+        others = [Opinion(path) for path in paths if path not in names]
+        return [Opinion(names[0], difference="3 samples here, 4 there"), Opinion(names[1], "not supported: x"),
+                Opinion(names[2], "empty", ours=False), Opinion(names[3]), *others]  # fmt: skip
+
+    monkeypatch.setattr("kws_data.second_opinion.require_tensorflow_io", lambda option: None)
+    monkeypatch.setattr("kws_data.second_opinion.opinions", found)
+    result = kws("data", "verify", root, "--decoder", "tensorflow-io")
+
+    assert result.status == 1
+    assert f"{names[0]}: tensorflow-io differs: 3 samples here, 4 there" in result.out
+    assert f"{names[1]}: tensorflow-io cannot decode it: not supported: x" in result.out
+    assert f"{names[2]}: tensorflow-io" not in result.out
+    assert "tensorflow-io: 3 files are the same, 1 differ, 1 it cannot decode, 1 are refused by both" in result.out
+
+
+def test_verify_says_what_a_second_decoder_needs(
+    kws: Kws, make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_folder(words=("yes",), speakers=2)
+    assert "--decoder must be tensorflow-io, got 'ffmpeg'" in kws("data", "verify", root, "--decoder", "ffmpeg").err
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result = kws("data", "verify", root, "--decoder", "tensorflow-io")
+    assert "--decoder tensorflow-io needs tensorflow-io" in result.err
+    assert "pip install -e '.[io]'" in result.err
 
 
 def test_features_are_one_array_in_sorted_order(kws: Kws, make_folder: MakeFolder, tmp_path: Path) -> None:
