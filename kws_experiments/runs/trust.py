@@ -109,7 +109,7 @@ def _key(state: Path) -> bytes:
             with lock_for(path):  # two trainings that start at once make one key
                 if not path.is_file():
                     with replace_file(path) as temporary:
-                        temporary.touch(0o600, exist_ok=False)
+                        temporary.chmod(0o600)  # before there is anything to read
                         temporary.write_bytes(secrets.token_bytes(_KEY_BYTES))
         key = path.read_bytes()
         if len(key) != _KEY_BYTES:

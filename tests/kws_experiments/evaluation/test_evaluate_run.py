@@ -128,7 +128,7 @@ def test_an_unfinished_damaged_or_changed_run_is_one_line(finished: RunFolder, t
         (finished.record, "{", "is missing or damaged"),
         (finished.record, '{"schema_version": 99}', f"has schema version 99, not {SCHEMA_VERSION}"),
         (finished.record, f'{{"schema_version": {SCHEMA_VERSION}, "status": "training"}}', "no finished run"),
-        (finished.record, f'{{"schema_version": {SCHEMA_VERSION}}}', "no finished run"),
+        (finished.record, f'{{"schema_version": {SCHEMA_VERSION}}}', "is missing or damaged"),
         (finished.thresholds, '{"thresholds": {"yes"', "is missing or damaged"),
         (finished.thresholds, '{"thresholds": {"yes": 0.5}}', "has no threshold of no"),
     ):

@@ -401,6 +401,7 @@ def test_the_childs_error_is_one_line(tmp_path: Path, monkeypatch: pytest.Monkey
 
     (tmp_path / "request.pickle").write_bytes(pickle.dumps(Request(tmp_path, tmp_path, "onnx")))
     monkeypatch.setattr(convert, "convert", fail)
-    monkeypatch.setattr(sys, "argv", ["convert", str(tmp_path)])
+    monkeypatch.setattr(convert, "end_with", lambda parent: None)
+    monkeypatch.setattr(sys, "argv", ["convert", str(tmp_path), "1"])
     convert.main()
     assert pickle.loads((tmp_path / "answer.pickle").read_bytes()) == "RuntimeError: onnx: first line"

@@ -194,7 +194,7 @@ def test_the_run_that_it_started_from_must_be_as_it_was(tmp_path: Path) -> None:
     folder.model.write_text("another")
     assert "is not the file that the run started from" in str(origin_change(experiment, record))
     folder.model.unlink()
-    with pytest.raises(KwsError, match=r"start_from: .* holds neither model\.keras nor a checkpoint"):
+    with pytest.raises(KwsError, match=r"start_from: .* holds no run"):
         origin_change(experiment, record)
 
 

@@ -240,7 +240,7 @@ def test_other_files_and_folders_are_refused_before_any_data_is_read(tmp_path: P
         str(tmp_path / "begun"): "was stopped before its first evaluation",
         str(tmp_path / "notes.txt"): "is neither a run's folder",
         str(tmp_path / "no_labels.txt"): "labels.txt' is missing",
-        str(tmp_path / "no_config.yaml"): "config.yaml' is missing",
+        str(tmp_path / "no_config.yaml"): "holds no run",
         str(tmp_path / "other_config"): "is not a run's configuration",
     }.items():
         with pytest.raises(KwsError, match=one_line(message)):
