@@ -23,7 +23,8 @@ from kws_experiments.runs.environment import feature_identity, record_environmen
 from kws_experiments.runs.folder import RunFolder, write_text
 from kws_experiments.runs.saved_model import save_model, weights_digest
 from kws_experiments.runs.seal import seal
-from kws_experiments.training.loggers import RunLogger, build_loggers
+from kws_experiments.runs.sweep_record import PRUNED
+from kws_experiments.training.loggers import Pruned, RunLogger, build_loggers
 from kws_experiments.training.start_from import find_origin
 
 if TYPE_CHECKING:
@@ -38,15 +39,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def train(config: dict[str, Any], path: Path, data: Data | None = None) -> dict[str, Any]:
+def train(
+    config: dict[str, Any], path: Path, data: Data | None = None, *, loggers: Sequence[RunLogger] = ()
+) -> dict[str, Any]:
     """Train and evaluate the model of a resolved configuration in the folder `path`.
 
-    An unfinished run is resumed; a finished run stays as it is.
+    An unfinished run is resumed; a finished run stays as it is. One that was pruned begins anew.
 
     Args:
         config: resolved.
         path: the run's folder.
         data: the result of `prepare_data`, if that was called already.
+        loggers: some beside the configuration's.
 
     Returns:
         the metrics on the test split (on validation if there is no test split).
@@ -54,6 +58,7 @@ def train(config: dict[str, Any], path: Path, data: Data | None = None) -> dict[
     Raises:
         KwsError: the configuration or the data are wrong; the message is one line.
         KeyboardInterrupt: the state was saved; the same call resumes.
+        Pruned: one of `loggers` ended the training.
     """
     with _locked(path):
         folder = RunFolder(path)
@@ -63,7 +68,12 @@ def train(config: dict[str, Any], path: Path, data: Data | None = None) -> dict[
             log.info("this configuration is trained already; if the data changed since, add force=true: %s", path)
             return folder.read_metrics()
         folder.clear_leftovers()
-        return _train(Experiment(config), folder, record, data)
+        try:
+            return _train(Experiment(config), folder, record, data, loggers)
+        except Pruned:
+            folder.write_record(status=PRUNED)
+            folder.training.state.unlink(missing_ok=True)
+            raise
 
 
 @contextmanager
@@ -79,13 +89,17 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _train(
-    experiment: Experiment, folder: RunFolder, record: dict[str, Any] | None, data: Data | None
+    experiment: Experiment,
+    folder: RunFolder,
+    record: dict[str, Any] | None,
+    data: Data | None,
+    more_loggers: Sequence[RunLogger],
 ) -> dict[str, Any]:
     # 1. find all mistakes that can be found without data
     tensorflow_setup.quiet()  # before a user's own module imports Keras
     if experiment.start_from is not None and not folder.training.initial.is_file():
         find_origin(experiment.start_from)
-    loggers = build_loggers(experiment.config)
+    loggers = [*build_loggers(experiment.config), *more_loggers]
     experiment.check_without_tensorflow()
     _require_effective_rate(experiment)
     log.info("starting TensorFlow")

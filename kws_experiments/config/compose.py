@@ -94,7 +94,7 @@ def compose_unresolved(
         raise KwsError(hydra_message(error)) from error
 
 
-_EXTRAS = {"hydra/sweeper/optuna": "optuna", "hydra/launcher/submitit": "slurm", "sampler": "optuna"}
+_EXTRAS = {"hydra/launcher/submitit": "slurm"}
 
 
 def hydra_message(error: Exception) -> str:

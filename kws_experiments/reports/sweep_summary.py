@@ -7,7 +7,7 @@ import re
 from rich.console import Console
 
 from kws_experiments.reports.console_tables import print_table
-from kws_experiments.runs.sweep_record import DONE, FAILED, STOPPED, Sweep
+from kws_experiments.runs.sweep_record import DONE, FAILED, PRUNED, STOPPED, Sweep
 
 
 def show(sweep: Sweep) -> None:
@@ -35,8 +35,11 @@ def show(sweep: Sweep) -> None:
         if job.status == FAILED:
             console.print(f"job {job.number} failed: {job.error}", style="red", soft_wrap=True, highlight=False)
     done = sum(job.status == DONE for job in sweep.jobs)
-    console.print(f"{done} of {sweep.planned} jobs are done", highlight=False)
-    if sweep.status == STOPPED or done < sweep.planned:
+    pruned = sum(job.status == PRUNED for job in sweep.jobs)
+    console.print(
+        f"{done} of {sweep.planned} jobs are done" + (f", {pruned} were pruned" if pruned else ""), highlight=False
+    )
+    if sweep.status == STOPPED or done + pruned < sweep.planned:
         console.print("the same command does what is missing", highlight=False)
     console.print(str(sweep.path), soft_wrap=True, highlight=False)
 

@@ -24,7 +24,7 @@ from kws_experiments.config.compose import NOT_VALID, flattened
 from kws_experiments.config.upgrade import upgraded
 from kws_experiments.runs.files import START_OVER, parse_yaml, read_table, read_yaml, whole
 from kws_experiments.runs.folder import RunFolder
-from kws_experiments.runs.sweep_record import DONE, find_sweeps, read_sweep
+from kws_experiments.runs.sweep_record import DONE, PRUNED, find_sweeps, read_sweep
 
 FIRST = ("path", "name", "run", "status", "started", "seconds")
 METRICS = ("accuracy", "validation_accuracy", "clips", "parameters")
@@ -44,9 +44,9 @@ def find_runs(folder: str | Path, where: Mapping[str, Any] | None = None, *, all
 
     Returns:
         `path`, `name`, `run` (the fingerprint of its configuration, and the attempt), `status` ('done', 'training',
-        'not begun', 'damaged'), `started` (UTC), `seconds` (of training); then the choices (`model`, `features`, …) and
-        the config keys that differ among the runs listed, dotted; then `accuracy` (of the test split),
-        `validation_accuracy`, `clips`, `parameters`; then `error`, which says what is damaged.
+        'pruned', 'not begun', 'damaged'), `started` (UTC), `seconds` (of training); then the choices (`model`,
+        `features`, …) and the config keys that differ among the runs listed, dotted; then `accuracy` (of the test
+        split), `validation_accuracy`, `clips`, `parameters`; then `error`, which says what is damaged.
 
     Raises:
         KwsError: there is no such folder, or no run has a key of `where`.
@@ -84,11 +84,12 @@ def find_sweeps_below(folder: str | Path) -> pd.DataFrame:
         rows.append(
             {
                 "path": str(path), "status": sweep.status, "started": sweep.started, "swept": " ".join(sweep.swept),
-                "done": len(done), "planned": sweep.planned,
+                "done": len(done), "pruned": sum(job.status == PRUNED for job in sweep.jobs),
+                "planned": sweep.planned,
                 "best_accuracy": max((job.accuracy for job in done if job.accuracy is not None), default=None),
             }
         )  # fmt: skip
-    columns = ["path", "status", "started", "swept", "done", "planned", "best_accuracy", "error"]
+    columns = ["path", "status", "started", "swept", "done", "pruned", "planned", "best_accuracy", "error"]
     return pd.DataFrame(rows, columns=columns).convert_dtypes()
 
 
