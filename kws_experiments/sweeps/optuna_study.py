@@ -111,10 +111,11 @@ class Search:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
+        directions: list[Any] = ["minimize" if name in _COSTS else "maximize" for name in self.objectives]
         try:
             study = optuna.create_study(
                 storage=self._storage(), study_name=self.study_name or self.record.name,
-                directions=["minimize" if name in _COSTS else "maximize" for name in self.objectives],
+                directions=directions,
                 sampler=sampler, pruner=self._part("pruner") if self.pruner else None, load_if_exists=True,
             )  # fmt: skip
         except (KwsError, OSError):
