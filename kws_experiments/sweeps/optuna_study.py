@@ -64,19 +64,27 @@ class Search:
         known = isinstance(chosen, list) and all(name in OBJECTIVES for name in chosen)
         if not known or len({*chosen}) != max(1, len(chosen)):
             raise KwsError(f"{_KEY}.objectives must list one or more of {', '.join(OBJECTIVES)}, got {self.objectives}")
-        if self.pruner is not None and chosen != [ACCURACY]:
-            raise KwsError(
-                f"{_KEY}: Optuna prunes by one objective only: leave out hydra/sweeper/pruner,"
-                f" or objectives={self.objectives} for [{ACCURACY}]"
-            )
         try:
             for name in ("n_trials", "n_jobs"):
                 check_whole(f"{_KEY}.{name}", getattr(self, name), 1)
             for name in ("storage", "study_name"):
                 value = getattr(self, name)
                 require(value is None or isinstance(value, str), f"{_KEY}.{name}", "text, or null", value)
+            for name, choice in (("sampler", "tpe"), ("pruner", "median")):
+                value = getattr(self, name)
+                chosen_by = f"settings, as hydra/sweeper/{name}={choice} gives them"
+                fits = isinstance(value, dict) or (name == "pruner" and value is None)
+                require(fits, f"{_KEY}.{name}", chosen_by, value)
+            if self.sampler.get("seed") is not None:
+                check_whole(f"{_KEY}.sampler.seed", self.sampler["seed"], 0)
+            require(isinstance(self.params, dict), f"{_KEY}.params", "ranges by key", self.params)
         except ValueError as error:
             raise KwsError(str(error)) from error
+        if self.pruner is not None and chosen != [ACCURACY]:
+            raise KwsError(
+                f"{_KEY}: Optuna prunes by one objective only: leave out hydra/sweeper/pruner,"
+                f" or objectives={self.objectives} for [{ACCURACY}]"
+            )
         old = self.record / "optuna.db"
         if self.storage is None and old.is_file() and not self._journal.is_file():
             raise KwsError(
@@ -114,10 +122,13 @@ class Search:
         directions: list[Any] = ["minimize" if name in _COSTS else "maximize" for name in self.objectives]
         try:
             study = optuna.create_study(
-                storage=self._storage(), study_name=self.study_name or self.record.name,
+                storage=self._storage(),
+                study_name=self.study_name or f"{self.record.parents[1].name}/{self.record.name}",
                 directions=directions,
-                sampler=sampler, pruner=self._part("pruner") if self.pruner else None, load_if_exists=True,
-            )  # fmt: skip
+                sampler=sampler,
+                pruner=self._part("pruner") if self.pruner else None,
+                load_if_exists=True,
+            )
         except (KwsError, OSError):
             raise
         except Exception as error:  # whatever a database's driver raises; its address may hold a password
@@ -159,10 +170,11 @@ class Search:
 
         if not self._in_database:
             _drop_torn_line(self._journal)
-        before = self.open().get_trials(deepcopy=False)
+        study = self.open()
+        before = study.get_trials(deepcopy=False)
         seed = self.sampler.get("seed")
         # another seed than at the first start, since it would draw the very same values again
-        study = self.open(self._part("sampler", **({} if seed is None else {"seed": seed + len(before)})))
+        study.sampler = self._part("sampler", **({} if seed is None else {"seed": seed + len(before)}))
         for trial in before:
             if trial.state == TrialState.RUNNING:
                 study.tell(trial.number, state=TrialState.FAIL)
@@ -194,7 +206,7 @@ class PruningLogger:
     """Reports a training's evaluations to the search that it is a trial of, which may end it: a RunLogger.
 
     It runs in the job's own process, wherever that is, and asks after each evaluation, so that the answer does not
-    depend on how fast anything goes. A search that can't be asked ends no trial.
+    depend on how fast anything goes. A search that can't be asked any more ends no trial.
     """
 
     def __init__(self, search: Search) -> None:

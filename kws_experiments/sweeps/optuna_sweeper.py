@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -54,8 +55,7 @@ class OptunaSweeper(Sweeper):
         while left > 0:
             trials = [_ask(study, space) for _ in range(min(search.n_jobs, left))]
             jobs = [
-                [*fixed, *(f"{key}={trial.params[key]}" for key in space), f"hydra.sweeper.trial={trial.number}"]
-                for trial in trials
+                [*fixed, *(f"{key}={trial.params[key]}" for key in space), *_of_job(search, trial)] for trial in trials
             ]
             for job in self._launcher.launch(jobs, initial_job_idx=trials[0].number):
                 job.return_value  # noqa: B018  raises what `run_job` didn't foresee
@@ -63,6 +63,12 @@ class OptunaSweeper(Sweeper):
                 _tell(study, trial, search, sweep)
             left -= len(trials)
         _show(study, search.objectives)
+
+
+def _of_job(search: Search, trial: optuna.Trial) -> list[str]:
+    """How a job finds its trial: resolved, since `${sweep_id:}` of a job's own overrides is another one."""
+    settings = {"trial": trial.number, "storage": search.storage, "study_name": search.study_name}
+    return [f"hydra.sweeper.{key}={json.dumps(value, ensure_ascii=False)}" for key, value in settings.items()]
 
 
 def _ask(study: optuna.Study, space: dict[str, Any]) -> optuna.Trial:

@@ -61,7 +61,8 @@ class Launcher:
         return [SimpleNamespace(return_value=None) for _ in jobs]
 
     def run(self, values: dict[str, str]) -> None:
-        trial, rate = int(values.pop("hydra.sweeper.trial")), float(values[RATE])
+        sweeper = {key: values.pop(key) for key in list(values) if of_hydra(key)}
+        trial, rate = int(sweeper["hydra.sweeper.trial"]), float(values[RATE])
         folder = RunFolder(self.sweep.path.parent.parent / f"{rate:.9f}")
         job = Job(trial, [f"{key}={value}" for key, value in values.items()], folder.path, DONE)
         if trial in self.stops:
@@ -249,6 +250,14 @@ def test_a_run_without_its_cost_is_a_failed_trial(
         (["hydra.sweeper.n_jobs=1.5"], "hydra.sweeper.n_jobs must be a whole number at least 1, got"),
         (["hydra.sweeper.storage=5"], "hydra.sweeper.storage must be"),
         (["hydra.sweeper.study_name=[a]"], "hydra.sweeper.study_name must be"),
+        (
+            ["hydra.sweeper.pruner=median"],
+            "hydra.sweeper.pruner must be settings, as hydra/sweeper/pruner=median gives",
+        ),
+        (["hydra.sweeper.sampler=tpe"], "hydra.sweeper.sampler must be settings, as hydra/sweeper/sampler=tpe gives"),
+        (["hydra.sweeper.sampler=null"], "hydra.sweeper.sampler must be settings, as hydra/sweeper/sampler=tpe gives"),
+        (["hydra.sweeper.sampler.seed=a"], "hydra.sweeper.sampler.seed must be a whole number at least 0, got 'a'"),
+        (["hydra.sweeper.params=null"], "hydra.sweeper.params must be ranges by key, got None"),
         (["+hydra.sweeper.direction=maximize"], "hydra.sweeper has no key 'direction'"),
     ],
 )
