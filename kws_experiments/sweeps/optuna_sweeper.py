@@ -101,7 +101,7 @@ def _show(study: optuna.Study, objectives: Sequence[str]) -> None:
     elif len(objectives) > 1:
         log.info("%d trials of which none is better in all of %s:", len(best), ", ".join(objectives))
     for trial in best:
-        values = ", ".join(f"{name} {value:.6g}" for name, value in zip(objectives, trial.values, strict=True))
+        values = ", ".join(f"{name} {value:.9g}" for name, value in zip(objectives, trial.values, strict=True))
         log.info("best: job %d, %s: %s", trial.number, values, " ".join(f"{k}={v}" for k, v in trial.params.items()))
 
 

@@ -154,7 +154,7 @@ def test_the_same_search_draws_the_same_and_finds_the_best(
     best = study_of(one).best_trial
     assert best.value == pytest.approx(quality(best.params[RATE]), abs=1e-4)
     assert best.value > 0.9
-    assert f"best: job {best.number}, validation_accuracy {best.value:.6g}" in caplog.text
+    assert f"best: job {best.number}, validation_accuracy {best.value:.9g}" in caplog.text
     assert [job.number for job in one.sweep.read_jobs()] == list(range(25))
 
 
