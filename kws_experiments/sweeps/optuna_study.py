@@ -245,6 +245,7 @@ class PruningLogger:
         try:
             if evaluation not in self._reported:
                 self._trial.report(row["val_accuracy"], evaluation)
+                self._reported.add(evaluation)
             worse = self._trial.should_prune()
         except Exception as error:  # of a full disk, of a database that is away
             log.warning("the search can't be asked whether to go on: %s", _line(error))
