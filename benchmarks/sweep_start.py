@@ -120,7 +120,7 @@ def seconds_of_job(overrides: list[str], folder: Path, seed: int) -> dict[str, f
     (folder / str(seed)).mkdir()
     begin = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-c", DRIVER],
+        [sys.executable, "-c", DRIVER, str(folder)],
         env=os.environ | {"PYTHONUNBUFFERED": "1"}, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip

@@ -22,11 +22,11 @@ from kws_experiments.evaluation.cost import write_cost
 from kws_experiments.experiment.data import Data, balancing_weights, prepare_data, write_data_tables
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.runs.environment import feature_identity, record_environment
-from kws_experiments.runs.folder import DONE, TRAINED, UNFINISHED, RunFolder, write_text
+from kws_experiments.runs.folder import DONE, PRUNED, TRAINED, UNFINISHED, RunFolder, write_text
 from kws_experiments.runs.saved_model import save_model, weights_digest
 from kws_experiments.runs.seal import seal
 from kws_experiments.runs.trust import sign
-from kws_experiments.training.loggers import RunLogger, build_loggers
+from kws_experiments.training.loggers import Pruned, RunLogger, build_loggers
 from kws_experiments.training.start_from import find_origin
 
 if TYPE_CHECKING:
@@ -41,16 +41,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def train(config: dict[str, Any], path: Path, data: Data | None = None) -> dict[str, Any]:
+def train(
+    config: dict[str, Any], path: Path, data: Data | None = None, *, loggers: Sequence[RunLogger] = ()
+) -> dict[str, Any]:
     """Train and evaluate the model of a resolved configuration in the folder `path`.
 
     An unfinished run is resumed; a run that lacks only its report or its loggers' end gets those; a run that is done
-    stays as it is.
+    stays as it is. One that was pruned begins anew.
 
     Args:
         config: resolved.
         path: the run's folder.
         data: the result of `prepare_data`, if that was called already.
+        loggers: some beside the configuration's.
 
     Returns:
         the metrics on the test split (on validation if there is no test split).
@@ -58,6 +61,7 @@ def train(config: dict[str, Any], path: Path, data: Data | None = None) -> dict[
     Raises:
         KwsError: the configuration or the data are wrong; the message is one line.
         KeyboardInterrupt: the state was saved; the same call resumes.
+        Pruned: one of `loggers` ended the training.
     """
     with _locked(path):
         remove_leftovers_below(path)
@@ -65,12 +69,16 @@ def train(config: dict[str, Any], path: Path, data: Data | None = None) -> dict[
         record = folder.read_record()
         try:
             experiment = Experiment(config)
-            if record is None or record["status"] == UNFINISHED:
-                _train(experiment, folder, record, data)
+            if record is None or record["status"] in (UNFINISHED, PRUNED):
+                _train(experiment, folder, record, data, loggers)
             elif record["status"] == TRAINED or _lacks_report(experiment, folder):
                 _finish(folder, experiment)
             else:
                 log.info("this configuration is trained already; if the data changed since, add force=true: %s", path)
+        except Pruned:
+            folder.write_record(status=PRUNED)
+            folder.training.state.unlink(missing_ok=True)
+            raise
         except KwsError:
             folder.discard_unbegun()
             raise
@@ -120,12 +128,18 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _train(experiment: Experiment, folder: RunFolder, record: dict[str, Any] | None, data: Data | None) -> None:
+def _train(
+    experiment: Experiment,
+    folder: RunFolder,
+    record: dict[str, Any] | None,
+    data: Data | None,
+    more_loggers: Sequence[RunLogger],
+) -> None:
     # 1. find all mistakes that can be found without data
     tensorflow_setup.quiet()  # before a user's own module imports Keras
     if experiment.start_from is not None and not folder.training.initial.is_file():
         find_origin(experiment.start_from)
-    loggers = build_loggers(experiment.config)
+    loggers = [*build_loggers(experiment.config), *more_loggers]
     experiment.check_without_tensorflow()
     _require_effective_rate(experiment)
     log.info("starting TensorFlow")

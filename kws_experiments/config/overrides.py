@@ -23,7 +23,7 @@ _IN_QUOTES = r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'"""
 _BARE = re.compile(rf"({_IN_QUOTES})|([^\s,[\](){{}}'\"](?:[^,[\](){{}}'\"]*[^\s,[\](){{}}'\"])?)", re.DOTALL)
 _LIST = re.compile(r"\[[^[\]]*\]")
 _ITEM = re.compile(rf"(?:{_IN_QUOTES}|[^,])+", re.DOTALL)
-_EXTRAS = {"hydra/sweeper/optuna": "optuna", "hydra/launcher/submitit": "slurm", "sampler": "optuna"}
+_EXTRAS = {"hydra/launcher/submitit": "slurm"}
 
 
 def as_typed(arguments: list[str]) -> list[str]:

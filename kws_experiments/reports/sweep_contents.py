@@ -18,7 +18,7 @@ from kws_experiments.reports import sweep_statistics as statistics
 from kws_experiments.reports.tables import percent
 from kws_experiments.runs.files import read_table
 from kws_experiments.runs.folder import RunFolder
-from kws_experiments.runs.sweep_record import DONE, Job, Sweep
+from kws_experiments.runs.sweep_record import DONE, PRUNED, Job, Sweep
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,12 @@ class SweepContents:
     @property
     def unfinished(self) -> list[Job]:
         """Jobs that failed, were stopped or still run."""
-        return [job for job in self.sweep.jobs if job.status != DONE]
+        return [job for job in self.sweep.jobs if job.status not in (DONE, PRUNED)]
+
+    @property
+    def pruned(self) -> list[Job]:
+        """Jobs that a search gave up; they have no result, so no mean has them."""
+        return [job for job in self.sweep.jobs if job.status == PRUNED]
 
 
 def gather(sweep: Sweep) -> SweepContents:

@@ -20,7 +20,7 @@ from kws_experiments.reports.sweep_contents import COSTS, SweepContents, gather
 from kws_experiments.reports.sweep_statistics import LEVEL, pareto_front
 from kws_experiments.reports.tables import Columns, Table, fixed, number, percent, table
 from kws_experiments.runs.folder import write_text
-from kws_experiments.runs.sweep_record import Sweep
+from kws_experiments.runs.sweep_record import Job, Sweep
 
 PICTURES = "report_pictures"
 CSV_FILES = ("settings", "comparisons", "effects", "runs")
@@ -34,6 +34,10 @@ _ABOUT_DIFFERENCES = (
 _ABOUT_EFFECTS = (
     "Runs that differ in one key alone are compared: the effect of a value is its accuracy less the mean over the key's"
     " values, averaged over all such blocks in which every value is done."
+)
+_ABOUT_PRUNED = (
+    "The search gave them up, since others were better at the same evaluation. They have no result, so they are in no"
+    " mean, and the sweep's command leaves them alone. `python train.py` with a job's overrides trains it to the end."
 )
 _ABOUT_UNFINISHED = "The sweep's command, given again, does what is missing and leaves the rest alone."
 
@@ -64,6 +68,8 @@ def write_sweep_report(sweep: Sweep) -> Path:
 def _page(contents: SweepContents) -> Page:
     sweep, settings, effects = contents.sweep, contents.settings, contents.effects
     by_setting = draw("settings", "Test accuracy by setting", partial(sweeps.by_setting, settings, contents.runs))
+    pruned = _jobs("Jobs that were pruned", contents.pruned)
+    unfinished = _jobs("Jobs that failed, were stopped or still run", contents.unfinished)
     sections = [
         Section("result", "Results", [Bullets(contents.statements), _settings(settings), by_setting]),
         Section("differences", "Differences", _about(_ABOUT_DIFFERENCES, _differences(contents))),
@@ -74,13 +80,19 @@ def _page(contents: SweepContents) -> Page:
             _about(_ABOUT_EFFECTS, Group(list(_by_key(contents))), _effects(effects)),
         ),
         Section("runs", "Runs", [_runs(contents)]),
-        Section("unfinished", "Unfinished jobs", _about(_ABOUT_UNFINISHED, _unfinished(contents), look="warning")),
+        Section("pruned", "Pruned jobs", _about(_ABOUT_PRUNED, pruned)),
+        Section(
+            "unfinished",
+            "Unfinished jobs",
+            _about(_ABOUT_UNFINISHED, unfinished, look="warning"),
+        ),
         Section("repeat", "How to repeat it", [Code(sweep.command)]),
     ]
     name = f"Sweep: {sweep.path.parent.parent.name}"
     summary = (
-        f"{len(contents.runs)} of {sweep.planned} jobs are done; swept: {', '.join(sweep.swept) or 'nothing'}; begun"
-        f" {sweep.started[:16].replace('T', ' ')} UTC"
+        f"{len(contents.runs)} of {sweep.planned} jobs are done"
+        + (f", {len(contents.pruned)} were pruned" if contents.pruned else "")
+        + f"; swept: {', '.join(sweep.swept) or 'nothing'}; begun {sweep.started[:16].replace('T', ' ')} UTC"
     )
     return Page(
         title=name,
@@ -170,10 +182,11 @@ def _runs(contents: SweepContents) -> Table:
     return table("Runs, with links to their reports", contents.runs, columns, {"run": "report"})
 
 
-def _unfinished(contents: SweepContents) -> Table:
-    rows = [vars(job) | {"overrides": " ".join(job.overrides)} for job in contents.unfinished]
-    columns: Columns = {"number": ("job", number), "overrides": "overrides", "status": "status", "error": "reason"}
-    return table("Jobs that failed, were stopped or still run", rows, columns)
+def _jobs(title: str, jobs: list[Job]) -> Table:
+    rows = [vars(job) | {"overrides": " ".join(job.overrides), "run": job.folder and job.folder.name} for job in jobs]
+    columns: Columns = {"number": ("job", number), "overrides": "overrides", "run": "run",
+               "status": "status", "error": "reason"}  # fmt: skip
+    return table(title, rows, columns)
 
 
 def _spread(value: float) -> str:

@@ -6,7 +6,7 @@ import re
 
 from kws_experiments.console.output import say
 from kws_experiments.console.tables import print_table
-from kws_experiments.runs.sweep_record import DONE, FAILED, STOPPED, Sweep
+from kws_experiments.runs.sweep_record import DONE, FAILED, PRUNED, STOPPED, Sweep
 
 
 def show(sweep: Sweep) -> None:
@@ -33,8 +33,9 @@ def show(sweep: Sweep) -> None:
         if job.status == FAILED:
             say(f"job {job.number} failed: {job.error}", style="red")
     done = sum(job.status == DONE for job in sweep.jobs)
-    say(f"{done} of {sweep.planned} jobs are done")
-    if sweep.status == STOPPED or done < sweep.planned:
+    pruned = sum(job.status == PRUNED for job in sweep.jobs)
+    say(f"{done} of {sweep.planned} jobs are done" + (f", {pruned} were pruned" if pruned else ""))
+    if sweep.status == STOPPED or done + pruned < sweep.planned:
         say("the same command does what is missing")
     say(sweep.path)
 

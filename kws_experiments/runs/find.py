@@ -23,7 +23,7 @@ from kws_experiments.config.compose import NOT_VALID, flattened
 from kws_experiments.config.overrides import near
 from kws_experiments.config.upgrade import upgraded
 from kws_experiments.runs.files import START_OVER, number_or_none, parse_yaml, read_table, read_yaml, whole
-from kws_experiments.runs.folder import TRAINED, UNFINISHED, RunFolder
+from kws_experiments.runs.folder import PRUNED, TRAINED, UNFINISHED, RunFolder
 from kws_experiments.runs.sweep_record import DONE, find_sweeps, read_sweep
 
 FIRST = ("path", "name", "run", "status", "started", "seconds")
@@ -44,10 +44,10 @@ def find_runs(folder: str | Path, where: Mapping[str, Any] | None = None, *, all
 
     Returns:
         `path`, `name`, `run` (the fingerprint of its configuration, and the attempt), `status` ('done', 'training',
-        'report missing', 'not closed' (its loggers, that is), 'not begun', 'damaged'), `started` (UTC), `seconds` (of
-        training); then the choices (`model`, `features`, …) and the config keys that differ among the runs listed,
-        dotted; then `accuracy` (of the test split), `validation_accuracy`, `clips`, `parameters`; then `error`, which
-        says what is damaged.
+        'pruned', 'report missing', 'not closed' (its loggers, that is), 'not begun', 'damaged'), `started` (UTC),
+        `seconds` (of training); then the choices (`model`, `features`, …) and the config keys that differ among the
+        runs listed, dotted; then `accuracy` (of the test split), `validation_accuracy`, `clips`, `parameters`; then
+        `error`, which says what is damaged.
 
     Raises:
         KwsError: there is no such folder, or no run has a key of `where`.
@@ -85,11 +85,12 @@ def find_sweeps_below(folder: str | Path) -> pd.DataFrame:
         rows.append(
             {
                 "path": str(path), "status": sweep.status, "started": sweep.started, "swept": " ".join(sweep.swept),
-                "done": len(done), "planned": sweep.planned,
+                "done": len(done), "pruned": sum(job.status == PRUNED for job in sweep.jobs),
+                "planned": sweep.planned,
                 "best_accuracy": max((job.accuracy for job in done if job.accuracy is not None), default=None),
             }
         )  # fmt: skip
-    columns = ["path", "status", "started", "swept", "done", "planned", "best_accuracy", "error"]
+    columns = ["path", "status", "started", "swept", "done", "pruned", "planned", "best_accuracy", "error"]
     return pd.DataFrame(rows, columns=columns).convert_dtypes()
 
 
@@ -115,7 +116,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         row["name"] = config.get("name", row["name"])
         if record["status"] == TRAINED:
             row["status"] = NOT_CLOSED if folder.report.is_file() or not config.get("report") else REPORT_MISSING
-        if record["status"] != UNFINISHED:
+        if record["status"] not in (UNFINISHED, PRUNED):
             metrics = folder.read_metrics()
             with whole(folder.metrics, START_OVER):
                 row |= {name: number_or_none(metrics.get(name)) for name in METRICS}

@@ -20,6 +20,7 @@ from kws_experiments.runs.files import GIVE_RUN, START_OVER, read_json, read_lin
 from kws_experiments.runs.trust import require_no_way_out, require_trust
 
 UNFINISHED, TRAINED, DONE = "training", "trained", "done"  # trained: all but its report, and its loggers' end
+PRUNED = "pruned"  # given up by a search
 SCHEMA_VERSION = 2  # 2: evaluations hold detection, calibration, breakdowns and their tables
 _PACKAGES = ("tensorflow", "tensorflow-io", "keras", "numpy", "pandas", "audiomentations", "hydra-core")
 
@@ -110,7 +111,7 @@ class RunFolder:
         return TrainingFiles(self.path)
 
     def read_record(self) -> dict[str, Any] | None:
-        """What `write_record` wrote; None in a new folder. Its `status` is 'training', 'trained' or 'done'.
+        """What `write_record` wrote; None in a new folder. Its `status` is 'training', 'trained', 'done' or 'pruned'.
 
         Raises:
             KwsError: the file can't be read, is damaged, or of another schema.
@@ -125,7 +126,7 @@ class RunFolder:
                 f"'{self.path}' has schema version {schema}, not {SCHEMA_VERSION}; start over with force=true"
             )
         with whole(self.record, START_OVER):
-            if record["status"] not in (UNFINISHED, TRAINED, DONE):
+            if record["status"] not in (UNFINISHED, TRAINED, DONE, PRUNED):
                 raise ValueError("no such status")
         return record
 
@@ -143,7 +144,7 @@ class RunFolder:
         record = self.read_record()
         if record is None:
             raise no_run(self.path)
-        if record["status"] == UNFINISHED:
+        if record["status"] in (UNFINISHED, PRUNED):
             raise KwsError(f"'{self.path}' holds no finished run: the same training command finishes it")
         return record
 

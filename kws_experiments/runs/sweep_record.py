@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from omegaconf import DictConfig
 
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import lock_for
+from kws_experiments.config.compose import overrides_fingerprint
 from kws_experiments.runs.files import START_OVER, number_or_none, read_json, whole
-from kws_experiments.runs.folder import UNFINISHED, PathBelow, RunFolder, write_text
+from kws_experiments.runs.folder import PRUNED, UNFINISHED, PathBelow, RunFolder, write_text
 
 SCHEMA_VERSION = 1
 _ADVICE = "the sweep's command, given again, writes it anew"
@@ -40,7 +42,7 @@ class Job:
         number: its index in the sweep.
         overrides: as on the command line of a single run.
         folder: of its run; None where the configuration can't be resolved.
-        status: 'running', 'done', 'failed' or 'stopped'.
+        status: 'running', 'done', 'failed', 'stopped' or 'pruned'.
         error: why it failed, in one line.
         started: when it was last begun, UTC.
         seconds: that it took then; None for a run that was trained already.
@@ -114,6 +116,14 @@ class SweepFolder:
         latest = {job.folder or job.number: job for job in jobs}
         return sorted(latest.values(), key=lambda job: job.number)
 
+    def read_job(self, number: int) -> Job:
+        """A job, with the results of its run.
+
+        Raises:
+            KwsError: its file is missing or damaged.
+        """
+        return with_results(self._read_job(self._job_file(number)))
+
     def seconds_of(self, number: int, folder: Path) -> float | None:
         """How long a job took when it trained a run that is left alone now; None where it isn't known."""
         with suppress(KwsError):
@@ -168,6 +178,12 @@ class Sweep:
     jobs: list[Job] = field(default_factory=list)
 
 
+def sweep_folder(config: DictConfig) -> SweepFolder:
+    """Where the sweep that Hydra composed, its own part included, keeps its record."""
+    sweep_id = overrides_fingerprint(list(config.hydra.overrides.task))
+    return SweepFolder(Path(str(config.hydra.sweep.dir)).absolute() / SWEEPS / sweep_id)
+
+
 def with_results(job: Job) -> Job:
     """The job with what stands in its run's folder: a run may also be finished by a command of its own."""
     if job.folder is None:
@@ -175,9 +191,12 @@ def with_results(job: Job) -> Job:
     folder = RunFolder(job.folder)
     try:
         record = folder.read_record()
-        if record is None or record["status"] == UNFINISHED:
-            gone = f"'{job.folder}' holds no finished run any more"
-            return replace(job, status=FAILED, error=gone) if job.status == DONE else job
+        if record is None or record["status"] in (UNFINISHED, PRUNED):
+            if job.status != DONE:
+                return job
+            if record is not None and record["status"] == PRUNED:
+                return replace(job, status=PRUNED)
+            return replace(job, status=FAILED, error=f"'{job.folder}' holds no finished run any more")
         metrics = folder.read_metrics()
         with whole(folder.metrics, START_OVER):
             accuracy = number_or_none(metrics["accuracy"])

@@ -11,25 +11,23 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, ClassVar
 
 from filelock import BaseFileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import block_interrupts, end_with
-from kws_experiments.config.compose import overrides_fingerprint
 from kws_experiments.config.exit import STATUS_FAILED, STATUS_STOPPED, as_line
 from kws_experiments.config.interrupts import interrupt
 from kws_experiments.console.output import say, set_up
 from kws_experiments.runs.folder import discard
-from kws_experiments.runs.sweep_record import DONE, FAILED, RUNNING, STOPPED, SWEEPS, SweepFolder, read_sweep
+from kws_experiments.runs.sweep_record import DONE, FAILED, RUNNING, STOPPED, SweepFolder, read_sweep, sweep_folder
+from kws_experiments.sweeps import optuna_sweeper  # noqa: F401  registers it with Hydra
 from kws_experiments.sweeps.run_job import run_job
+from kws_experiments.sweeps.search_space import by_key
 
 log = logging.getLogger("sweep")
 
@@ -46,7 +44,6 @@ class SweepCallback(Callback):
         busy: held while this process sees to a job.
         sweep: the record; None before the sweep has begun.
         process: the sweep's own.
-        first_number: of the jobs of this start; a search that goes on counts from there.
     """
 
     current: ClassVar[SweepCallback | None] = None
@@ -55,7 +52,6 @@ class SweepCallback(Callback):
     def __init__(self) -> None:
         self.sweep: SweepFolder | None = None
         self.process = os.getpid()
-        self.first_number = 0
         self.launcher = _ONE_BY_ONE
         self._lock: BaseFileLock | None = None
 
@@ -106,21 +102,14 @@ class SweepCallback(Callback):
 
     def _begin(self, config: DictConfig) -> None:
         overrides = list(config.hydra.overrides.task)
-        path = Path(str(config.hydra.sweep.dir)).absolute() / SWEEPS / overrides_fingerprint(overrides)
-        self.sweep = SweepFolder(path)
+        self.sweep = sweep_folder(config)
         self._hold(self.sweep)
         self.launcher, sweeper = (_kind(config, part) for part in ("launcher", "sweeper"))
         swept, planned = _plan(config, overrides)
         if sweeper == "optuna":
-            from kws_experiments.sweeps import optuna_study
+            from kws_experiments.sweeps.optuna_study import Search
 
-            path.mkdir(parents=True, exist_ok=True)
-            changes = optuna_study.continue_study(config.hydra.sweeper)
-            with read_write(config), open_dict(config):
-                config.hydra.sweeper.n_trials = changes["n_trials"]
-                if changes["seed"] is not None:
-                    config.hydra.sweeper.sampler.seed = changes["seed"]
-            self.first_number = 1 + max((job.number for job in self.sweep.read_jobs()), default=-1)
+            Search.of(config.hydra.sweeper, self.sweep.path)  # refused before there is a record
         self.sweep.begin(
             command=shlex.join(["python", *sys.argv]), overrides=overrides, swept=swept, planned=planned,
             launcher=self.launcher, sweeper=sweeper,
@@ -174,7 +163,9 @@ def train_job(cfg: DictConfig) -> float | None:
     callback = SweepCallback.current
     assert callback is not None, "hydra.callbacks.sweep of conf/train.yaml is missing"
     assert callback.sweep is not None
-    number = callback.first_number + int(HydraConfig.get().job.num)
+    hydra: Any = HydraConfig.get()
+    trial = OmegaConf.select(hydra, "sweeper.trial")
+    number = int(hydra.job.num if trial is None else trial)
     try:
         with SweepCallback.busy:
             return run_job(cfg, callback.sweep, number, worker=callback.in_worker)
@@ -211,10 +202,6 @@ def _broken(callback: SweepCallback, error: Exception) -> int:
     """Print an error of the launcher or the sweeper, and how far the sweep came; the exit status."""
     assert callback.sweep is not None
     log.debug("", exc_info=error)  # seen with hydra.verbose=true
-    jobs = callback.sweep.read_jobs()
-    if jobs and all(job.status == FAILED for job in jobs):
-        say("error: every job failed, so that there is no best one; the first says why", error=True)
-        return callback.end()
     callback.end(stopped=True)
     say(f"error: {type(error).__name__}: {' '.join(str(error).split())}", error=True)
     return STATUS_FAILED
@@ -233,10 +220,8 @@ def _kind(config: DictConfig, part: str) -> str:
 
 def _plan(config: DictConfig, overrides: list[str]) -> tuple[list[str], int]:
     """The keys that differ from job to job, and how many jobs there are."""
-    of_sweeper = [f"{key}={value}" for key, value in (OmegaConf.select(config, "hydra.sweeper.params") or {}).items()]
-    parsed = OverridesParser.create().parse_overrides([*of_sweeper, *overrides])
-    swept: dict[str, Override] = {one.get_key_element(): one for one in parsed}  # the last of a key counts
-    swept = {key: one for key, one in swept.items() if one.is_sweep_override()}
+    chosen = by_key(OmegaConf.select(config, "hydra.sweeper.params"), overrides)
+    swept = {key: one for key, one in chosen.items() if one.is_sweep_override()}
     trials = OmegaConf.select(config, "hydra.sweeper.n_trials")
     if trials is not None:
         return list(swept), int(trials)

@@ -1,10 +1,11 @@
 """One training as `train.py` does it, in this process; and the child process in which a sweep trains each of its jobs.
 
-    python -m kws_experiments.sweeps.child < CHOICE
+    python -m kws_experiments.sweeps.child SWEEP < CHOICE
 
-CHOICE is a line of JSON: the job's resolved configuration, Hydra's own part of it included, from the process that
-composed it, so that a job is what the sweep composed, though files below `conf/` change while it runs. The sweep keeps
-the pipe open: when it closes, because the sweep is stopped or has died, the job saves its state and ends.
+SWEEP is the folder of the sweep's record. CHOICE is a line of JSON: the job's resolved configuration, Hydra's own part
+of it included, from the process that composed it, so that a job is what the sweep composed, though files below `conf/`
+change while it runs. The sweep keeps the pipe open: when it closes, because the sweep is stopped or has died, the job
+saves its state and ends.
 """
 
 from __future__ import annotations
@@ -16,31 +17,40 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from kws_experiments.config.compose import register_resolvers
 from kws_experiments.config.exit import one_line_errors
 from kws_experiments.console.output import set_up
 from kws_experiments.runs.folder import RunFolder
 
+if TYPE_CHECKING:
+    from kws_experiments.training.loggers import RunLogger
+
 log = logging.getLogger("train")
 
 
-def train(config: dict[str, Any], folder: Path) -> float:
-    """Train, evaluate, print the result, and return the accuracy on validation.
+def train(config: dict[str, Any], folder: Path, loggers: Sequence[RunLogger] = ()) -> float | None:
+    """Train, evaluate, print the result, and return the accuracy on validation; None if one of `loggers` prunes it.
 
     An error is one line in the log, and the exit status 1; after Ctrl-C it is 130.
     """
     with one_line_errors(log=log, stopped=f"stopped; the same command goes on from here: {folder}"):
         from kws_experiments import train as training
         from kws_experiments.reports import summary  # TensorFlow, only now
+        from kws_experiments.training.loggers import Pruned
 
-        result = training.train(config, folder)
+        try:
+            result = training.train(config, folder, loggers=loggers)
+        except Pruned as pruned:
+            log.info("%s", pruned)
+            return None
     summary.show_training(result, RunFolder(folder))
     accuracy = result.get("validation_accuracy", result["accuracy"])
     return math.nan if accuracy is None else float(accuracy)
@@ -68,10 +78,21 @@ def _train_job() -> None:
     HydraConfig.instance().cfg = OmegaConf.create(config)
     hydra: Any = HydraConfig.get()
     config.pop("hydra")
+    sweep = Path(sys.argv[1])
     sys.argv = ["train.py", *hydra.overrides.task]  # the command of a single run that trains the same
     configure_log(hydra.job_logging, hydra.verbose)
     threading.Thread(target=_stop_with_the_sweep, daemon=True).start()
-    train(config, Path(hydra.runtime.output_dir))
+    train(config, Path(hydra.runtime.output_dir), _loggers(hydra.sweeper, sweep))
+
+
+def _loggers(sweeper: DictConfig, sweep: Path) -> list[RunLogger]:
+    """What reports to a search that prunes."""
+    if OmegaConf.select(sweeper, "pruner") is None:
+        return []
+    from kws_experiments.sweeps.optuna_study import PruningLogger, Search
+
+    with one_line_errors(log=log):
+        return [PruningLogger(Search.of(sweeper, sweep))]
 
 
 def _stop_with_the_sweep() -> None:

@@ -24,7 +24,7 @@ from kws_experiments.config.compose import resolved
 from kws_experiments.config.exit import STATUS_STOPPED
 from kws_experiments.runs.folder import DONE as RUN_DONE
 from kws_experiments.runs.folder import RunFolder
-from kws_experiments.runs.sweep_record import DONE, FAILED, RUNNING, STOPPED, Job, SweepFolder, with_results
+from kws_experiments.runs.sweep_record import DONE, FAILED, PRUNED, RUNNING, STOPPED, Job, SweepFolder, with_results
 from kws_experiments.sweeps import child
 from kws_experiments.sweeps.gpus import one_gpu
 
@@ -47,7 +47,7 @@ def run_job(cfg: DictConfig, sweep: SweepFolder, number: int, *, worker: bool) -
             the job prints, which other jobs' output would cut up.
 
     Returns:
-        the accuracy on validation, which a sweeper may optimise; None if the job failed.
+        the accuracy on validation, which a sweeper may optimise; None if the job failed or was pruned.
 
     Raises:
         KeyboardInterrupt: the state was saved.
@@ -87,12 +87,14 @@ def run_job(cfg: DictConfig, sweep: SweepFolder, number: int, *, worker: bool) -
 
 def _record(sweep: SweepFolder, job: Job) -> float | None:
     """Record and log how a job ended, and return its accuracy on validation."""
-    sweep.write_job(job)
     job = with_results(job)
+    sweep.write_job(job)
     if job.status == FAILED:
         log.error("job %d failed: %s", job.number, job.error)
     elif job.status == STOPPED:
         log.warning("job %d stopped: %s", job.number, job.folder)
+    elif job.status == PRUNED:
+        log.info("job %d was pruned: %s", job.number, job.folder)
     elif job.accuracy is not None:
         log.info("job %d: accuracy %.1f %%", job.number, 100 * job.accuracy)
     return job.accuracy if job.validation_accuracy is None else job.validation_accuracy
@@ -108,7 +110,7 @@ def _train_in_child(
         with output.open("ab") as sink:
             begin = sink.tell()
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", child.__name__],
+                [sys.executable, "-P", "-m", child.__name__, str(sweep.path)],
                 env=os.environ | path | gpu,
                 stdin=subprocess.PIPE,
                 stdout=sink,

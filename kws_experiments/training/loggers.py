@@ -11,8 +11,12 @@ from kws_experiments.config.compose import instantiate
 from kws_experiments.runs.folder import RunFolder
 
 
+class Pruned(Exception):
+    """A search gives up a training, which is worse than others were at the same time; the message is one line."""
+
+
 class RunLogger(Protocol):
-    """Sees how a run goes. Loggers must not raise: an error ends the run."""
+    """Sees how a run goes. Loggers must raise nothing but `Pruned`: an error ends the run."""
 
     def begin(self, folder: RunFolder, config: dict[str, Any]) -> None:
         """The run starts, or goes on: `config` is the resolved configuration."""

@@ -44,6 +44,25 @@ def table(output: str) -> dict[str, list[float]]:
 
 
 @pytest.mark.slow
+def test_search_prints_what_each_search_took_and_found(make_folder: MakeFolder, tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    arguments = [
+        "search", "--trials=1", f"--folder={tmp_path}", "dataset=folder", f"dataset.path={make_folder()}",
+        "task=custom", "task.words=[yes,no]", "task.unknown=true", "trainer.steps=4",
+        "trainer.eval_every=2", "trainer.batch_size=16",
+    ]  # fmt: skip
+    result = run(*arguments)
+    assert result.returncode == 0, result.stderr
+    full, pruned = table_rows(result.stdout)[-2:]
+    assert (full[0], pruned[0]) == ("full", "pruned")
+    for _, minutes, ended, steps, best in (full, pruned):
+        assert number(minutes) > 0
+        assert (ended, steps) == ("0", "4")
+        assert 0 < number(best.rstrip("%")) <= 100
+    assert full[-1] == pruned[-1]  # the first trials are the same
+
+
+@pytest.mark.slow
 def test_pipeline_prints_rates_and_ratios_of_all_stages(make_folder: MakeFolder) -> None:
     result = run(
         "pipeline", "--data", str(make_folder()), "--augmentations=spec_cutout,speed,bc_resnet,original",

@@ -26,7 +26,6 @@ NEEDS = {"folder": FOLDER[1:], "cnn4": ["features=log_spectrogram"]}  # choices 
 
 
 EXTRAS = {
-    "sweep=optuna": ("optuna", "optuna"),
     "sweep=slurm": ("submitit", "slurm"),
     "logger=mlflow": ("mlflow", "mlflow"),
 }
@@ -52,8 +51,8 @@ def test_a_choice_whose_extra_is_missing_names_it(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(KwsError, match=r"^logger=mlflow needs the extra 'mlflow': pip install -e '\.\[mlflow\]'"):
         build_loggers(compose(["logger=mlflow"]))
-    missing = HydraException("In 'sweep/optuna': Could not find 'hydra/sweeper/optuna'\n\nAvailable: basic")
-    assert hydra_message(missing).endswith("basic; it comes with the extra optuna: pip install -e '.[optuna]'")
+    missing = HydraException("In 'sweep/slurm': Could not find 'hydra/launcher/submitit_slurm'\n\nAvailable: basic")
+    assert hydra_message(missing).endswith("basic; it comes with the extra slurm: pip install -e '.[slurm]'")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from kws_data.errors import KwsError
 from kws_experiments.reports.sweep_contents import gather
 from kws_experiments.reports.sweep_report import CSV_FILES, write_sweep_report
 from kws_experiments.runs.folder import RunFolder
-from kws_experiments.runs.sweep_record import DONE, FAILED, Job, SweepFolder, find_sweep
+from kws_experiments.runs.sweep_record import DONE, FAILED, PRUNED, Job, SweepFolder, find_sweep
 
 MODELS, FEATURES, SEEDS = ("conv", "<b>net</b>"), ("mfcc", "log_mel"), (1, 2)
 ACCURACY = {
@@ -105,6 +105,22 @@ def test_the_report_is_html_markdown_and_csv(sweep: SweepFolder) -> None:
     assert len(tables["comparisons"]) == 6
     assert tables["settings"]["mean"].tolist() == [0.9, 0.9, 0.7, 0.6]
     assert write_sweep_report(find_sweep(sweep.path)).read_text() == html
+
+
+def test_pruned_jobs_are_listed_and_in_no_mean(sweep: SweepFolder) -> None:
+    before = gather(find_sweep(sweep.path)).settings
+    pruned = RunFolder(sweep.path.parent.parent / "pruned")
+    pruned.write_record(status="pruned")
+    sweep.write_job(Job(9, ["model=conv", "features=mfcc", "seed=3"], pruned.path, PRUNED))
+
+    contents = gather(find_sweep(sweep.path))
+
+    pd.testing.assert_frame_equal(contents.settings, before)
+    assert [job.number for job in contents.unfinished] == [8]
+    markdown = write_sweep_report(contents.sweep).with_name("report.md").read_text()
+    assert "8 of 9 jobs are done, 1 were pruned" in markdown
+    assert "Jobs that were pruned" in markdown
+    assert "model=conv features=mfcc seed=3" in markdown
 
 
 def test_runs_tested_on_other_clips_are_listed_but_not_compared(sweep: SweepFolder) -> None:

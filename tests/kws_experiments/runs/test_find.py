@@ -45,6 +45,13 @@ def runs(tmp_path: Path) -> Path:
     return root
 
 
+def test_a_pruned_run_is_listed_without_results(runs: Path) -> None:
+    RunFolder(runs / "train" / "ccc").write_record(status="pruned")
+    row = find_runs(runs).set_index("run").loc["ccc"]
+    assert row["status"] == "pruned"
+    assert row[["accuracy", "validation_accuracy", "error"]].isna().all()
+
+
 def test_runs_are_a_table_of_what_differs(runs: Path) -> None:
     table = find_runs(runs)
 

@@ -18,7 +18,7 @@ import yaml
 
 from kws_data.storage.parallel import available_cpus
 from kws_experiments.runs.find import find_runs
-from kws_experiments.runs.sweep_record import DONE, FAILED, STOPPED, find_sweep
+from kws_experiments.runs.sweep_record import DONE, FAILED, PRUNED, STOPPED, find_sweep
 from tests.conftest import ROOT, folder_maker
 from tests.kws_experiments.test_train import SMALL, start, train
 
@@ -151,21 +151,47 @@ def test_jobs_at_once_are_killed_stopped_and_go_on(place: Path, tmp_path: Path) 
         assert config["threads"]["intra_op"] == config["pipeline"]["threads"] == max(1, available_cpus() // 2)
 
 
-def test_a_search_is_continued(place: Path, tmp_path: Path) -> None:
-    pytest.importorskip("optuna")
-    command = ["-m", *data(place), "trainer=quick", "sweep=optuna"]
+def test_a_search_that_prunes_is_killed_and_goes_on(place: Path, tmp_path: Path) -> None:
+    optuna = pytest.importorskip("optuna")
+    fixed = [*data(place), "trainer.epochs=null", "trainer.steps=120", "trainer.eval_every=6"]
+    command = [
+        "-m",
+        *fixed,
+        "hydra/sweeper=optuna",
+        "hydra/sweeper/pruner=median",
+        "hydra.sweeper.pruner.n_startup_trials=1",
+    ]
+    command += ["optimizer.learning_rate=0.01,1e-30", "hydra.sweeper.sampler.seed=6", "hydra.sweeper.n_trials=4"]
 
-    train(tmp_path, *command, "hydra.sweeper.n_trials=1")
-    train(tmp_path, *command, "hydra.sweeper.n_trials=2")
-    output = train(tmp_path, *command, "hydra.sweeper.n_trials=2")  # nothing is left to do
+    process = start(tmp_path, *command)
+    wait_for(lambda: histories(tmp_path))
+    process.kill()
+    process.communicate(timeout=100)
+    (log,) = (path.with_name("output.log") for path in histories(tmp_path))
+    wait_for(lambda: "stopped; the same command goes on" in log.read_text())
+    output = train(tmp_path, *command)
+    again = train(tmp_path, *command)  # nothing is left to do
 
     sweep = find_sweep(tmp_path)
-    assert (sweep.status, len(sweep.jobs)) == (DONE, 2)
-    assert "2 of 2 jobs are done" in output
-    assert "Best value" in output
-    rates = [job.values(sweep.swept)["optimizer.learning_rate"] for job in sweep.jobs]
-    assert len(set(rates)) == 2
-    assert all(0.0003 <= float(rate or 0) <= 0.03 for rate in rates)
+    assert (sweep.status, sweep.planned) == (DONE, 4)
+    assert "best: job 1, validation_accuracy" in output
+    assert "Launching" not in again
+    good, bad = sorted(sweep.jobs, key=lambda job: job.status)  # two runs, though there are four trials
+    assert (good.status, bad.status) == (DONE, PRUNED)
+    assert good.folder is not None
+    assert "resuming at step" in (good.folder / "output.log").read_text()
+    assert bad.folder is not None
+    assert bad.accuracy is None
+    assert "pruned by its search after step" in (bad.folder / "output.log").read_text()
+    assert not list(tmp_path.glob("runs/train/*/checkpoint/state.npz"))
+    assert len(pd.read_csv(bad.folder / "history.csv")) < len(pd.read_csv(good.folder / "history.csv")) == 20
+    assert find_runs(tmp_path)["status"].value_counts().to_dict() == {"done": 1, "pruned": 1}
+    journal = optuna.storages.journal.JournalFileBackend(str(sweep.path / "study.journal"))
+    study = optuna.load_study(study_name=None, storage=optuna.storages.JournalStorage(journal))
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE", "PRUNED", "PRUNED", "COMPLETE"]
+
+    train(tmp_path, *fixed, "optimizer.learning_rate=1e-30")  # to the end, where that is wanted
+    assert [job.status for job in find_sweep(tmp_path).jobs] == [DONE, DONE]
 
 
 def test_a_search_of_which_every_trial_fails_says_why(place: Path, tmp_path: Path) -> None:
@@ -177,7 +203,7 @@ def test_a_search_of_which_every_trial_fails_says_why(place: Path, tmp_path: Pat
     )  # fmt: skip
 
     assert "would do nothing: this schedule has rates of its own" in output
-    assert "every job failed, so that there is no best one" in output
+    assert "no trial is done, so that there is no best one" in output
     assert "Record does not exist" not in output
     assert find_sweep(tmp_path).status == FAILED
 

@@ -21,6 +21,7 @@ from kws_experiments.runs.folder import RunFolder
 from kws_experiments.runs.sweep_record import (
     DONE,
     FAILED,
+    PRUNED,
     RUNNING,
     STOPPED,
     Job,
@@ -229,6 +230,21 @@ def test_the_table_tells_of_results_and_failures(tmp_path: Path, capsys: pytest.
     assert "1 of 2 jobs are done" in lines
 
 
+def test_a_pruned_job_is_neither_failed_nor_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    callback = SweepCallback()
+    callback.sweep = sweep = begun(tmp_path)
+    sweep.write_job(Job(0, ["seed=1"], finished_run(tmp_path / "r1", 0.9), DONE))
+    RunFolder(tmp_path / "r2").write_record(status="pruned")
+    sweep.write_job(Job(1, ["seed=2"], tmp_path / "r2", PRUNED))
+
+    assert callback.end() == 0
+
+    printed = capsys.readouterr().out
+    assert read_sweep(sweep.path).status == DONE
+    assert "1 of 2 jobs are done, 1 were pruned" in printed
+    assert "the same command does what is missing" not in printed
+
+
 def test_the_same_overrides_name_the_same_sweep() -> None:
     one = overrides_fingerprint(["model=conv,res8", "seed=1,2", "name=x", "force=true"])
     assert one == overrides_fingerprint(["seed=1,2", "model=conv,res8"])
@@ -302,32 +318,3 @@ def test_a_search_takes_ranges_and_fixed_values_from_the_command_line() -> None:
 )
 def test_how_a_child_ended(code: int, printed: str, outcome: tuple[str, str | None] | None) -> None:
     assert _outcome(code, printed) == (outcome or (FAILED, "trainer.steps must be 1 [or more]"))
-
-
-def test_a_search_goes_on_with_what_is_missing(tmp_path: Path) -> None:
-    optuna = pytest.importorskip("optuna")
-    from kws_experiments.sweeps.optuna_study import continue_study
-
-    storage = f"sqlite:///{tmp_path / 'optuna.db'}"
-    sweeper = OmegaConf.create(
-        {"storage": storage, "study_name": "s", "direction": "maximize", "n_trials": 5, "sampler": {"seed": 7}}
-    )
-    assert continue_study(sweeper) == {"n_trials": 5, "seed": 7}
-    study = optuna.load_study(study_name="s", storage=storage)
-    drawn = []
-    for value in (0.8, None, "killed"):
-        trial = study.ask()
-        drawn.append(trial.suggest_float("rate", 1e-4, 1e-2, log=True))
-        if isinstance(value, float):
-            study.tell(trial, value)
-        elif value is None:
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)
-
-    for _ in range(2):  # a start that came to nothing changes nothing
-        changes = continue_study(sweeper)
-        assert changes["n_trials"] == 4
-        assert changes["seed"] != 7
-    again = [study.ask().suggest_float("rate", 1e-4, 1e-2, log=True) for _ in range(3)]
-
-    assert again[:2] == drawn[1:]
-    assert again[2] not in drawn
