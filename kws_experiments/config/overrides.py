@@ -69,7 +69,8 @@ def quoted_text(text: str) -> str:
     """A value that Hydra takes for this text."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
-    return QuotedString(text.replace("${", r"\${"), Quote.double).with_quotes()
+    escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)  # backslashes before an interpolation count twice
+    return QuotedString(escaped, Quote.double).with_quotes()
 
 
 def corrected(override: str) -> tuple[str, str] | None:

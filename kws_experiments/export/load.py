@@ -47,8 +47,8 @@ def _wanted(artifact: Artifact) -> str | None:
     """What an export would run beside models of formats that can only compute."""
     if find_format(artifact.format, f"'{RECORD}': format").runs_programs:
         return f"it is a {artifact.format}, a program that can read and write files"
-    if artifact.requires is not None:
-        return f"requires names {artifact.requires}"
+    if artifact.requires:
+        return f"requires names {', '.join(map(str, artifact.requires))}"
     return refused_in_config({"features": artifact.front_end.get("config")})
 
 

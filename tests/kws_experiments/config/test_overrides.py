@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -60,6 +60,7 @@ def test_what_cannot_be_read_comes_with_the_argument_that_can(argument: str, mea
 
 
 @given(st.text(st.sampled_from("ab/ ~()[]{},=:$#'\"\\é語.1"), min_size=1).map(str.strip).filter(bool))
+@example("\\${")
 def test_any_path_can_be_given(path: str) -> None:
     assume(not path.startswith("["))
     better = corrected(f"dataset.path={path}")
