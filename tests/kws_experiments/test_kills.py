@@ -187,6 +187,7 @@ def test_killed_at_chosen_moments(
     assert (only_run(tmp_path) / "report.html").is_file()
 
 
+@pytest.mark.both_stacks
 def test_killed_at_any_moment(make_folder: MakeFolder, tmp_path: Path) -> None:
     command = ["dataset=folder", f"dataset.path={make_folder()}", *STATEFUL, "trainer.steps=600"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
