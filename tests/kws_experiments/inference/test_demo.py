@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,6 +80,20 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def listen(page: Any, tries: int) -> None:
+    """Record until there are times: now and then Gradio's recorder sends nothing until the page is loaded again."""
+    page.get_by_role("tab", name="Listen").click()
+    page.get_by_role("button", name="Record").locator("visible=true").first.click()
+    times = page.locator(".kws-times").locator("visible=true")
+    try:
+        expect(times).to_contain_text(re.compile(r"[2-9]\.\d s"), timeout=60_000)  # a busy machine falls behind
+    except AssertionError:
+        if tries == 1:
+            raise
+        page.reload()
+        listen(page, tries - 1)
+
+
 @pytest.mark.slow
 def test_the_page_records_and_listens_in_a_browser(real_data: Path, tmp_path: Path) -> None:
     train(tmp_path, "dataset=folder", f"dataset.path={real_data}", "split=lists", *SMALL, "task.words=[yes,no]",
@@ -116,10 +131,7 @@ def test_the_page_records_and_listens_in_a_browser(real_data: Path, tmp_path: Pa
             page.locator("input[type=file]").first.set_input_files(str(long))
             expect(page.locator(".kws-times").first).to_contain_text(f"{3 * len(samples) / rate:.1f} s", timeout=60_000)
 
-            page.get_by_role("tab", name="Listen").click()
-            page.get_by_role("button", name="Record").locator("visible=true").first.click()
-            times = page.locator(".kws-times").locator("visible=true")
-            expect(times).to_contain_text(re.compile(r"[2-9]\.\d s"), timeout=180_000)  # a busy machine falls behind
+            listen(page, tries=3)
         assert not errors
         assert not [url for url in elsewhere if not url.startswith((address, "data:", "blob:"))]
     finally:
