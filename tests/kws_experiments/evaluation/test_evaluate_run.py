@@ -311,7 +311,7 @@ def test_changed_data_or_a_cut_model_are_one_line(trained: Path, tmp_path: Path)
     assert "the data changed since" in evaluate(run, status=1).strip().splitlines()[-1]
     model = (run / "model.keras").read_bytes()
     (run / "model.keras").write_bytes(model[: len(model) // 2])
-    with pytest.raises(KwsError, match=r"^[^\n]*model\.keras' can't be loaded[^\n]*$"):
+    with pytest.raises(KwsError, match=r"^[^\n]*model\.keras' is missing or damaged[^\n]*$"):
         load_model(run)
 
 

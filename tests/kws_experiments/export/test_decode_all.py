@@ -21,6 +21,7 @@ from kws_experiments.export.formats.base import Request
 from kws_experiments.export.load import load_scorer
 from kws_experiments.export.scorer import run_facts
 from kws_experiments.inference.label import label
+from kws_experiments.runs.trust import sign
 from tests.untrained import untrained_run
 
 pytestmark = pytest.mark.slow
@@ -131,6 +132,7 @@ def test_what_the_front_end_needs_is_registered_too(tmp_path: Path) -> None:
     pytest.importorskip("tensorflow_io", reason="the stack without tensorflow-io")
     out, artifact = exported(untrained_run(tmp_path / "run", *SMALL, "features=micro", "clip_ms=null"))
     assert len(artifact.requires) == 2
+    sign(out)  # a SavedModel is a program
     assert load_scorer(out).scores(np.zeros((1, 16000))).shape == (1, 4)
 
 

@@ -133,7 +133,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 
 @pytest.mark.slow
 def test_an_upload_is_deleted_when_it_was_used(demo: Demo, tmp_path: Path) -> None:
-    for name, told in (("clip.flac", '"label": "no"'), ("none.wav", "'none.wav': cut short")):
+    for name, told in (("clip.flac", '"label": "no"'), ("none.wav", "'none.wav': cannot be decoded")):
         content = CLIP.read_bytes() if name == "clip.flac" else b"no audio"
         path = demo.upload(name, content)
         assert [str(each) for each in demo.uploads()] == [path]

@@ -344,8 +344,8 @@ def test_a_changed_clip_is_refused_by_name_and_else_is_the_likely_cause(
     result = json.loads((tmp_path / "out" / "reproduction.json").read_text())
     assert not result["bit_for_bit"]
     findings = {finding["what"]: finding for finding in result["findings"]}
-    assert findings["history"]["message"].startswith("first at step 20: ")
-    assert findings["weights"]["message"].startswith("first in ")
-    assert "arrays differ, by at most" in findings["weights"]["message"]
-    assert findings["predictions"]["message"].startswith("first for ")
+    assert findings["history"]["detail"].startswith("first at step 20: ")
+    assert findings["weights"]["detail"].startswith("first in ")
+    assert "arrays differ, by at most" in findings["weights"]["detail"]
+    assert findings["predictions"]["detail"].startswith("first for ")
     assert np.isfinite(pd.read_parquet(tmp_path / "out" / "predictions.parquet")["score_yes"]).all()
