@@ -134,6 +134,8 @@ def test_every_family_s_model_is_allowed(name: str, length: str, tmp_path: Path)
     try:
         described = keras.saving.serialize_keras_object(experiment.build_network(12))
     except KwsError:
+        if length != "clip_ms=null":
+            raise
         pytest.skip("it takes clips of one length only")
     write_model(tmp_path / "model.keras", described)
     assert refused_in_model(tmp_path / "model.keras") is None
