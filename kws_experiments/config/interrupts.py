@@ -69,6 +69,11 @@ def ends_by_error() -> None:
     _ends_by_error = True
 
 
+def has_said_why() -> bool:
+    """Whether this process ends, and has said why."""
+    return _ends_by_error
+
+
 def _unraisable(unraisable: Any) -> None:
     """End after a KeyboardInterrupt in a destructor or an exit function, which Python would only print."""
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
