@@ -4,7 +4,7 @@
 
 Each command is started again and again, as a terminal starts it (a process group of its own), and SIGINT is sent to
 the whole group a little later each time. Exits with 1 if one printed a traceback, ended with another status than 0
-and 130, ended with 130 and no line that says so, left a file half-written, or had a process 1 s after its end.
+and 130, ended with 130 and no line that says so, left a file half-written, or had a process 5 s after its end.
 
 Target: nothing wrong.
 """
@@ -44,6 +44,7 @@ COMMANDS = {  # RUN stands for the folder of a finished run, CLIPS for the clips
     "reproduce": [*KWS, "reproduce", "RUN"],
 }
 SECONDS_TO_END = 120.0
+SECONDS_TO_END_CHILDREN = 5.0
 BAD = ("Traceback", "Exception ignored", "Error executing job", "Fatal Python error")
 # In a script's background SIGINT is ignored, and what is ignored is inherited; not so in a terminal.
 AS_IN_A_TERMINAL = "import os, signal, sys; signal.signal(2, signal.SIG_DFL); os.execv(sys.executable, sys.argv[1:])"
@@ -103,8 +104,10 @@ def interrupted(command: list[str], seconds: float, shared: Path, environment: d
         if status == 130 and "stopped" not in (text.strip().splitlines() or [""])[-1]:
             wrong.append("the last line does not say that it was stopped")
         wrong += [f"{path.name} half-written" for path in shared.rglob("*") if ".tmp" in path.name]
-        time.sleep(1)
         with suppress(ProcessLookupError):
+            for _ in range(round(SECONDS_TO_END_CHILDREN / 0.1)):
+                os.killpg(process.pid, 0)
+                time.sleep(0.1)
             os.killpg(process.pid, signal.SIGKILL)
             wrong.append("a process was left")
     return ", ".join(wrong), status, f"-- {seconds:.2f} s, status {status}\n{text}"

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -62,6 +63,7 @@ def restart(run: Path, *, out: Path | None, data: Path | None, anyway: bool) -> 
     sys.stderr.flush()
     # -P: the working folder may be another checkout, whose code isn't meant
     command = [sys.executable, "-P", "-m", "kws_experiments.reproduce.train_again", *arguments]
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # until the new program can say that it was stopped
     os.execve(sys.executable, command, environment)
 
 

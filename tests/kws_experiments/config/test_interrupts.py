@@ -41,6 +41,12 @@ def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
         " except KeyboardInterrupt:\n  raise RuntimeError('aborted')",
         "import omegaconf\nwith one_line_errors():\n try:\n  os.kill(os.getpid(), signal.SIGINT); 1\n"
         " except KeyboardInterrupt:\n  raise omegaconf.errors.ConfigAttributeError('no flags')",
+        # while what TensorFlow says at its start is held back
+        "from kws_experiments.config.tensorflow_setup import standard_error_held_back\n"
+        "with one_line_errors(), standard_error_held_back():\n import interrupted",
+        # blocked by the program before this one
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [2]); os.kill(os.getpid(), 2)\n"
+        "with interrupts.on_interrupt(interrupts.end): print('not reached')",
         # Typer makes a silent SystemExit of it
         "import typer\nwith one_line_errors():\n"
         " typer.run(lambda: [os.kill(os.getpid(), signal.SIGINT), print('not reached')])",
