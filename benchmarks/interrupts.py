@@ -52,7 +52,7 @@ AS_IN_A_TERMINAL = "import os, signal, sys; signal.signal(2, signal.SIG_DFL); os
 
 def main(
     every: Annotated[float, typer.Option(min=0.01, help="seconds from one moment to the next")] = 0.1,
-    start: Annotated[float, typer.Option(min=0.0, help="the first moment")] = 0.0,
+    start: Annotated[float, typer.Option(min=0.0, help="the first moment; Python itself starts before 0.1 s")] = 0.1,
     seconds: Annotated[float, typer.Option(min=0.01, help="the last moment")] = 8.0,
     only: Annotated[str, typer.Option(help=f"some of {', '.join(COMMANDS)}")] = "all",
     show: Annotated[bool, typer.Option(help="print the output where something is wrong")] = False,

@@ -27,7 +27,6 @@ def load_scorer(path: Path) -> Scorer:
     Raises:
         KwsError: it is not one of these, it is damaged, or it is from elsewhere and names code of its own.
     """
-    path = path.expanduser()
     if not path.exists():
         raise no_run(path, GIVE_MODEL)
     folder = path if (path / RECORD).is_file() else path.parent
