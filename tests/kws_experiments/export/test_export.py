@@ -8,6 +8,7 @@ import json
 import math
 import pickle
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -437,3 +438,19 @@ def test_the_childs_error_is_one_line(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys, "argv", ["convert", str(tmp_path), "1"])
     convert.main()
     assert pickle.loads((tmp_path / "answer.pickle").read_bytes()) == "RuntimeError: onnx: first line"
+
+
+def test_an_answer_that_finds_no_room_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of it would be an EOFError, which Typer shows as 'Aborted.'."""
+    (tmp_path / "request.pickle").write_bytes(pickle.dumps(Request(tmp_path, tmp_path, "onnx")))
+    monkeypatch.setattr(convert, "convert", lambda request: "x" * 10_000)
+    monkeypatch.setattr(convert, "end_with", lambda parent: None)
+    monkeypatch.setattr(sys, "argv", ["convert", str(tmp_path), "1"])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            convert.main()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not (tmp_path / "answer.pickle").exists()
