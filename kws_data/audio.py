@@ -158,17 +158,22 @@ class AudioFile:
                     self._note_range(block, INT16_SCALE)
                     yield block
                 return
-            resampler = soxr.ResampleStream(rate, self.sample_rate, 1, dtype="float32", quality="HQ")
+            resampler = None
+            if rate != self.sample_rate:
+                resampler = soxr.ResampleStream(rate, self.sample_rate, 1, dtype="float32", quality="HQ")
             for block, last in _raw_blocks(sound, "float32"):
                 _check_finite(block)
-                with np.errstate(over="ignore"):
-                    mono = block.mean(axis=1)
+                mono = block[:, 0]
+                if sound.channels > 1:
+                    with np.errstate(over="ignore"):
+                        mono = block.mean(axis=1)
                 if is_float and self.full_scale != 1:
                     mono /= np.float32(self.full_scale)
                 self._note_range(mono, 1.0)
-                if rate != self.sample_rate:
+                if resampler is not None:
                     mono = resampler.resample_chunk(mono, last=last)
-                _check_finite(mono)
+                if resampler is not None or sound.channels > 1:
+                    _check_finite(mono)
                 yield mono
 
     def _check_bounds(self, container: str, rate: int, channels: int) -> None:

@@ -7,6 +7,7 @@ its frames where it estimates its end. The kind of file is found by its first by
 
 from __future__ import annotations
 
+import functools
 import re
 import struct
 from collections.abc import Iterator
@@ -109,6 +110,7 @@ class _Bytes:
         """`count` bytes from `position` on, or fewer where the file ends before."""
         if not 0 <= position < self.size:  # a damaged size leads anywhere
             return b""
+        count = min(count, self.size - position)  # a buffer for more than there is would cost more than reading it
         offset = position - self._start
         if not 0 <= offset <= len(self._kept) - count:
             self.file.seek(position)
@@ -294,18 +296,23 @@ class _Mp3Count(NamedTuple):
 def _mp3_frames(source: _Bytes, position: int, end: int) -> int:
     """How many frames follow each other up to `end` or a tag; 0 where anything else is between them."""
     count = 0
-    while position < end and _is_mp3_frame(source, position):
-        head = int.from_bytes(source.at(position, 4), "big")
-        version, layer, bit_rate, rate = head >> 19 & 3, head >> 17 & 3, head >> 12 & 15, head >> 10 & 3
-        if layer != 1 or not bit_rate:  # layer III has the number 1; without a bit rate the size is anything
-            return 0
-        is_first = version == 3
-        hertz = _MP3_RATES[rate] >> (0 if is_first else 1 if version == 2 else 2)
-        position += (144_000 if is_first else 72_000) * _MP3_BIT_RATES[is_first][bit_rate - 1] // hertz + (
-            head >> 9 & 1
-        )
+    while position < end and (size := _mp3_frame_bytes(source.at(position, 3))):
+        position += size
         count += position <= end
     return count if position >= end or _MP3_END.match(source.at(position, 8)) else 0
+
+
+@functools.lru_cache(1000)  # a file has few different headers
+def _mp3_frame_bytes(head: bytes) -> int:
+    """The size of a frame with this header; 0 for anything but layer III, and where no bit rate is given."""
+    bits = int.from_bytes(head.ljust(3, b"\0"), "big")
+    version, layer, bit_rate, rate = bits >> 11 & 3, bits >> 9 & 3, bits >> 4 & 15, bits >> 2 & 3
+    if bits >> 13 != 0x7FF or version == 1 or layer != 1 or bit_rate in (0, 15) or rate == 3:
+        return 0
+    is_first = version == 3
+    hertz = _MP3_RATES[rate] >> (0 if is_first else 1 if version == 2 else 2)
+    samples = 1152 if is_first else 576
+    return samples * 125 * _MP3_BIT_RATES[is_first][bit_rate - 1] // hertz + (bits >> 1 & 1)
 
 
 def _flac_part(source: _Bytes, start: int, end: int) -> Part:
