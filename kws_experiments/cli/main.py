@@ -7,7 +7,6 @@ from kws_experiments.config import interrupts
 with interrupts.on_interrupt(interrupts.end):
     import logging
     import sys
-    from pathlib import Path
 
     import typer
 
@@ -44,7 +43,6 @@ def train(context: typer.Context) -> None:
     from kws_experiments.cli.train import main as train_by_command_line
 
     sys.argv = ["kws train", *context.args]
-    sys.path.append(str(Path.cwd()))  # your own modules; last, so that they hide nothing
     train_by_command_line()
 
 
