@@ -20,7 +20,7 @@ import soundfile
 import soxr
 
 from kws_data.clip_format import DEFAULT_RULES, LONGEST_STREAM_S, AudioRules, ClipFormat
-from kws_data.containers import MOST_SAMPLES_PER_BYTE, CutShortError, Part, find_parts
+from kws_data.containers import MOST_SAMPLES_PER_BYTE, CutShortError, Part, TooManyTagsError, find_parts
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
 INT16_SCALE = 32768.0  # as tf.audio.decode_wav: -32768 is -1.0
@@ -118,8 +118,8 @@ class AudioFile:
         """
         count, most = 0, self.max_seconds * self.sample_rate + 1  # as resampled lengths are rounded up
         with _one_error(), _parts(self.path) as (file, parts):
-            for index, part in enumerate(parts):
-                for block in self._decoded(file, part, parts[index:]):
+            for index in range(len(parts)):
+                for block in self._decoded(file, parts, index):
                     count += len(block)
                     if count > most:
                         raise UnreadableAudioError(f"lasts longer than audio.max_seconds={self.max_seconds:g}")
@@ -140,7 +140,8 @@ class AudioFile:
             samples += block.data
         return np.frombuffer(samples, np.int16)
 
-    def _decoded(self, file: BinaryIO, part: Part, rest: list[Part]) -> Iterator[np.ndarray]:
+    def _decoded(self, file: BinaryIO, parts: list[Part], index: int) -> Iterator[np.ndarray]:
+        part = parts[index]
         if part.plain is not None and part.length is not None and part.length[1] == self.sample_rate:
             self._check_bounds("WAV", self.sample_rate, 1)
             for block in _plain_blocks(file, part.plain, *part.length):
@@ -151,7 +152,7 @@ class AudioFile:
             self._check_bounds(sound.format, sound.samplerate, sound.channels)
             rate, is_float = sound.samplerate, sound.subtype in ("FLOAT", "DOUBLE")
             if is_float and self.full_scale is None:
-                self.full_scale = self._full_scale(file, rest)
+                self.full_scale = self._full_scale(file, parts[index:])
                 sound.seek(0)
             if sound.subtype == "PCM_16" and sound.channels == 1 and rate == self.sample_rate:
                 for block, _ in _raw_blocks(sound, "int16"):
@@ -262,6 +263,8 @@ def _one_error() -> Iterator[None]:
         raise
     except CutShortError as error:
         raise UnreadableAudioError(f"cut short: {error}") from error
+    except TooManyTagsError as error:
+        raise UnreadableAudioError(f"cannot be decoded: {error}") from error
     except soundfile.LibsndfileError as error:
         reason = error.error_string.strip()
         # libsndfile's message for a regular file without an MPEG frame

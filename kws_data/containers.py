@@ -25,6 +25,7 @@ _LONGEST_PATTERN = 64
 _KEPT_BYTES = 4096
 _PADDING = 4096  # bytes after the samples that are no chunk: more are samples that a wrong size left out
 _MOST_CHUNKS = 10_000  # so that a file of nothing but empty chunks costs no time
+_MOST_TAGS = 100  # likewise of tags before the audio
 _FLAC_START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")  # and the header of STREAMINFO
 _FLAC_COUNT = (1 << 36) - 1
 _OGG_PAGE = re.compile(rb"OggS")
@@ -47,6 +48,10 @@ _FIXED_SIZE_ENCODINGS = frozenset({1, 3, 6, 7, 0xFFFE})
 
 class CutShortError(Exception):
     """The file ends before its container says; the message says how."""
+
+
+class TooManyTagsError(Exception):
+    """Reading the tags before the audio would take too long."""
 
 
 class Part(NamedTuple):
@@ -74,6 +79,7 @@ def find_parts(file: BinaryIO, file_bytes: int) -> list[Part]:
 
     Raises:
         CutShortError: the file ends before it should.
+        TooManyTagsError: there are too many tags before the audio.
     """
     return list(_parts(_Bytes(file, file_bytes), 0))
 
@@ -151,8 +157,11 @@ def _chunked(source: _Bytes, start: int, form: str, first: int) -> Part:
             end = position + size + (size & 1)
             joined = kind != b"caff" and size > 0 and source.at(end, 4) == kind
             joined = joined and source.at(end + 8, 4) == source.at(start + 8, 4)
-            too_small = size <= _AUDIO_CHUNKS.get((kind, name), 0) or present - size > max(_PADDING, size // 8)
-            if too_small and not joined and not _only_chunks(source, end, form):
+            too_small = size <= _AUDIO_CHUNKS.get((kind, name), 0)
+            if not too_small and present - size > max(_PADDING, size // 8):  # unless the file's own size agrees
+                whole = source.number("<Q", real_size_at - 8) if real_size_at else source.number(f"{order}I", start + 4)
+                too_small = kind == b"caff" or not _only_chunks(source, end, form, start + 8 + whole)
+            if too_small and not joined and not _only_chunks(source, end, form, source.size):
                 # a recorder that was stopped (-1 in CAF: written to a pipe): the samples end with the file
                 repairs.append((size_at, struct.pack(form, present)))
                 size = present
@@ -184,14 +193,14 @@ def _wav_format(source: _Bytes, order: str, position: int, repairs: list[tuple[i
     return _WavFormat(frame_bytes, rate, (encoding, channels, bits) == (1, 1, 16))
 
 
-def _only_chunks(source: _Bytes, position: int, form: str) -> bool:
-    """Whether nothing but chunks follows up to the file's end, so that a chunk of no samples is really empty."""
+def _only_chunks(source: _Bytes, position: int, form: str, end: int) -> bool:
+    """Whether nothing but chunks follows up to `end`, so that the chunk of samples is really no longer."""
     for _ in range(_MOST_CHUNKS):
-        if not re.fullmatch(rb"[ -~]{4}", source.at(position, 4)):
+        if position >= end or not re.fullmatch(rb"[ -~]{4}", source.at(position, 4)):
             break
         size = source.number(form, position + 4)
         position += 4 + struct.calcsize(form) + size + (size & 1)
-    return source.size <= position <= source.size + 1
+    return end <= position <= end + 1
 
 
 def _w64(source: _Bytes, start: int) -> Part:
@@ -327,12 +336,15 @@ def _flac_part(source: _Bytes, start: int, end: int) -> Part:
 
 def _after_tag(source: _Bytes, position: int) -> int:
     """The position after ID3 tags, and after the zeros that follow some."""
-    while (tag := source.at(position, 10))[:3] == b"ID3" and len(tag) == 10:
+    for _ in range(_MOST_TAGS):
+        tag = source.at(position, 10)
+        if tag[:3] != b"ID3" or len(tag) < 10:
+            return position
         position += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=True))
         while (padding := source.at(position, 4096)) and not padding.strip(b"\0"):
             position += len(padding)
         position += len(padding) - len(padding.lstrip(b"\0"))
-    return position
+    raise TooManyTagsError(f"{_MOST_TAGS} or more ID3 tags follow each other")
 
 
 def _is_mp3_frame(source: _Bytes, position: int) -> bool:

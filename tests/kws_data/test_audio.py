@@ -257,6 +257,30 @@ def test_samples_that_a_wrong_size_leaves_out_are_read(real_data: Path, tmp_path
     np.testing.assert_array_equal(read(path), speech(real_data))
 
 
+@pytest.mark.parametrize("container", ["WAV", "RF64", "AIFF"])
+@pytest.mark.parametrize("chunk", [b"", b"LIST" + struct.pack("<I", 4) + b"INFO"])
+def test_much_that_follows_a_whole_file_is_no_audio(
+    real_data: Path, tmp_path: Path, container: str, chunk: bytes
+) -> None:
+    path = written(tmp_path, speech(real_data), 16000, format=container, subtype="PCM_16")
+    content = bytearray(path.read_bytes())
+    if container == "WAV":
+        content[4:8] = struct.pack("<I", len(content) + len(chunk) - 8)
+        content += chunk
+    for tail in (b"APETAGEX" + bytes(5000), b'{"a": 1}' * 1000, np.random.default_rng(0).bytes(20001)):
+        path.write_bytes(content + tail)
+        np.testing.assert_array_equal(read(path), speech(real_data))
+
+
+def test_many_tags_before_the_audio_are_refused_at_once(tmp_path: Path) -> None:
+    path = written(tmp_path, sine(300, 16000), name="clip.mp3")
+    content, tag = path.read_bytes(), b"ID3\4" + bytes(6)
+    path.write_bytes(99 * tag + content)
+    assert len(read(path))
+    path.write_bytes(100_000 * tag + content)
+    assert refused(path) == "cannot be decoded: 100 or more ID3 tags follow each other"
+
+
 def test_long_silence_as_flac_is_not_taken_for_a_broken_header(tmp_path: Path) -> None:
     path = written(tmp_path, np.zeros(60 * 16000, np.int16), 16000, name="clip.flac")
     assert len(read_pcm(path, read_header(path).sample_rate)) == 60 * 16000
