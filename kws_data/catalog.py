@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 
@@ -41,6 +42,9 @@ if sys.getfilesystemencoding() != "utf-8":
     _NOT_TEXT = f"its name is not {sys.getfilesystemencoding()}, as this locale has it: set PYTHONUTF8=1"
 _FLATTENED = "a zip from Windows was unpacked without making its folders; `unzip` and 7-Zip make them"
 
+_MOST_VISITS = 100  # of one folder, by links to it: folders of links to each other multiply
+_TOO_MANY_LINKS = f"links lead to this folder in more than {_MOST_VISITS} ways"
+
 _CACHE_VERSION = 4
 _STATE_COLUMNS = ["bytes", "mtime_ns", "inode", "ctime_ns"]
 _WALK_COLUMNS = ["path", *_STATE_COLUMNS, "problem"]
@@ -60,7 +64,7 @@ def scan(root: Path, *, speaker_pattern: str | None = None, renew: bool = False)
         renew: read every file again, also those that did not change.
 
     Raises:
-        KwsError: `root` is not a folder, or `speaker_pattern` is not a regular expression.
+        KwsError: `root` is not a folder, or `speaker_pattern` is not a regular expression, or matches no name.
     """
     root = find_folder(root, "dataset.path", "; give one that holds a folder of clips for each word")
     files = pd.DataFrame(_walk(root), columns=_WALK_COLUMNS)
@@ -84,7 +88,7 @@ def scan_below(folder: Path, key: str, *, speaker_pattern: str | None = None) ->
     if special.any():
         log.info("'%s': ignoring %d files of %s or %s", folder, special.sum(), BACKGROUND_NOISE, SILENCE)
     headers = _with_headers(folder, files[~special])
-    return _with_names(headers, speaker_pattern).assign(word=folder.name)
+    return _with_names(headers, speaker_pattern, must_match=False).assign(word=folder.name)
 
 
 def without_unprintable(catalog: pd.DataFrame) -> pd.DataFrame:
@@ -107,11 +111,17 @@ def set_aside(catalog: pd.DataFrame) -> pd.DataFrame:
 def _walk(root: Path, *, with_root_files: bool = False) -> Iterator[tuple[str, int, int, int, int, str]]:
     """The _WALK_COLUMNS of every file; follows links, but not in circles."""
     pending: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(str(root), "", frozenset())]
+    visits: Counter[tuple[int, int]] = Counter()
     while pending:
         folder, below, parents = pending.pop()
         try:
             status = os.stat(folder)  # noqa: PTH116 - a Path for each of 100,000 files would double the time
-            if (status.st_dev, status.st_ino) in parents:
+            here = (status.st_dev, status.st_ino)
+            if here in parents:
+                continue
+            visits[here] += 1
+            if visits[here] > _MOST_VISITS:
+                yield below.rstrip("/"), *_NO_STATE, _TOO_MANY_LINKS
                 continue
             entries = list(os.scandir(folder))
         except OSError as error:
@@ -119,7 +129,6 @@ def _walk(root: Path, *, with_root_files: bool = False) -> Iterator[tuple[str, i
                 raise KwsError(f"cannot list the folder '{root}': {error.strerror}") from error
             yield below.rstrip("/"), *_NO_STATE, f"cannot be read: {error.strerror}"
             continue
-        here = parents | {(status.st_dev, status.st_ino)}
         for entry in entries:
             if is_litter(entry.name):
                 continue
@@ -127,7 +136,7 @@ def _walk(root: Path, *, with_root_files: bool = False) -> Iterator[tuple[str, i
             try:
                 path.encode()
                 if entry.is_dir():
-                    pending.append((entry.path, f"{path}/", here))
+                    pending.append((entry.path, f"{path}/", parents | {here}))
                 elif "\\" in entry.name and PureWindowsPath(entry.name).suffix.lower() in AUDIO_SUFFIXES:
                     yield path, *_NO_STATE, _FLATTENED
                 elif below or with_root_files:
@@ -207,7 +216,7 @@ def _write_cache(cache: Path, headers: pd.DataFrame) -> None:
         ) from error
 
 
-def _with_names(catalog: pd.DataFrame, speaker_pattern: str | None) -> pd.DataFrame:
+def _with_names(catalog: pd.DataFrame, speaker_pattern: str | None, *, must_match: bool = True) -> pd.DataFrame:
     """Add word, speaker and utterance, taken from the path."""
     # in one Unicode form, so that a word or a speaker is the same whichever system named the file
     names = catalog["path"].str.rsplit("/", n=1).str[-1].str.normalize("NFC")
@@ -215,11 +224,15 @@ def _with_names(catalog: pd.DataFrame, speaker_pattern: str | None) -> pd.DataFr
     parts = names.str.extract(r"^(?P<speaker>.*?)_nohash_(?P<utterance>\d{0,18})")
     speaker = parts["speaker"]
     if speaker_pattern is not None:
-        speaker = speaker.fillna(_match_speakers(names, speaker_pattern))
+        special = catalog["path"].str.contains(rf"(?:^|/)(?:{'|'.join(SPECIAL_FOLDERS[:2])})/", regex=True)
+        asked = names[speaker.isna() & ~special & (catalog["error"] == "")]
+        matched = _match_speakers(asked, speaker_pattern)
+        _report_unmatched(asked[matched.isna()], len(asked), speaker_pattern, must_match=must_match)
+        speaker = speaker.fillna(matched)
     return catalog.assign(
         word=catalog["path"].str.split("/", n=1).str[0].str.normalize("NFC"),
         speaker=speaker.fillna(names).astype(str),
-        utterance=pd.to_numeric(parts["utterance"], errors="coerce").fillna(-1).astype("int64"),
+        utterance=parts["utterance"].fillna("").replace("", "-1").astype("int64"),
     )
 
 
@@ -231,6 +244,16 @@ def _match_speakers(names: pd.Series, pattern: str) -> pd.Series:
 
     def speaker(name: str) -> str | None:
         match = expression.search(name)
-        return None if match is None else (match.group(1) if expression.groups else match.group(0))
+        return None if match is None else (match.group(1) if expression.groups else match.group(0)) or None
 
     return names.map(speaker)
+
+
+def _report_unmatched(names: pd.Series, of: int, pattern: str, *, must_match: bool) -> None:
+    """Say how many of the names without `_nohash_` are not matched: each counts as a speaker of its own."""
+    if names.empty:
+        return
+    line = f"dataset.speaker_pattern: '{pattern}' matches {of - len(names)} of {of} names; not '{names.iloc[0]}'"
+    if len(names) == of and must_match:
+        raise KwsError(f"{line}, say: its first group (or all of it) must be the speaker")
+    log.warning("%s, say: each such name counts as a speaker", line)

@@ -142,6 +142,7 @@ def describe(
 def verify(
     folder: Annotated[Path, typer.Argument(help="a folder of word folders")],
     split: Annotated[str, typer.Option(help="hash, lists, speaker or random (conf/split/)")] = "hash",
+    speaker_pattern: SpeakerPattern = None,
     layout: Layout = "auto",
     decoder: Annotated[
         str | None,
@@ -157,7 +158,7 @@ def verify(
         if decoder != TENSORFLOW_IO:
             raise KwsError(f"--decoder must be {TENSORFLOW_IO}, got '{decoder}'")
         require_tensorflow_io(f"--decoder {decoder}")
-    form, naming = ClipFormat(16000, 16000), _naming(None, layout)
+    form, naming = ClipFormat(16000, 16000), _naming(speaker_pattern, layout)
     corpus = build_corpus(folder, _policy(split), form, data_seed=0, naming=naming, renew=True)
     for row in corpus.set_aside.itertuples():
         say(f"{row.path}: {row.error}")

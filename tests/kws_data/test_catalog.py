@@ -111,7 +111,8 @@ def test_a_zip_that_was_unpacked_without_folders_is_named(tmp_path: Path, caplog
     ],
 )
 def test_speaker_and_utterance(tmp_path: Path, name: str, pattern: str | None, speaker: str, utterance: int) -> None:
-    write_clip(tmp_path / "yes" / name)
+    for clip in (name, "zoe-.wav", "zoe0.wav"):  # so that each pattern matches a name
+        write_clip(tmp_path / "yes" / clip)
     row = scan(tmp_path, speaker_pattern=pattern).iloc[0]
     assert (row.speaker, row.utterance) == (speaker, utterance)
 
@@ -120,6 +121,24 @@ def test_a_wrong_speaker_pattern_is_the_users_mistake(tmp_path: Path) -> None:
     write_clip(tmp_path / "yes" / "a.wav")
     with pytest.raises(KwsError, match=r"dataset\.speaker_pattern"):
         scan(tmp_path, speaker_pattern="(")
+
+
+def test_a_speaker_pattern_says_what_it_does_not_match(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("yes/alice-1.wav", "yes/bob-1.wav", "yes/0a1b_nohash_0.wav", "_background_noise_/hum.wav"):
+        write_clip(tmp_path / name)
+    with pytest.raises(KwsError, match=r"'\^\(\[a-z\]\+\)_' matches 0 of 2 names; not 'alice-1.wav'"):
+        scan(tmp_path, speaker_pattern="^([a-z]+)_")
+    with pytest.raises(KwsError, match="matches 0 of 2 names"):  # an empty speaker is none
+        scan(tmp_path, speaker_pattern="^([0-9]*)")
+    assert scan_below(tmp_path, "task.unknown_dirs", speaker_pattern="^([a-z]+)_")["speaker"].nunique() == 3
+    caplog.clear()
+    scan(tmp_path, speaker_pattern="^(bob)-")
+    assert [line.partition(";")[0] for line in caplog.messages] == [
+        "dataset.speaker_pattern: '^(bob)-' matches 1 of 2 names"
+    ]
+    caplog.clear()
+    assert scan(tmp_path, speaker_pattern="^([a-z]+)-")["speaker"].tolist() == ["hum.wav", "0a1b", "alice", "bob"]
+    assert not caplog.messages
 
 
 def test_a_missing_folder_is_the_users_mistake(tmp_path: Path) -> None:
@@ -207,6 +226,22 @@ def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
     paths = scan(root)["path"].tolist()
     assert {"yes/a.wav", "yeah/a.wav"} <= set(paths)
     assert all(path.count("/") <= 3 for path in paths)
+
+
+def test_folders_of_links_to_each_other_do_not_multiply(tmp_path: Path) -> None:
+    for level in range(17):
+        (tmp_path / "levels" / str(level)).mkdir(parents=True)
+        for name in ("a", "b"):
+            (tmp_path / "levels" / str(level) / name).symlink_to(tmp_path / "levels" / str(level + 1))
+    write_clip(tmp_path / "levels" / "17" / "a.wav")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "yes").symlink_to(tmp_path / "levels" / "0")
+
+    found = scan(tmp_path / "data")
+
+    assert 0 < len(usable(found)) <= 100
+    assert set(set_aside(found)["error"]) == {"links lead to this folder in more than 100 ways"}
+    assert len(found) < 5000
 
 
 def test_a_folder_below_is_one_word_at_any_depth(tmp_path: Path) -> None:
