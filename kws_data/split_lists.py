@@ -121,6 +121,7 @@ class _Index:
     def __init__(self, paths: Sequence[str]) -> None:
         self.paths = paths
         self.exact = set(paths)
+        self._deepest = max((path.count("/") + 1 for path in paths), default=0)
         self._tables: dict[Callable[[str], str], dict[str, list[str]]] = {}
 
     def find(self, line: str) -> list[str]:
@@ -145,7 +146,7 @@ class _Index:
         """The clips that a path names, which may begin with folders above the data set's."""
         parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".")]
         for form in (nfc, _stem, _folded_stem):
-            for start in range(max(1, len(parts) - 1)):
+            for start in range(max(0, len(parts) - self._deepest), max(1, len(parts) - 1)):
                 if found := self._of_form(form).get(form("/".join(parts[start:]))):
                     return found
         return self._of_form(_file_stem).get(_stem(parts[0]), []) if len(parts) == 1 else []

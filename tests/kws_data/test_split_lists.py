@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kws_data import split_lists
 from kws_data.split_lists import Listed, read_list
 
 CLIPS = [
@@ -103,3 +104,12 @@ def test_a_line_of_two_clips_is_said(tmp_path: Path) -> None:
 def test_any_bytes_can_be_read(tmp_path: Path) -> None:
     result = listed(tmp_path, bytes(range(256)) * 50 + b'"' * 200_000)
     assert not result.paths
+
+
+def test_a_line_of_many_folders_takes_no_more_than_its_last_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[str] = []
+    monkeypatch.setattr(split_lists, "nfc", lambda text: taken.append(text) or text)  # type: ignore[func-returns-value]
+    assert not listed(tmp_path, "a/" * 2000 + "b.wav").paths
+    assert sum(map(len, taken)) < 100_000
