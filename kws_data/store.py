@@ -14,6 +14,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -84,13 +85,15 @@ def open_store(
     """
     folder = stores_dir() / f"{root.name[:60]}-{fingerprint(root, catalog, sample_rate, rules)}"
     try:
-        if renew or not _is_current(folder, catalog):
+        store = None if renew else _opened(folder, catalog)
+        if store is None:
             with lock_for(folder):
                 if renew or not (_is_current(folder, catalog) or _confirmed(folder, root, catalog, sample_rate, rules)):
                     log.info("decoding and packing %d files of '%s', once", len(catalog), root)
                     with replace_dir(folder) as temporary:
                         _build(temporary, root, catalog, sample_rate, rules)
-        return ClipStore(folder)
+                store = ClipStore(folder)
+        return store
     except OSError as error:
         raise KwsError(
             f"cannot store decoded clips in '{folder.parent}': {error.strerror or error}; make room (kws data cache)"
@@ -101,6 +104,16 @@ def open_store(
 def content_hash(samples: np.ndarray) -> str:
     """32 hex digits that name these int16 samples."""
     return hashlib.blake2b(np.ascontiguousarray(samples).data, digest_size=_HASH_BYTES).hexdigest()
+
+
+def _opened(folder: Path, catalog: pd.DataFrame) -> ClipStore | None:
+    """The store, if it is current, without its lock: a cache may be read-only. None too if it was just replaced."""
+    with suppress(FileNotFoundError):
+        before = folder.stat().st_ino
+        store = ClipStore(folder) if _is_current(folder, catalog) else None
+        if folder.stat().st_ino == before:
+            return store
+    return None
 
 
 def _is_current(folder: Path, catalog: pd.DataFrame) -> bool:

@@ -76,7 +76,8 @@ def features_dir(cache: Path | None = None) -> Path:
 def entries(cache: Path | None = None) -> list[CacheEntry]:
     """The entries by kind and name. A link counts as a link; its target is not part of the cache."""
     root = cache or cache_dir()
-    return [_entry(kind, name, root, paths) for kind in KINDS for name, paths in sorted(_grouped(root / kind).items())]
+    found = [_entry(kind, name, root, paths) for kind in KINDS for name, paths in sorted(_grouped(root / kind).items())]
+    return [entry for entry in found if entry is not None]
 
 
 def clear(kind: str | None = None, name: str | None = None, *, cache: Path | None = None) -> int:
@@ -127,25 +128,38 @@ def _grouped(folder: Path) -> dict[str, list[Path]]:
     return groups
 
 
-def _entry(kind: str, name: str, root: Path, paths: list[Path]) -> CacheEntry:
+def _entry(kind: str, name: str, root: Path, paths: list[Path]) -> CacheEntry | None:
+    """None where other processes have removed all of it meanwhile."""
     measured = [_measure(path) for path in paths]
+    states = [state for path in paths if (state := _state(path))]
+    if not states:
+        return None
     return CacheEntry(
         kind=kind,
         name=name,
         path=root / kind / name,
         bytes=sum(size for size, _ in measured),
         clips=sum(clips for _, clips in measured) if kind == "datasets" else None,
-        modified=datetime.fromtimestamp(max(path.lstat().st_mtime for path in paths), UTC),
+        modified=datetime.fromtimestamp(max(state.st_mtime for state in states), UTC),
     )
 
 
 def _measure(path: Path) -> tuple[int, int]:
     """Bytes of the files at or below `path`, and how many of them are clips; links are not followed."""
     if path.is_symlink() or not path.is_dir():
-        return path.lstat().st_size, 0
+        state = _state(path)
+        return state.st_size if state else 0, 0
     size = clips = 0
     for folder, _, names in os.walk(path):
-        size += sum(Path(folder, name).lstat().st_size for name in names)
+        size += sum(state.st_size for name in names if (state := _state(Path(folder, name))))
         if Path(folder).name != _NOISE_FOLDER:
             clips += sum(Path(name).suffix.lower() in AUDIO_SUFFIXES for name in names)
     return size, clips
+
+
+def _state(path: Path) -> os.stat_result | None:
+    """Its state, of a link its own; None where another process has removed it meanwhile."""
+    try:
+        return path.lstat()
+    except FileNotFoundError:
+        return None

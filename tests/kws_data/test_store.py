@@ -345,3 +345,20 @@ def test_the_table_keeps_its_types(make_folder: MakeFolder) -> None:
     assert {"path", "offset", "length", "content", "full_scale", "muted", "error"} < set(table.columns)
     assert pd.api.types.is_integer_dtype(table["offset"])
     assert pd.api.types.is_integer_dtype(table["length"])
+
+
+def test_a_store_that_is_replaced_while_it_is_opened_is_opened_again(
+    make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_folder()
+    first, real, moved = opened(root), store_module._is_current, []
+
+    def current_then_gone(folder: Path, catalog: pd.DataFrame) -> bool:
+        current = real(folder, catalog)
+        if not moved:  # another process, that holds the lock, moves the old one aside
+            moved.append(folder.rename(folder.with_name("aside")))
+        return current
+
+    monkeypatch.setattr(store_module, "_is_current", current_then_gone)
+    np.testing.assert_array_equal(opened(root).pcm, first.pcm)
+    assert moved

@@ -137,3 +137,18 @@ def test_what_another_process_fills_is_not_removed(filled):
             cache.clear("stores")
         assert (filled / "stores" / "abc" / "pcm.bin").exists()
     assert cache.clear("stores") == 150
+
+
+def test_what_a_writer_removes_meanwhile_is_not_listed(filled, monkeypatch):
+    grouped = cache._grouped
+
+    def grouped_then_removed(folder):
+        groups = grouped(folder)
+        atomic.remove(filled / "catalogs" / "x.parquet")
+        atomic.remove(filled / "stores" / ".abc.0123456789abcdef.tmp")
+        return groups
+
+    monkeypatch.setattr(cache, "_grouped", grouped_then_removed)
+    sizes = {f"{entry.kind}/{entry.name}": entry.bytes for entry in cache.entries()}
+    assert sizes["stores/abc"] == 100
+    assert "catalogs/x.parquet" not in sizes
