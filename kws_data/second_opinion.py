@@ -11,7 +11,6 @@ import importlib.util
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ import numpy as np
 from kws_data.audio import UnreadableAudioError, read_header, read_pcm, to_int16
 from kws_data.clip_format import AudioRules
 from kws_data.errors import KwsError
+from kws_data.storage.parallel import signal_name
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -81,12 +81,15 @@ def opinions(root: Path, paths: Sequence[str]) -> Iterator[Opinion]:
                     yield Opinion(**json.loads(line))
                     done += 1
             status = child.returncode
+            errors.seek(0)
+            said = errors.read()
+            last = (said.strip().splitlines() or [f"exit status {status}"])[-1]
             if not started:
-                errors.seek(0)
-                last = (errors.read().strip().splitlines() or [f"exit status {status}"])[-1]
                 raise KwsError(f"{TENSORFLOW_IO} does not work here: {last}")
         if done < len(paths):
-            how = f"its process ends with {signal.Signals(-status).name}" if status < 0 else "it takes too long"
+            how = f"its process ends with {signal_name(-status) if status < 0 else last}"
+            if status > 0 and "Timeout (" in said:  # faulthandler's
+                how = "it takes too long"
             yield Opinion(paths[done], how, ours=_decoded(root / paths[done]) is not None)
             done += 1
 

@@ -37,6 +37,14 @@ def keep_current_folder_out() -> None:
     os.environ["PYTHONSAFEPATH"] = "1"  # of joblib's workers and other packages' processes too, which know no -P
 
 
+def signal_name(number: int) -> str:
+    """'SIGKILL', …; of a signal without a name, such as a real-time signal, its number."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 def map_chunks(
     function: Callable[[Sequence[Item]], Result], items: Sequence[Item], description: str, chunk: int = 512
 ) -> Iterator[Result]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_file
-from kws_data.storage.parallel import end_with, import_path
+from kws_data.storage.parallel import end_with, import_path, signal_name
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.export.artifact import Artifact, content_hash
 from kws_experiments.export.formats.base import Request, clean_lines, find_format
@@ -52,7 +51,7 @@ def _last_words(done: subprocess.CompletedProcess[str]) -> str:
     """Why a process without an answer ended."""
     status = f"exit status {done.returncode}"
     if done.returncode < 0:
-        status = f"signal {signal.Signals(-done.returncode).name}"
+        status = signal_name(-done.returncode)
     lines = clean_lines(done.stderr)
     reasons = [line for line in lines if "ERROR:" in line] or lines[-1:]  # LLVM's, before the trace of the abort
     return f"the converter ended with {status}" + (f": {reasons[0][:300]}" if reasons else "")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from kws_data.errors import KwsError
-from kws_data.storage.parallel import import_path
+from kws_data.storage.parallel import import_path, signal_name
 from kws_experiments.config.compose import resolved
 from kws_experiments.config.exit import STATUS_STOPPED
 from kws_experiments.runs.folder import DONE as RUN_DONE
@@ -163,5 +162,5 @@ def _outcome(code: int, printed: str) -> tuple[str, str | None]:
     logged = _LOGGED.fullmatch(last)
     reason = logged.group(1) if logged else last
     if code < 0:
-        reason = f"ended by {signal.Signals(-code).name}" + (f"; its last words: {reason}" if reason else "")
+        reason = f"ended by {signal_name(-code)}" + (f"; its last words: {reason}" if reason else "")
     return FAILED, reason or f"ended with status {code}"

@@ -21,7 +21,11 @@ for path in paths:
     if "crash" in path:
         os.kill(os.getpid(), 11)
     if "endless" in path:
-        sys.exit(1)
+        sys.exit("Timeout (0:00:30)!")
+    if "raises" in path:
+        sys.exit("MemoryError")
+    if "realtime" in path:
+        os.kill(os.getpid(), 40)
     print(json.dumps({{"path": path}}), flush=True)
 """
 
@@ -98,7 +102,7 @@ def test_what_is_decoded_otherwise_is_described(
 def test_a_decoder_that_dies_or_never_ends_costs_one_file(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("1_crash.wav", "2_crash.wav", "2_endless.wav"):
+    for name in ("1_crash.wav", "2_crash.wav", "2_endless.wav", "2_raises.wav", "2_realtime.wav"):
         shutil.copy(clips / "yes" / "0.wav", clips / "yes" / name)
     (clips / "yes" / "9_crash.wav").write_bytes(b"RIFF")
     python = tmp_path / "python"
@@ -113,6 +117,8 @@ def test_a_decoder_that_dies_or_never_ends_costs_one_file(
         "yes/1_crash.wav": ("its process ends with SIGSEGV", True),
         "yes/2_crash.wav": ("its process ends with SIGSEGV", True),
         "yes/2_endless.wav": ("it takes too long", True),
+        "yes/2_raises.wav": ("its process ends with MemoryError", True),
+        "yes/2_realtime.wav": ("its process ends with signal 40", True),
         "yes/9_crash.wav": ("its process ends with SIGSEGV", False),
     }
 

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from kws_data.errors import KwsError
-from kws_data.storage.parallel import import_path
+from kws_data.storage.parallel import import_path, signal_name
 
 # With two lanes a worker has its next clips before it finishes the last. Otherwise it would wait while this process,
 # which is busy with other things too, copies results out and samples in, and for being woken (0.1 ms on a VM).
@@ -167,7 +167,7 @@ class _Worker:
         except subprocess.TimeoutExpired:
             cause = "it closed its connection"
         else:
-            cause = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
+            cause = f"by {signal_name(-status)}" if status < 0 else f"with exit status {status}"
         return KwsError(
             f"audiomentations: {self._name} died {during}, {cause}: out of memory, or a crash in a transform's own code"
         )

@@ -313,6 +313,7 @@ def test_a_search_takes_ranges_and_fixed_values_from_the_command_line() -> None:
         (1, "Traceback\n  File\nValueError: bad [shape] - of it\n\n", (FAILED, "ValueError: bad [shape] - of it")),
         (-6, "LLVM ERROR: oops\n", (FAILED, "ended by SIGABRT; its last words: LLVM ERROR: oops")),
         (-9, "", (FAILED, "ended by SIGKILL")),
+        (-40, "", (FAILED, "ended by signal 40")),
         (3, "", (FAILED, "ended with status 3")),
     ],
 )
