@@ -150,7 +150,7 @@ def _edge_impulse_labels(root: Path) -> dict[str, str | None]:
                 path = file.parent / entry["path"].replace("\\", "/")
                 word = entry["label"] if isinstance(entry["label"], str) else entry["label"].get("label")
                 labels[nfc(os.path.relpath(path, root))] = nfc(word) if word and word.isprintable() else None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise KwsError(f"'{file}' holds no labels of Edge Impulse; export it again, or remove it") from error
     return labels
 

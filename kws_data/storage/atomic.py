@@ -28,14 +28,17 @@ def replace_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to; on leaving, it becomes `path`, and on an error it is removed.
 
     The temporary name ends in the suffix of `path`, for the writers that choose a format by it. Readers see the old
-    file or the new one, never a part. The parent folders are made. Raises what the body raises, and OSError, which
-    names `path`.
+    file or the new one, never a part. A link is followed, and an older file's permissions stay. The parent folders are
+    made. Raises what the body raises, and OSError, which names `path`.
     """
-    with _temporary_sibling(path, path.suffix, make=Path.touch) as temporary:
+    suffix, path = path.suffix, Path(os.path.realpath(path)) if path.is_symlink() else path
+    with _temporary_sibling(path, suffix, make=Path.touch) as temporary:
         os.utime(temporary, (0, 0))  # so old that writing to it shows
         yield temporary
         if not temporary.stat().st_mtime_ns:
             raise FileNotFoundError(errno.ENOENT, "nothing was written", str(path))
+        if path.exists():
+            shutil.copymode(path, temporary)
         _sync(temporary)
         temporary.replace(path)
     _sync(path.parent)
@@ -78,7 +81,22 @@ def lock_for(path: Path, timeout_s: float = -1) -> FileLock:
     system releases the lock of a process that dies.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout_s)
+    return FileLock(_lock_file(path), timeout=timeout_s)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of `path`; makes no file, so that readers of a read-only folder can ask."""
+    try:
+        descriptor = os.open(_lock_file(path), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -136,6 +154,10 @@ def _temporary_sibling(path: Path, suffix: str = "", *, make: Callable[[Path], N
             os.close(descriptor)
         with suppress(OSError):
             remove(temporary)
+
+
+def _lock_file(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
 
 
 def _temporary_name(path: Path, suffix: str = "") -> Path:

@@ -144,11 +144,18 @@ def _read_mapping(path: Path, advice: str, keys: Collection[str], parse: Callabl
     with whole(path, advice):
         values = parse(path.read_text(encoding="utf-8"))
         _check(isinstance(values, dict), "no object at the top level")
+        _check(_is_shallow(values, _DEEPEST), "nested too deeply")
         for key in keys:
             node = values
             for name in key.split("."):
                 node = node[name]
         return values
+
+
+def _is_shallow(node: Any, depth: int) -> bool:
+    """Whether mappings and lists are nested at most so deeply, so that all readers can walk through them."""
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return depth > 0 and all(_is_shallow(child, depth - 1) for child in children)
 
 
 def _check(condition: bool, what: str) -> None:

@@ -19,11 +19,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from omegaconf import DictConfig
 
 from kws_data.errors import KwsError
-from kws_data.storage.atomic import lock_for
+from kws_data.storage.atomic import is_locked, lock_for
 from kws_experiments.config.compose import overrides_fingerprint
 from kws_experiments.runs.files import START_OVER, number_or_none, read_json, whole
 from kws_experiments.runs.folder import PRUNED, UNFINISHED, PathBelow, RunFolder, write_text
@@ -85,7 +85,7 @@ class SweepFolder:
 
     def lock(self) -> FileLock:
         """Held by the process that runs the sweep."""
-        return lock_for(self.path, timeout_s=0)
+        return lock_for(self.path, timeout_s=0.2)  # `read_sweep` looks at it for a moment
 
     def begin(self, **values: Any) -> None:
         """Record that the sweep begins: `values` beside its schema, status and time."""
@@ -221,7 +221,9 @@ def read_sweep(path: Path) -> Sweep:
         raise KwsError(f"'{path}' has schema version {schema}, not {SCHEMA_VERSION}; {_ADVICE}")
     with whole(folder.record, _ADVICE):
         sweep = Sweep(path=path, **record, jobs=folder.read_jobs())
-    if sweep.status == RUNNING and not _is_held(folder.lock()):
+        " ".join([sweep.command, sweep.status, sweep.started, *sweep.overrides, *sweep.swept])  # all readers use these
+        sweep = replace(sweep, planned=int(sweep.planned))
+    if sweep.status == RUNNING and not is_locked(path):
         jobs = [replace(job, status=STOPPED) if job.status == RUNNING else job for job in sweep.jobs]
         sweep = replace(sweep, status=STOPPED, jobs=jobs)
     return sweep
@@ -246,14 +248,6 @@ def find_sweep(path: Path) -> Sweep:
     if len(found) > 1:
         raise KwsError(f"'{path}' holds {len(found)} sweeps: give one of {', '.join(str(one) for one in found)}")
     return read_sweep(found[0])
-
-
-def _is_held(lock: FileLock) -> bool:
-    try:
-        with lock:
-            return False
-    except Timeout:
-        return True
 
 
 def _now() -> str:

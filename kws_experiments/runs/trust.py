@@ -50,7 +50,11 @@ def is_trusted(folder: Path) -> bool:
         files = _code_files(folder)
     except (KwsError, OSError):
         return False
-    return bool(files) and files == signature["files"] and hmac.compare_digest(_hmac(files), str(signature["hmac"]))
+    return bool(files) and files == signature["files"] and _is_hmac(files, signature["hmac"])
+
+
+def _is_hmac(files: dict[str, str], given: object) -> bool:
+    return hmac.compare_digest(_hmac(files).encode(), str(given).encode(errors="replace"))
 
 
 def require_trust(folder: Path, file: Path, wants: str | None) -> None:

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import block_interrupts, end_with
+from kws_experiments.config.command import TRAIN
 from kws_experiments.config.exit import STATUS_FAILED, STATUS_STOPPED, as_line
 from kws_experiments.config.interrupts import interrupt
 from kws_experiments.console.output import say, set_up
@@ -111,7 +112,7 @@ class SweepCallback(Callback):
 
             Search.of(config.hydra.sweeper, self.sweep.path)  # refused before there is a record
         self.sweep.begin(
-            command=shlex.join(["python", *sys.argv]), overrides=overrides, swept=swept, planned=planned,
+            command=shlex.join([*TRAIN, *sys.argv[1:]]), overrides=overrides, swept=swept, planned=planned,
             launcher=self.launcher, sweeper=sweeper,
         )  # fmt: skip
         handler = interrupt if self.launcher == _ONE_BY_ONE else self._stop_workers

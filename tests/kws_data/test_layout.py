@@ -144,7 +144,9 @@ def test_edge_impulse_says_words_in_files_and_their_names(tmp_path: Path, with_l
         assert catalog.loc[list(names[:2]), "speaker"].tolist() == ["0a1b", "0a1b"]
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"files": [{"path": "a"}]}', '{"files": 3}', '{"files": ["a"]}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "[" * 100_000, '{"files": [{"path": "a"}]}', '{"files": 3}', '{"files": ["a"]}']
+)
 def test_damaged_labels_of_edge_impulse_are_one_line(tmp_path: Path, content: str) -> None:
     made(tmp_path, "training/yes.1.wav", "testing/yes.2.wav")
     (tmp_path / "info.labels").write_text(content)

@@ -1,4 +1,5 @@
 import errno
+import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -177,3 +178,15 @@ def test_the_lock_of_a_path_is_held_once_and_hidden(tmp_path):
             pass
     with lock_for(path, timeout_s=0):
         pass
+
+
+def test_a_file_keeps_its_permissions_and_its_link(tmp_path):
+    private, link = tmp_path / "private.csv", tmp_path / "link.csv"
+    private.write_text("old")
+    private.chmod(0o600)
+    link.symlink_to(private.name)
+    with replace_file(link) as temporary:
+        temporary.write_text("new")
+    assert link.is_symlink()
+    assert private.read_text() == "new"
+    assert stat.S_IMODE(private.stat().st_mode) == 0o600

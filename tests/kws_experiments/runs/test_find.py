@@ -96,6 +96,7 @@ def test_damaged_and_unfinished_folders_are_listed_with_their_reason(runs: Path)
         ("list", "run.json", "[1]"),
         ("metrics", "metrics.json", '{"accuracy": 0.'),
         ("config", "config.yaml", "model: [1,"),
+        ("deep", "config.yaml", "model: " + "[" * 700 + "]" * 700),
         ("history", "history.csv", "step\n1\n"),
         ("hydra", ".hydra/hydra.yaml", "hydra: {}"),
     ):
@@ -106,7 +107,7 @@ def test_damaged_and_unfinished_folders_are_listed_with_their_reason(runs: Path)
     assert "not_valid" not in table.index
     assert table.loc["eee", "status"] == NOT_BEGUN
     broken = table[table["name"] == "broken"]
-    assert len(broken) == 7
+    assert len(broken) == 8
     assert set(broken["status"]) == {DAMAGED}
     assert broken["error"].str.contains("damaged|schema version 99").all()
     assert not broken["error"].str.contains("\n").any()
@@ -198,3 +199,25 @@ def test_mistakes_are_one_line(
     monkeypatch.chdir(runs.parent)
 
     assert kws("runs", *arguments).error().startswith(message)
+
+
+@pytest.mark.parametrize(
+    "values", [{"swept": 5}, {"swept": [5]}, {"planned": "many"}, {"started": None}, {"overrides": {}, "status": []}]
+)
+def test_a_sweep_of_wrong_types_is_listed(runs: Path, kws: Kws, values: dict[str, Any]) -> None:
+    sweep = SweepFolder(runs / "train" / "sweeps" / "0123")
+    sweep.begin(**{"command": "python train.py", "overrides": [], "swept": [], "planned": 6} | values)
+    if "started" in values:
+        sweep.record.write_text(json.dumps(json.loads(sweep.record.read_text()) | values))
+
+    assert find_sweeps_below(runs)["status"].tolist() == [DAMAGED]
+    assert kws("runs", runs).status == 0
+
+
+def test_reading_a_sweep_that_was_killed_leaves_no_lock(runs: Path) -> None:
+    sweep = SweepFolder(runs / "train" / "sweeps" / "0123")
+    sweep.begin(command="python train.py", overrides=[], swept=[], planned=6)
+    assert find_sweeps_below(runs)["status"].tolist() == ["stopped"]
+    assert not list(runs.rglob("*.lock"))
+    with sweep.lock():
+        assert find_sweeps_below(runs)["status"].tolist() == ["running"]

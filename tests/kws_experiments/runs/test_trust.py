@@ -17,6 +17,11 @@ from kws_experiments.runs.folder import RunFolder
 from kws_experiments.runs.trust import SIGNATURE, TRUST, is_trusted, require_no_way_out, require_trust, sign
 
 
+def resigned(folder: Path, digest: str) -> None:
+    signature = json.loads((folder / SIGNATURE).read_text())
+    (folder / SIGNATURE).write_text(json.dumps(signature | {"hmac": digest}))
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A signed one, with a state folder of its own."""
@@ -54,6 +59,8 @@ def test_it_goes_with_the_folder(folder: Path, tmp_path: Path) -> None:
         lambda folder: (folder / SIGNATURE).write_text("{"),
         lambda folder: (folder / SIGNATURE).write_text('{"files": {}, "hmac": ""}'),
         lambda folder: (folder / SIGNATURE).write_text('{"files": [1], "hmac": 3}'),
+        lambda folder: resigned(folder, "é"),
+        lambda folder: resigned(folder, "\ud800"),
         lambda folder: (folder.parent / "state" / "signing.key").write_bytes(b"x" * 32),
         lambda folder: [(folder / name).unlink() for name in ("config.yaml", "environment.json", "model.keras")],
     ],

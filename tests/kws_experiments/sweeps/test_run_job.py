@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -73,6 +74,7 @@ def test_a_crash_is_one_failed_job(place: Path, tmp_path: Path, monkeypatch: pyt
     output = train(tmp_path, "-m", *command, "model=crash,ds_cnn_s", status=1)
 
     sweep = find_sweep(tmp_path)
+    assert sweep.command == shlex.join(["python", "train.py", "-m", *command, "model=crash,ds_cnn_s"])
     crashed, fine = sweep.jobs
     assert (sweep.status, crashed.status, fine.status) == (FAILED, FAILED, DONE)
     assert crashed.error is not None
