@@ -46,7 +46,7 @@ def refused_in_config(config: Any) -> str | None:
             return f"{'.'.join(place)} holds an interpolation, {value[:100]}"
         if place[-1:] == ("_target_",) and not (isinstance(value, str) and _may_stand(place[:-1], value)):
             return f"{'.'.join(place[:-1]) or 'it'} names {str(value)[:200]}"
-    return None
+    return _refused_object(config)
 
 
 def _may_stand(place: tuple[str, ...], target: str) -> bool:
@@ -89,6 +89,11 @@ def refused_in_model(path: Path) -> str | None:
         if archive.getinfo("config.json").file_size > _LARGEST_MODEL_CONFIG:
             return "it holds a description of more than 50 MB"
         config = json.loads(archive.read("config.json"))
+    return _refused_object(config)
+
+
+def _refused_object(config: Any) -> str | None:
+    """The first of the objects that Keras would build that is neither its own nor a registered one of this project."""
     for node in _objects(config):
         name, module, registered = node["class_name"], node.get("module"), node.get("registered_name")
         if name == "function" and module == "builtins":  # Keras's way of naming one of its own

@@ -172,3 +172,4 @@ def test_other_classes_in_a_model_are_refused_at_any_depth(tmp_path: Path, descr
     for content in (described, outer, {"compile_config": outer}):
         write_model(tmp_path / "model.keras", content)
         assert str(refused_in_model(tmp_path / "model.keras")).endswith(named)
+        assert str(refused_in_config({"model": {"activation": content}})).endswith(named)
