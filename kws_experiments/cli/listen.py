@@ -102,14 +102,16 @@ def stream(
     listener = open_listener(model, settings, hop_ms=hop_ms, unknown=unknown)
     detections = _from_microphone(listener, device) if audio is None else _from_file(listener, audio)
     found = []
-    for detection in detections:
-        found.append(detection)
-        if json_lines:
-            say(json.dumps(detection._asdict() | {"score": round(detection.score, 4)}))
-        else:
-            say(f"{detection.time_ms / 1000:10.2f} s  {detection.word:<12} {detection.score:.3f}")
-    if labels is not None:
-        write_label_track(labels, [(found.time_ms, found.time_ms, found.word) for found in found])
+    try:
+        for detection in detections:
+            found.append((detection.time_ms, detection.time_ms, detection.word))
+            if json_lines:
+                say(json.dumps(detection._asdict() | {"score": round(detection.score, 4)}))
+            else:
+                say(f"{detection.time_ms / 1000:10.2f} s  {detection.word:<12} {detection.score:.3f}")
+    finally:  # also of a file that ends badly
+        if labels is not None:
+            write_label_track(labels, found)
 
 
 def _check_model(path: Path) -> None:

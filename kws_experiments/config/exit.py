@@ -102,7 +102,10 @@ def _is_of_cache(error: OSError) -> bool:
         return False
     from kws_data.storage.cache import cache_dir
 
-    path, cache = Path(str(error.filename)), cache_dir()
+    try:
+        path, cache = Path(str(error.filename)), cache_dir()
+    except KwsError:
+        return False
     return path.is_relative_to(cache) or cache.is_relative_to(path)
 
 

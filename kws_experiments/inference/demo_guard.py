@@ -56,9 +56,9 @@ class Guard:
             await self._app(scope, _bounded(receive), send)
 
     def _is_mine(self, hosts: list[str], origins: list[str]) -> bool:
-        if len(hosts) != 1 or any(urlsplit(origin).netloc.lower() != hosts[0].lower() for origin in origins):
-            return False
         try:
+            if len(hosts) != 1 or any(urlsplit(origin).netloc.lower() != hosts[0].lower() for origin in origins):
+                return False
             name = urlsplit(f"//{hosts[0]}").hostname or ""
         except ValueError:
             return False

@@ -8,8 +8,10 @@ import shutil
 import subprocess
 import sys
 import types
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,8 +19,10 @@ import pytest
 import soundfile
 from PIL import Image
 
+from kws_data.errors import KwsError
 from kws_data.streams.plan import StreamSettings
 from kws_experiments.export.load import load_scorer
+from kws_experiments.streaming import audio_file
 from kws_experiments.streaming.listener import open_listener
 from kws_experiments.streaming.make_stream import write_stream
 from kws_experiments.streaming.recognize import RecognizerSettings
@@ -241,6 +245,23 @@ def test_silence_and_one_sample_are_no_mistake(kws: Kws, run: Path, tmp_path: Pa
         soundfile.write(path, np.zeros(count), SAMPLE_RATE)
         result = kws("stream", run, path, "--threshold", 0.9)
         assert (result.status, result.out) == (0, "")
+
+
+def test_a_file_that_ends_badly_keeps_the_labels_before(
+    kws: Kws, run: Path, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, cut = tmp_path / "whole.txt", tmp_path / "cut.txt"
+    kws("stream", run, recording / "stream.wav", "--labels", whole)
+    real = audio_file.file_blocks
+
+    def ends_badly(*arguments: Any) -> Iterator[np.ndarray]:
+        yield from real(*arguments)
+        raise KwsError("cut short")
+
+    monkeypatch.setattr(audio_file, "file_blocks", ends_badly)
+    assert kws("stream", run, recording / "stream.wav", "--labels", cut).error() == "error: cut short"
+    assert cut.read_text()
+    assert whole.read_text().startswith(cut.read_text())
 
 
 def test_a_full_disk_leaves_no_labels(kws: Kws, run: Path, recording: Path, tmp_path: Path, monkeypatch) -> None:

@@ -88,6 +88,15 @@ def test_a_cache_that_cannot_be_made_names_its_variable(
     assert capsys.readouterr().err.endswith("Not a directory; set KWS_DATA to a folder that can be written\n")
 
 
+def test_a_cache_without_a_place_changes_no_other_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KWS_DATA", "~nosuch/x")
+    with pytest.raises(SystemExit), one_line_errors():
+        raise PermissionError(errno.EACCES, "Permission denied", "/srv/x.csv")
+    assert capsys.readouterr().err == "error: /srv/x.csv: Permission denied\n"
+
+
 def test_a_log_takes_the_line_instead(caplog: pytest.LogCaptureFixture) -> None:
     log = logging.getLogger("test")
     for error in (FULL, KeyboardInterrupt()):

@@ -62,7 +62,15 @@ def test_a_name_that_only_points_here_is_refused(client: TestClient, host: str) 
 
 @pytest.mark.parametrize(
     "origin",
-    ["http://evil.com", "null", "http://127.0.0.1:1", "http://127.0.0.1", "http://127.0.0.1:7860.evil.com", ""],
+    [
+        "http://evil.com",
+        "null",
+        "http://127.0.0.1:1",
+        "http://127.0.0.1",
+        "http://127.0.0.1:7860.evil.com",
+        "",
+        "http://[",
+    ],
 )
 def test_other_sites_pages_are_refused(client: TestClient, origin: str) -> None:
     headers = {"host": "127.0.0.1:7860", "origin": origin}
