@@ -49,7 +49,7 @@ def to_csv(table: pd.DataFrame, **options: Any) -> str:
 
 
 def from_csv(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of CSV with its texts as they were before `to_csv`."""
+    """A table of CSV without the marks of `to_csv` before formulas. Control characters stay escaped."""
     return table.map(lambda cell: cell[1:] if _is_quoted(cell) else cell)
 
 

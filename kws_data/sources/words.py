@@ -12,4 +12,3 @@ V001_WORDS = (
 V002_WORDS = (*V001_WORDS, "backward", "forward", "follow", "learn", "visual")
 
 # TensorFlow's mini_speech_commands.
-MINI_WORDS = ("down", "go", "left", "no", "right", "stop", "up", "yes")

@@ -13,11 +13,6 @@ from kws_data.splits import SPLITS, TESTING, TRAINING, VALIDATION, SplitPolicy
 # Of a word, in a split; an untrained word or an untested one is worse than a nearly untrained one.
 _FEW_CLIPS = {TRAINING: 10, VALIDATION: 3, TESTING: 3}
 _NEARLY_ALL = {TRAINING: 0.97, VALIDATION: 0.9, TESTING: 0.9}  # of all clips, in one split
-_FEW_ARE_LEFT = {
-    TRAINING: "the figures rest on very few clips",
-    VALIDATION: "the model has little to learn from",
-    TESTING: "the model has little to learn from",
-}
 _NOTHING_SAYS = {
     SILENCE: "how often silence is taken for a word; raise task.silence_percentage, or set task.silence=false",
     UNKNOWN: "how often other words are taken for one of the task's; add clips of other words or task.unknown_dirs, or"
@@ -70,4 +65,5 @@ def _uneven(clips: pd.Series, policy: SplitPolicy) -> list[str]:
     share = clips[split] / max(1, clips.sum())
     if share < _NEARLY_ALL[split] or asked >= _NEARLY_ALL[split]:
         return []
-    return [f"{int(share * 100)}% of the words' clips are for {split}: {_FEW_ARE_LEFT[split]}; choose another split="]
+    so = "the figures rest on very few clips" if split == TRAINING else "the model has little to learn from"
+    return [f"{int(share * 100)}% of the words' clips are for {split}: {so}; choose another split="]

@@ -27,7 +27,7 @@ from kws_data.sources.synthetic_voices import (
     random_stream,
     say,
 )
-from kws_data.sources.words import CORE_WORDS, MINI_WORDS, V001_WORDS, V002_WORDS
+from kws_data.sources.words import CORE_WORDS, V001_WORDS, V002_WORDS
 from kws_data.splits import SPLITS, TESTING, TRAINING, VALIDATION, hash_split
 
 espeakng_loader = pytest.importorskip("espeakng_loader")
@@ -62,7 +62,6 @@ def test_word_lists():
     assert len(set(V001_WORDS)) == 30
     assert len(set(V002_WORDS)) == 35
     assert set(CORE_WORDS) < set(V001_WORDS) < set(V002_WORDS)
-    assert set(MINI_WORDS) < set(CORE_WORDS)
 
 
 def test_layout_and_format(small):
