@@ -266,7 +266,8 @@ def _marked(source: _Bytes, start: int, first: int) -> list[Part]:
     if source.at(first, 4) == b"fLaC":
         marks = [first, *(position for position, _ in _find(source, _FLAC_START, first + 4))]
         return [_flac_part(source, *bounds) for bounds in pairwise([*marks, source.size])]
-    is_mp3, starts, counts = _is_mp3_frame(source, first), {start}, []
+    is_mp3, starts = _is_mp3_frame(source, first), {start}
+    counts: dict[int, _Mp3Count] = {}
     if is_mp3:
         begin = first
         for position, found in _find(source, _MP3_COUNT, first):
@@ -274,13 +275,14 @@ def _marked(source: _Bytes, start: int, first: int) -> list[Part]:
                 starts.add(position)
             flags, frames, size = struct.unpack(">III", found[1])
             if flags & 1 and frames:
-                counts.append(_Mp3Count(position, found.end(1) - found.start() - 8, frames, size if flags & 2 else 0))
+                offset = found.end(1) - found.start() - 8
+                counts[position] = _Mp3Count(position, offset, frames, size if flags & 2 else 0)
             if flags & 3 == 3 and frames and size:  # its size too, so that a part without a count is found after it
                 begin = _after_tag(source, position + size)
                 starts |= {position + size} if _is_mp3_frame(source, begin) else set()
     parts = []
     for begin, end in pairwise([*sorted(starts), source.size]):
-        count = next((count for count in counts if count.position == _after_tag(source, begin)), None)
+        count = counts.get(_after_tag(source, begin))
         parts.append(Part(begin, end, count.repairs(source, end) if count else (), endless=is_mp3 and count is None))
     return parts
 
