@@ -20,7 +20,7 @@ import soundfile
 import soxr
 
 from kws_data.clip_format import DEFAULT_RULES, LONGEST_STREAM_S, AudioRules, ClipFormat
-from kws_data.containers import MOST_SAMPLES_PER_BYTE, CutShortError, Part, find_parts
+from kws_data.containers import MOST_SAMPLES_PER_BYTE, CutShortError, Part, find_parts, unread_ogg_codec
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
 INT16_SCALE = 32768.0  # as tf.audio.decode_wav: -32768 is -1.0
@@ -158,17 +158,22 @@ class AudioFile:
                     self._note_range(block, INT16_SCALE)
                     yield block
                 return
-            resampler = soxr.ResampleStream(rate, self.sample_rate, 1, dtype="float32", quality="HQ")
+            resampler = None
+            if rate != self.sample_rate:
+                resampler = soxr.ResampleStream(rate, self.sample_rate, 1, dtype="float32", quality="HQ")
             for block, last in _raw_blocks(sound, "float32"):
                 _check_finite(block)
-                with np.errstate(over="ignore"):
-                    mono = block.mean(axis=1)
+                mono = block[:, 0]
+                if sound.channels > 1:
+                    with np.errstate(over="ignore"):
+                        mono = block.mean(axis=1)
                 if is_float and self.full_scale != 1:
                     mono /= np.float32(self.full_scale)
                 self._note_range(mono, 1.0)
-                if rate != self.sample_rate:
+                if resampler is not None:
                     mono = resampler.resample_chunk(mono, last=last)
-                _check_finite(mono)
+                if resampler is not None or sound.channels > 1:
+                    _check_finite(mono)
                 yield mono
 
     def _check_bounds(self, container: str, rate: int, channels: int) -> None:
@@ -278,7 +283,15 @@ def _parts(path: Path) -> Iterator[tuple[BinaryIO, list[Part]]]:
     if status.st_size == 0:
         raise UnreadableAudioError("holds no samples: the file is empty")
     with path.open("rb", buffering=0) as file:
-        yield file, find_parts(file, status.st_size)
+        try:
+            yield file, find_parts(file, status.st_size)
+        except soundfile.LibsndfileError as error:
+            file.seek(0)
+            if codec := unread_ogg_codec(file.read(512)):
+                raise UnreadableAudioError(
+                    f"cannot be decoded: {codec} in an Ogg container; convert it to FLAC or WAV"
+                ) from error
+            raise
 
 
 def _measured(file: BinaryIO, part: Part) -> AudioHeader:

@@ -7,6 +7,7 @@ its frames where it estimates its end. The kind of file is found by its first by
 
 from __future__ import annotations
 
+import functools
 import re
 import struct
 from collections.abc import Iterator
@@ -21,13 +22,21 @@ _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 _W64_REST = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # of the names of all other chunks, after their four letters
 _READ_BYTES = 1 << 20
 _LONGEST_PATTERN = 64
+_KEPT_BYTES = 4096
 _PADDING = 4096  # bytes after the samples that are no chunk: more are samples that a wrong size left out
 _MOST_CHUNKS = 10_000  # so that a file of nothing but empty chunks costs no time
 _FLAC_START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")  # and the header of STREAMINFO
 _FLAC_COUNT = (1 << 36) - 1
 _OGG_PAGE = re.compile(rb"OggS")
+_UNREAD_IN_OGG = {b"\x7fFLAC": "FLAC", b"Speex   ": "Speex", b"\x80theora": "a film", b"\x01video": "a film"}
 # A frame without audio that counts the frames after it: MPEG header, side information (perhaps a checksum), name.
 _MP3_COUNT = re.compile(rb"\xff[\xe2-\xff].{2}(?:.{9}|.{11}|.{17}|.{19}|.{32}|.{34})(?:Xing|Info)(.{12})", re.DOTALL)
+_MP3_END = re.compile(rb"TAG|APETAGEX|LYRICSBE|ID3|\0")
+_MP3_RATES = (44100, 48000, 32000)  # Hz, of MPEG 1; half of it in MPEG 2, a quarter in 2.5
+_MP3_BIT_RATES = (  # kbit/s, of MPEG 2 and of MPEG 1
+    (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+)
 
 # The containers made of chunks: how the sizes of chunks are written, and where the first chunk begins
 _CHUNKED = {b"RIFF": ("<I", 12), b"RIFX": (">I", 12), b"RF64": ("<I", 12), b"FORM": (">I", 12), b"caff": (">q", 8)}
@@ -92,20 +101,22 @@ def _parts(source: _Bytes, start: int) -> Iterator[Part]:
 
 
 class _Bytes:
-    """Bytes of a file, of which the first are kept: most headers need no more."""
+    """Bytes of a file, of which those around the last ones are kept: most headers need no more."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self.file, self.size = file, size
-        self._head = file.read(4096)
+        self._start, self._kept = 0, file.read(_KEPT_BYTES)
 
     def at(self, position: int, count: int) -> bytes:
         """`count` bytes from `position` on, or fewer where the file ends before."""
         if not 0 <= position < self.size:  # a damaged size leads anywhere
             return b""
-        if position + count <= len(self._head):
-            return self._head[position : position + count]
-        self.file.seek(position)
-        return self.file.read(count)
+        count = min(count, self.size - position)  # a buffer for more than there is would cost more than reading it
+        offset = position - self._start
+        if not 0 <= offset <= len(self._kept) - count:
+            self.file.seek(position)
+            self._start, self._kept, offset = position, self.file.read(max(count, _KEPT_BYTES)), 0
+        return self._kept[offset : offset + count]
 
     def number(self, form: str, position: int) -> int:
         """A number at a position; 0 where the file ends before."""
@@ -242,26 +253,73 @@ def _ogg(source: _Bytes, start: int) -> Part:
     return Part(start, source.size)
 
 
+def unread_ogg_codec(head: bytes) -> str | None:
+    """The codec of an Ogg file with these first bytes, if it is one that libsndfile does not read, or seldom."""
+    packet = head[27 + head[26] :] if len(head) > 27 and head[:4] == b"OggS" else b""
+    return next((name for magic, name in _UNREAD_IN_OGG.items() if packet.startswith(magic)), None)
+
+
 def _marked(source: _Bytes, start: int, first: int) -> list[Part]:
     """FLAC and MP3, whose parts begin with a mark of their own; any other file is one part."""
     if source.at(first, 4) == b"fLaC":
         marks = [first, *(position for position, _ in _find(source, _FLAC_START, first + 4))]
         return [_flac_part(source, *bounds) for bounds in pairwise([*marks, source.size])]
-    is_mp3, starts, counted = _is_mp3_frame(source, first), {start}, set()
+    is_mp3, starts, counts = _is_mp3_frame(source, first), {start}, []
     if is_mp3:
         begin = first
         for position, found in _find(source, _MP3_COUNT, first):
             if position != begin:
                 starts.add(position)
             flags, frames, size = struct.unpack(">III", found[1])
-            counted |= {position} if flags & 1 and frames else set()
+            if flags & 1 and frames:
+                counts.append(_Mp3Count(position, found.end(1) - found.start() - 8, frames, size if flags & 2 else 0))
             if flags & 3 == 3 and frames and size:  # its size too, so that a part without a count is found after it
                 begin = _after_tag(source, position + size)
                 starts |= {position + size} if _is_mp3_frame(source, begin) else set()
-    bounds = [*sorted(starts), source.size]
-    return [
-        Part(begin, end, endless=is_mp3 and _after_tag(source, begin) not in counted) for begin, end in pairwise(bounds)
-    ]
+    parts = []
+    for begin, end in pairwise([*sorted(starts), source.size]):
+        count = next((count for count in counts if count.position == _after_tag(source, begin)), None)
+        parts.append(Part(begin, end, count.repairs(source, end) if count else (), endless=is_mp3 and count is None))
+    return parts
+
+
+class _Mp3Count(NamedTuple):
+    """What the first frame of an MP3 says of the others, and where it does."""
+
+    position: int
+    offset: int  # of the number of frames
+    frames: int
+    size: int
+
+    def repairs(self, source: _Bytes, end: int) -> tuple[tuple[int, bytes], ...]:
+        """The number of frames that there are, if another one is given, unless the file was cut short."""
+        present = _mp3_frames(source, self.position, end) - 1
+        cut = present < self.frames and not 0 < self.size <= end - self.position
+        if present in (self.frames, -1) or cut:
+            return ()
+        return ((self.position + self.offset, present.to_bytes(4, "big")),)
+
+
+def _mp3_frames(source: _Bytes, position: int, end: int) -> int:
+    """How many frames follow each other up to `end` or a tag; 0 where anything else is between them."""
+    count = 0
+    while position < end and (size := _mp3_frame_bytes(source.at(position, 3))):
+        position += size
+        count += position <= end
+    return count if position >= end or _MP3_END.match(source.at(position, 8)) else 0
+
+
+@functools.lru_cache(1000)  # a file has few different headers
+def _mp3_frame_bytes(head: bytes) -> int:
+    """The size of a frame with this header; 0 for anything but layer III, and where no bit rate is given."""
+    bits = int.from_bytes(head.ljust(3, b"\0"), "big")
+    version, layer, bit_rate, rate = bits >> 11 & 3, bits >> 9 & 3, bits >> 4 & 15, bits >> 2 & 3
+    if bits >> 13 != 0x7FF or version == 1 or layer != 1 or bit_rate in (0, 15) or rate == 3:
+        return 0
+    is_first = version == 3
+    hertz = _MP3_RATES[rate] >> (0 if is_first else 1 if version == 2 else 2)
+    samples = 1152 if is_first else 576
+    return samples * 125 * _MP3_BIT_RATES[is_first][bit_rate - 1] // hertz + (bits >> 1 & 1)
 
 
 def _flac_part(source: _Bytes, start: int, end: int) -> Part:

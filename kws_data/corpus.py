@@ -15,7 +15,7 @@ from kws_data.catalog import BACKGROUND_NOISE, SILENCE, UNKNOWN, scan_below, set
 from kws_data.clip_format import AudioRules, ClipFormat
 from kws_data.errors import KwsError
 from kws_data.folders import find_folder, nfc
-from kws_data.layout import AUTOMATIC, Naming, split_catalog
+from kws_data.layout import AUTOMATIC, Naming, folder_splits, split_beside, split_catalog
 from kws_data.noise import NoiseBank
 from kws_data.splits import TESTING, TRAINING, ListSplit, SplitPolicy, time_split
 from kws_data.storage.cache import datasets_dir
@@ -145,13 +145,15 @@ def build_corpus(
     known_speakers = catalog[["speaker", "split"]]
     for folder, unknown_root in zip(unknown_folders, unknown_roots, strict=True):
         extra = scan_below(unknown_root, "task.unknown_dirs", speaker_pattern=naming.speaker_pattern)
-        extra["split"] = split.assign(extra, None)
+        extra["split"] = split_beside(extra, unknown_root, split, naming)
         if split.whole_speakers:  # a speaker of the data set stays in the same split
-            extra["split"] = _splits_by_speaker(extra, known_speakers).fillna(extra["split"])
+            known = _splits_by_speaker(extra, known_speakers).fillna(extra["split"])
+            extra["split"] = known.where(folder_splits(extra["path"], naming.layout) == "", extra["split"])
             known_speakers = pd.concat([known_speakers, extra[["speaker", "split"]]])
         source = _decoded(unknown_root, extra, form, len(sources))
         _require_usable(source, "task.unknown_dirs")
-        table = _cut_long_recordings(source.table, source.pcm, form.window, split).assign(
+        fixed = folder_splits(source.table["path"], naming.layout) != ""
+        table = _cut_long_recordings(source.table, source.pcm, form.window, split, fixed).assign(
             folder=folder.name, word=UNKNOWN
         )
         _without_muted(table, form.rules)
@@ -161,7 +163,8 @@ def build_corpus(
     weights = {0: noise_folders.own_weight}  # by source
     for noise_folder in noise_folders.extra:
         noise_root = find_folder(noise_folder.path, "noise.dirs")
-        extra = scan_below(noise_root, "noise.dirs").assign(split="", word=BACKGROUND_NOISE, folder="")
+        extra = scan_below(noise_root, "noise.dirs").assign(word=BACKGROUND_NOISE, folder="")
+        extra["split"] = folder_splits(extra["path"], naming.layout)
         source = _decoded(noise_root, extra, form, len(sources))
         _without_silent(source)
         _require_usable(source, "noise.dirs")
@@ -300,10 +303,13 @@ def _splits_by_speaker(catalog: pd.DataFrame, known: pd.DataFrame) -> pd.Series:
     return catalog["speaker"].map(known.drop_duplicates("speaker").set_index("speaker")["split"])
 
 
-def _cut_long_recordings(table: pd.DataFrame, pcm: np.ndarray, clip_samples: int, policy: SplitPolicy) -> pd.DataFrame:
+def _cut_long_recordings(
+    table: pd.DataFrame, pcm: np.ndarray, clip_samples: int, policy: SplitPolicy, fixed: pd.Series
+) -> pd.DataFrame:
     """One row per whole window of each file: consecutive, without overlap; the rest at the end is not used.
 
-    Each window has its own content hash, so that a copy of it elsewhere is found.
+    Windows of a long file are split by time, unless its split is fixed. Each window has its own content hash, so that
+    a copy of it elsewhere is found.
     """
     windows = np.maximum(1, table["length"].to_numpy() // clip_samples)
     cut = table.loc[table.index.repeat(windows)].reset_index(drop=True)
@@ -317,7 +323,8 @@ def _cut_long_recordings(table: pd.DataFrame, pcm: np.ndarray, clip_samples: int
         samples = pcm[row.offset : row.offset + row.length]
         cut.loc[row.Index, ["content", "muted"]] = [content_hash(samples), bool(np.ptp(samples) == 0)]
     by_time = np.concatenate([np.array(time_split(int(count), policy), dtype=object) for count in windows])
-    cut["split"] = np.where(of_file >= LONG_RECORDING_WINDOWS, by_time, cut["split"])
+    by_time_where = (of_file >= LONG_RECORDING_WINDOWS) & ~np.repeat(fixed.to_numpy(), windows)
+    cut["split"] = np.where(by_time_where, by_time, cut["split"])
     return cut
 
 

@@ -69,6 +69,26 @@ def split_catalog(root: Path, policy: SplitPolicy, naming: Naming = AUTOMATIC, *
     return catalog.assign(split=split)
 
 
+def folder_splits(paths: pd.Series, layout: str) -> pd.Series:
+    """The split that the first folder of each path names, below a folder beside the data set; '' where none does.
+
+    A single such folder may be called so by chance; two of them are splits, unless `layout` is 'words'.
+    """
+    folders = paths.str.extract(r"^([^/]+)/", expand=False).fillna("")
+    split = folders.map(lambda folder: _SPLIT_OF.get(folder.casefold(), ""))
+    several = split[_is_audio(paths) & (split != "")].nunique() > 1
+    return split if several and layout != "words" else split.where(split == "", "")
+
+
+def split_beside(catalog: pd.DataFrame, root: Path, policy: SplitPolicy, naming: Naming) -> pd.Series:
+    """The split of each clip of a folder beside the data set: by its own folders of splits, or else by the policy."""
+    split, found = policy.assign(catalog, None), folder_splits(catalog["path"], naming.layout)
+    if not found.any() or policy.testing_percentage == 100:
+        return split
+    hashed = HashSplit(policy.validation_percentage, policy.testing_percentage)  # lists say nothing of this folder
+    return _by_folder(catalog, found, split, hashed, root)
+
+
 def _splits_of_folders(catalog: pd.DataFrame, root: Path, layout: str) -> pd.Series | None:
     """The split of each row's first folder ('' for others), or None where folders are words."""
     if layout == "words":

@@ -117,7 +117,6 @@ def _check_model(path: Path) -> None:
     from kws_experiments.runs.files import GIVE_MODEL
     from kws_experiments.runs.folder import RunFolder, no_run
 
-    path = path.expanduser()
     if not path.exists():
         raise no_run(path, GIVE_MODEL)
     if path.is_dir() and not any((folder / "export.json").is_file() for folder in (path, path.parent)):

@@ -17,6 +17,7 @@ with interrupts.on_interrupt(interrupts.end):
     from kws_experiments.cli.trust import with_trust
     from kws_experiments.config import tensorflow_setup
     from kws_experiments.config.exit import one_line_errors
+    from kws_experiments.config.overrides import with_home
     from kws_experiments.console.output import set_up
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -53,6 +54,7 @@ def main() -> None:
     tensorflow_setup.quiet()
     keep_current_folder_out()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    sys.argv[1:] = with_home(sys.argv[1:])
     with one_line_errors():
         if "" in sys.argv[1:]:  # as a path it would be the current folder
             raise KwsError("an argument is empty: is it a shell variable without a value? the current folder is .")

@@ -16,7 +16,7 @@ with interrupts.on_interrupt(interrupts.end):
     from kws_data.storage.parallel import keep_current_folder_out
     from kws_experiments.config.compose import CONF, register_resolvers, resolved
     from kws_experiments.config.exit import one_line_errors
-    from kws_experiments.config.overrides import as_typed
+    from kws_experiments.config.overrides import as_typed, with_home
     from kws_experiments.console.output import set_up
     from kws_experiments.sweeps import callback, child
 
@@ -41,5 +41,5 @@ def main() -> None:
     set_up()
     keep_current_folder_out()
     with one_line_errors(), callback.end_of_sweep():
-        sys.argv[1:] = as_typed(sys.argv[1:])
+        sys.argv[1:] = as_typed(with_home(sys.argv[1:]))
         _train()

@@ -87,7 +87,7 @@ def compose_unresolved(
     register_resolvers()
     overrides = as_typed(overrides)
     if config_dir is not None:
-        folder = quoted_text(f"file://{config_dir.expanduser().resolve()}")
+        folder = quoted_text(f"file://{config_dir.resolve()}")
         overrides = [*overrides, f"hydra.searchpath=[{folder}]"]
     try:
         with _no_other_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):

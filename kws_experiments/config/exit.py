@@ -130,14 +130,25 @@ def one_line_errors(
         except BrokenPipeError:
             _flush()
         except (KeyboardInterrupt, Exception) as error:
-            line = None if isinstance(error, KeyboardInterrupt) else as_line(error)
-            if line is not None:
-                _say(log, logging.ERROR, line)
-                sys.exit(failed)
-            if not (isinstance(error, KeyboardInterrupt) or interrupts.interrupted()):
+            if _by_interrupt(error):
+                _say(log, logging.WARNING, stopped)
+                sys.exit(STATUS_STOPPED)
+            line = as_line(error)
+            if line is None:
                 raise
-            _say(log, logging.WARNING, stopped)
-            sys.exit(STATUS_STOPPED)
+            _say(log, logging.ERROR, line)
+            sys.exit(failed)
+        except SystemExit as ended:
+            if ended.code == STATUS_STOPPED and not interrupts.has_said_why():  # Typer's, after Ctrl-C
+                _say(log, logging.WARNING, stopped)
+            raise
+
+
+def _by_interrupt(error: BaseException) -> bool:
+    """Whether Ctrl-C is behind an error, as it is behind what an interrupted library raises."""
+    if isinstance(error, KeyboardInterrupt):
+        return True
+    return interrupts.interrupted() and not isinstance(error, KwsError) and _no_room(error) is None
 
 
 def _say(log: logging.Logger | None, level: int, line: str) -> None:

@@ -18,6 +18,8 @@ from typing import Any, NoReturn
 
 STATUS_STOPPED = 130  # as shells have it
 
+standard_error = 2  # the descriptor, also while it is held back
+
 _interrupted = False
 _ends_by_error = False
 
@@ -32,7 +34,7 @@ def end(*_: Any) -> NoReturn:
     with suppress(Exception):
         sys.stdout.flush()
     with suppress(OSError):
-        os.write(2, b"stopped\n")
+        os.write(standard_error, b"stopped\n")
     os._exit(STATUS_STOPPED)
 
 
@@ -57,6 +59,7 @@ def on_interrupt(handler: Callable[..., Any]) -> Iterator[None]:
         return
     sys.unraisablehook = _unraisable
     signal.signal(signal.SIGINT, handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     try:
         yield
     finally:
@@ -67,6 +70,11 @@ def ends_by_error() -> None:
     """Note that this process ends, and has said why: destructors of half-written files add nothing to that."""
     global _ends_by_error
     _ends_by_error = True
+
+
+def has_said_why() -> bool:
+    """Whether this process ends, and has said why."""
+    return _ends_by_error
 
 
 def _unraisable(unraisable: Any) -> None:

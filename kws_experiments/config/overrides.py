@@ -6,6 +6,7 @@ Imports no TensorFlow, and Hydra only where there is something to read.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import shlex
 from collections.abc import Iterable
@@ -23,7 +24,14 @@ _IN_QUOTES = r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'"""
 _BARE = re.compile(rf"({_IN_QUOTES})|([^\s,[\](){{}}'\"](?:[^,[\](){{}}'\"]*[^\s,[\](){{}}'\"])?)", re.DOTALL)
 _LIST = re.compile(r"\[[^[\]]*\]")
 _ITEM = re.compile(rf"(?:{_IN_QUOTES}|[^,])+", re.DOTALL)
+_AT_HOME = re.compile(r"""((?:(?:--[\w-]+|\+{0,2}hydra\.[\w.]+)=)?["']?)(~(?:["']|/.*)?)""", re.DOTALL)
 _EXTRAS = {"hydra/launcher/submitit": "slurm"}
+
+
+def with_home(arguments: list[str]) -> list[str]:
+    """`~/…` in full, also where the shell leaves it: in `--option=~/…`, in quotes, and in `hydra.run.dir=~/…`."""
+    found = [(argument, _AT_HOME.fullmatch(argument)) for argument in arguments]
+    return [match[1] + os.path.expanduser(match[2]) if match else argument for argument, match in found]  # noqa: PTH111
 
 
 def as_typed(arguments: list[str]) -> list[str]:

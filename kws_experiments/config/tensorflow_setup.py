@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from kws_data.errors import KwsError
+from kws_experiments.config import interrupts
 
 
 def quiet() -> None:
@@ -53,7 +54,7 @@ class _QuietFinder:
 def standard_error_held_back() -> Iterator[None]:
     """Send what is written to standard error, also by native code, to a file; show it if the block fails."""
     sys.stderr.flush()
-    shown = os.dup(2)
+    shown = interrupts.standard_error = os.dup(2)
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
@@ -65,6 +66,7 @@ def standard_error_held_back() -> Iterator[None]:
         finally:
             sys.stderr.flush()
             os.dup2(shown, 2)
+            interrupts.standard_error = 2
             os.close(shown)
 
 

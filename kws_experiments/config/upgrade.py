@@ -45,15 +45,25 @@ class AddedKey:
 
     Attributes:
         key: dotted.
-        value: the one that means what happened before.
+        value: the one that means what happened before, at least for most data.
         target: the `_target_` beside the key that has it; None: any.
+        earlier: the one that means what happened before for all data, with which earlier runs are read; None: `value`.
     """
 
     key: str
     value: Any
     target: str | None = None
+    earlier: Any = None
 
 
+_AUDIO = {
+    "min_rate": 1000,
+    "max_rate": 768000,
+    "max_channels": 64,
+    "max_seconds": 14400,
+    "levels": "scale",
+    "muted": "set_aside",
+}
 CHANGES: tuple[RenamedTarget | RemovedKey | AddedKey, ...] = (
     # after 0.1.0, the packages were divided into folders
     RenamedTarget("kws_data.datasets.", "kws_data.sources.datasets."),
@@ -63,19 +73,9 @@ CHANGES: tuple[RenamedTarget | RemovedKey | AddedKey, ...] = (
     RenamedTarget("kws_experiments.settings.", "kws_experiments.experiment.settings."),
     RenamedTarget("kws_experiments.mlflow_log.", "kws_experiments.training.mlflow_log."),
     RemovedKey("trainer.strategy", "none"),
-    AddedKey("clip_from", "auto"),  # before: always the start, which 'auto' is for clips of up to 1.5 times clip_ms
-    AddedKey(
-        "audio",
-        {
-            "min_rate": 1000,
-            "max_rate": 768000,
-            "max_channels": 64,
-            "max_seconds": 14400,
-            "levels": "scale",
-            "muted": "set_aside",
-        },
-    ),
-    AddedKey("dataset.layout", "auto", "kws_data.sources.datasets.Folder"),
+    AddedKey("clip_from", "auto", earlier="start"),
+    AddedKey("audio", _AUDIO, earlier=_AUDIO | {"levels": "clip", "muted": "keep"}),
+    AddedKey("dataset.layout", "auto", "kws_data.sources.datasets.Folder", earlier="words"),
     AddedKey("split.unmatched_percentage", 100, "kws_data.splits.ListSplit"),
 )
 
@@ -93,7 +93,7 @@ def upgraded(config: dict[str, Any]) -> dict[str, Any]:
         if isinstance(change, RemovedKey):
             parent.pop(last, None)
         else:
-            parent.setdefault(last, change.value)
+            parent.setdefault(last, copy.deepcopy(change.value if change.earlier is None else change.earlier))
     return config
 
 

@@ -58,7 +58,7 @@ def find_dataset(dataset: str) -> Path:
     Raises:
         KwsError: there is no such folder.
     """
-    folder = Path(dataset).expanduser()
+    folder = Path(dataset)
     if folder.is_dir():
         return folder
     if dataset not in TEST_SETS:

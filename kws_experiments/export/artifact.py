@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from kws_data.checks import check_number, check_whole, require
 from kws_data.errors import KwsError
 from kws_experiments.export.scorer import Facts
 from kws_experiments.runs.files import read_json, read_lines, whole
@@ -169,6 +170,12 @@ def read_artifact(folder: Path) -> Artifact:
         requires = content.pop("requires", None) or []
         requires = [requires] if isinstance(requires, str) else requires  # as earlier versions wrote it
         artifact = Artifact(**content, files=files, requires=requires)
+        check_whole("sample_rate", artifact.sample_rate, 1)
+        check_whole("clip_samples", artifact.clip_samples or 1, 1)
+        require(bool(files), "files", "a list of models", files)
+        require(all(isinstance(label, str) for label in artifact.labels), "labels", "names", artifact.labels)
+        for threshold in artifact.thresholds.values():
+            check_number("thresholds", threshold)
     labels = read_lines(folder / LABELS, advice)
     if labels != artifact.labels:
         raise KwsError(

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kws_data.errors import KwsError
+from kws_data.storage.atomic import replace_file
 from kws_data.storage.parallel import end_with, import_path
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.export.artifact import Artifact, content_hash
@@ -108,7 +109,8 @@ def main() -> None:
         answer = str(error)
     except Exception as error:  # whatever a converter raises
         answer = ": ".join([type(error).__name__, *(line[:300] for line in clean_lines(str(error))[:1])])
-    (scratch / _ANSWER).write_bytes(pickle.dumps(answer))
+    with replace_file(scratch / _ANSWER) as temporary:  # whole or, on a full disk, not at all
+        temporary.write_bytes(pickle.dumps(answer))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pkgutil
 from pathlib import Path
 
+import numpy as np
+
 from kws_data.errors import KwsError
 from kws_experiments.config.allowed import refused_in_config
 from kws_experiments.export import front_end
@@ -25,7 +27,6 @@ def load_scorer(path: Path) -> Scorer:
     Raises:
         KwsError: it is not one of these, it is damaged, or it is from elsewhere and names code of its own.
     """
-    path = path.expanduser()
     if not path.exists():
         raise no_run(path, GIVE_MODEL)
     folder = path if (path / RECORD).is_file() else path.parent
@@ -72,13 +73,21 @@ def load_export(folder: Path, artifact: Artifact, file: ModelFile) -> Scorer:
         for name in artifact.requires:
             pkgutil.resolve_name(name)
         infer = format.load(path)
+        features = front_end.rebuilt(artifact.front_end, artifact.clip_samples) if file.takes == "features" else None
+        scorer = Scorer(artifact.facts, infer, features)
+        found = scorer.scores(np.zeros((1, scorer.clip_samples or scorer.sample_rate), np.float32))
     except ImportError as error:
         extra = "io" if error.name == "tensorflow_io" else artifact.format
         raise KwsError(f"'{path}' needs the package {error.name}: pip install -e '.[{extra}]'") from error
-    except (OSError, ValueError, RuntimeError) as error:
-        raise KwsError(f"'{path}' can't be loaded: {' '.join(str(error).split())[:200]}") from error
-    features = front_end.rebuilt(artifact.front_end, artifact.clip_samples) if file.takes == "features" else None
-    return Scorer(artifact.facts, infer, features)
+    except Exception as error:  # of whatever kind: each runtime has its own
+        reason = " ".join(str(error).split())[:200]
+        raise KwsError(f"'{path}' can't be loaded as {RECORD} describes it: {reason}: export the run again") from error
+    if found.shape != (1, len(scorer.labels)):
+        raise KwsError(
+            f"'{path}' gives {list(found.shape)} scores of one clip, but {RECORD} names {len(scorer.labels)} labels:"
+            " export the run again"
+        )
+    return scorer
 
 
 def load_run(run: Path, clip_samples: int | None = None) -> KerasScorer:

@@ -109,10 +109,9 @@ def names(config_dir: Path | None = None) -> list[str]:
     Raises:
         KwsError: no such folder.
     """
-    own = None if config_dir is None else config_dir.expanduser()
-    if own is not None and not own.is_dir():
+    if config_dir is not None and not config_dir.is_dir():
         raise KwsError(f"--config-dir: no folder '{config_dir}'")
-    folders = [CONF, *([own] if own else [])]
+    folders = [CONF, *([config_dir] if config_dir else [])]
     return list(dict.fromkeys(path.stem for folder in folders for path in sorted((folder / "model").glob("*.yaml"))))
 
 

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -45,16 +46,16 @@ def restart(run: Path, *, out: Path | None, data: Path | None, anyway: bool) -> 
     Raises:
         KwsError: the run's folder is not whole, or the new one is taken.
     """
-    folder = RunFolder(run.expanduser().resolve())
+    folder = RunFolder(run.resolve())
     record = finished_record(folder)
     last = read_sessions(folder)[-1]
     require_known_keys(folder)
-    target = new_folder(folder) if out is None else out.expanduser().resolve()
+    target = new_folder(folder) if out is None else out.resolve()
     mark(target, folder, record)
     python_path = last.get("python_path", "") if is_trusted(folder.path) else ""
     environment = like_the_run(last.get("variables", {}), python_path)
     working_directory = Path(last["working_directory"])  # which the configuration's relative paths count from
-    arguments = [str(folder.path), str(target), *([f"--data={data.expanduser().resolve()}"] if data else [])]
+    arguments = [str(folder.path), str(target), *([f"--data={data.resolve()}"] if data else [])]
     arguments += ["--anyway"] if anyway else []
     if working_directory.is_dir():
         os.chdir(working_directory)
@@ -62,6 +63,7 @@ def restart(run: Path, *, out: Path | None, data: Path | None, anyway: bool) -> 
     sys.stderr.flush()
     # -P: the working folder may be another checkout, whose code isn't meant
     command = [sys.executable, "-P", "-m", "kws_experiments.reproduce.train_again", *arguments]
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # until the new program can say that it was stopped
     os.execve(sys.executable, command, environment)
 
 

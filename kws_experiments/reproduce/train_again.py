@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from kws_experiments.config import interrupts
 
-import pandas as pd
-import typer
+with interrupts.on_interrupt(interrupts.end):
+    import json
+    import logging
+    import sys
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import Any
 
-from kws_data.errors import KwsError
-from kws_experiments.config import tensorflow_setup
-from kws_experiments.config.exit import one_line_errors
-from kws_experiments.config.upgrade import without_effect
-from kws_experiments.console.output import say, set_up
-from kws_experiments.experiment.data import Data, prepare_data
-from kws_experiments.experiment.experiment import Experiment
-from kws_experiments.reproduce.causes import likely_causes
-from kws_experiments.reproduce.compare import BIT_FOR_BIT, Finding, compare_runs
-from kws_experiments.reproduce.restart import COULD_NOT_RUN, RESULT
-from kws_experiments.runs.clip_table import CLASSES, clip_table, data_changes, read_clip_table, recorded_root, summary
-from kws_experiments.runs.code_state import file_sha256
-from kws_experiments.runs.environment import read_sessions
-from kws_experiments.runs.folder import RunFolder, write_text
-from kws_experiments.runs.trust import is_trusted
-from kws_experiments.training.start_from import find_origin
+    import pandas as pd
+    import typer
+
+    from kws_data.errors import KwsError
+    from kws_experiments.config import tensorflow_setup
+    from kws_experiments.config.exit import one_line_errors
+    from kws_experiments.config.upgrade import without_effect
+    from kws_experiments.console.output import say, set_up
+    from kws_experiments.experiment.data import Data, prepare_data
+    from kws_experiments.experiment.experiment import Experiment
+    from kws_experiments.reproduce.causes import likely_causes
+    from kws_experiments.reproduce.compare import BIT_FOR_BIT, Finding, compare_runs
+    from kws_experiments.reproduce.restart import COULD_NOT_RUN, RESULT
+    from kws_experiments.runs.clip_table import (
+        CLASSES,
+        clip_table,
+        data_changes,
+        read_clip_table,
+        recorded_root,
+        summary,
+    )
+    from kws_experiments.runs.code_state import file_sha256
+    from kws_experiments.runs.environment import read_sessions
+    from kws_experiments.runs.folder import RunFolder, write_text
+    from kws_experiments.runs.trust import is_trusted
+    from kws_experiments.training.start_from import find_origin
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +47,7 @@ Changes = dict[str, list[str]]
 
 def main(run: Path, out: Path, data: Path | None = None, anyway: bool = False) -> None:
     """Repeat a run whose folder `kws reproduce` has checked; exit with 0: bit for bit, 1: different, 2: could not."""
-    with one_line_errors(failed=COULD_NOT_RUN, stopped="stopped; the same command goes on from here"):
-        result = repeat(RunFolder(run), RunFolder(out), data=data, anyway=anyway)
+    result = repeat(RunFolder(run), RunFolder(out), data=data, anyway=anyway)
     show(result, out)
     sys.exit(0 if result["bit_for_bit"] else 1)
 
@@ -185,4 +194,5 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)
-    app()
+    with one_line_errors(failed=COULD_NOT_RUN, stopped="stopped; the same command goes on from here"):
+        app()

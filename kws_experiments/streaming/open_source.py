@@ -28,7 +28,7 @@ def open_source(source: Sequence[str]) -> StreamSource:
 
 def _config(source: Sequence[str]) -> dict[str, Any]:
     if len(source) == 1 and "=" not in source[0]:
-        folder = Path(source[0]).expanduser()
+        folder = Path(source[0])
         if not folder.is_dir():
             raise no_run(source[0], f"{GIVE_RUN}, or overrides such as dataset=v0.02")
         return RunFolder(folder).read_config()

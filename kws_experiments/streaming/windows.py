@@ -200,7 +200,6 @@ def open_windows(path: Path, hop_ms: float) -> WindowScorer:
     from kws_experiments.export.scorer import run_facts
     from kws_experiments.runs.saved_model import features_of, load_model, network_of
 
-    path = path.expanduser()
     if (path / "model.keras").is_file():
         facts, model = run_facts(path), load_model(path)
         clip_samples = facts.clip_samples or NOMINAL_MS * facts.sample_rate // 1000

@@ -107,7 +107,7 @@ class Search:
 
     @property
     def _journal(self) -> Path:
-        return self.record / "study.journal" if self.storage is None else Path(self.storage)
+        return self.record / "study.journal" if self.storage is None else Path(self.storage).expanduser()
 
     def open(self, sampler: optuna.samplers.BaseSampler | None = None) -> optuna.Study:
         """The study, new or begun.

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+from rich.cells import cell_len, set_cell_size
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kws_data.text import printable
@@ -138,15 +139,16 @@ def print_confusion(console: Console, confusion: np.ndarray, labels: Sequence[st
         whole: print it in full, however wide; otherwise print nothing if the console is too narrow.
     """
     labels = list(map(printable, labels))
-    first, digits = max(map(len, labels)), len(str(np.max(confusion)))
+    first, digits = max(map(cell_len, labels)), len(str(np.max(confusion)))
     longest = first if whole else (console.width - first) // len(labels) - 1
     if longest < max(_SHORTEST_WORD, digits):
         return
-    headings = [label[:longest] for label in labels]
-    widths = [max(len(heading), digits) + 1 for heading in headings]
-    rows = [("", headings), *zip(labels, confusion.tolist(), strict=True)]
+    headings = [set_cell_size(label, min(cell_len(label), longest)) for label in labels]
+    widths = [max(cell_len(heading), digits) + 1 for heading in headings]
+    rows = [("", headings), *zip(labels, [map(str, row) for row in confusion.tolist()], strict=True)]
     lines = [
-        f"{name:{first}}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        set_cell_size(name, first)
+        + "".join(" " * (width - cell_len(cell)) + cell for cell, width in zip(cells, widths, strict=True))
         for name, cells in rows
     ]
     console.print("Confusion matrix: a row per label, a column per prediction")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import struct
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from kws_data.audio import UnreadableAudioError, read_header, read_pcm
 from kws_data.containers import CutShortError, Part, find_parts
 
 
@@ -43,6 +45,40 @@ def test_only_an_mp3_without_a_count_is_endless() -> None:
     place = content.index(b"Info") if b"Info" in content else content.index(b"Xing")
     content[place : place + 4] = b"none"
     assert parts(bytes(content))[0].endless
+
+
+def counted(frames: float, *, joined: int = 1, kept: float = 1.0, end: bytes = b"") -> np.ndarray:
+    """The samples of an MP3 whose header counts so many times the frames that there are."""
+    content = bytearray(written("MP3"))
+    place = max(content.find(b"Info"), content.find(b"Xing")) + 8
+    count = int.from_bytes(content[place : place + 4], "big")
+    content[place : place + 4] = int(frames * count).to_bytes(4, "big")
+    return pcm_of(bytes(joined * content)[: int(kept * joined * len(content))] + end)
+
+
+def pcm_of(content: bytes) -> np.ndarray:
+    with tempfile.NamedTemporaryFile(suffix=".mp3") as file:
+        file.write(content)
+        file.flush()
+        pcm = read_pcm(Path(file.name), 16000)
+        assert read_header(Path(file.name)).num_samples == len(pcm)
+    return pcm
+
+
+@pytest.mark.parametrize("frames", [0.05, 0.3, 0.99, 1.1, 3, 100_000])
+@pytest.mark.parametrize("end", [b"", b"TAG" + bytes(125), bytes(300)])
+def test_a_wrong_count_of_frames_in_an_mp3_costs_no_sample(frames: float, end: bytes) -> None:
+    right = counted(1)
+    assert len(right) == 16000
+    np.testing.assert_array_equal(counted(frames, end=end), right)
+    np.testing.assert_array_equal(counted(frames, joined=2), np.tile(right, 2))
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+@pytest.mark.parametrize("kept", [0.5, 0.9, 0.999])
+def test_an_mp3_that_ends_before_its_count_is_cut(frames: float, kept: float) -> None:
+    with pytest.raises(UnreadableAudioError, match="cut short"):
+        counted(frames, kept=kept)
 
 
 def test_the_samples_of_a_plain_wav_need_no_decoder() -> None:

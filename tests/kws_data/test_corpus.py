@@ -63,6 +63,11 @@ def counting(seconds: float, rate: int = 16000) -> np.ndarray:
     return to_int16(np.random.default_rng(0).normal(0, 0.1, round(seconds * rate)))
 
 
+def unlike(number: int, seconds: int = 1) -> np.ndarray:
+    """A recording that no other number gives a part of."""
+    return to_int16(np.random.default_rng(number).normal(0, 0.1, seconds * 16000))
+
+
 def test_rows_point_at_the_decoded_files(make_folder: MakeFolder) -> None:
     root = make_folder(speakers=3)
     write(root / "yes" / "tiny_nohash_0.wav", tone(300, 0.2))
@@ -73,6 +78,38 @@ def test_rows_point_at_the_decoded_files(make_folder: MakeFolder) -> None:
     for row in corpus.clips.itertuples():
         np.testing.assert_array_equal(samples(corpus, row), read_pcm(root / row.path, 16000))
     assert not corpus.noise.generated
+
+
+def test_folders_of_splits_beside_the_data_set_are_splits(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """Also for a speaker whom the data set has in another split, and for recordings that are split by time else."""
+    root, other, noise = make_folder(speakers=20), tmp_path / "other", tmp_path / "noise"
+    splits = {"Train": TRAINING, "dev": VALIDATION, "test": TESTING}
+    for number, folder in enumerate(splits):
+        for index in range(20):
+            name = f"{index:08x}_nohash_9.wav"
+            write(other / folder / "boo" / name, unlike(20 * number + index))
+        write(other / folder / "long.wav", unlike(100 + number, 12))
+        write(noise / folder / "hum.wav", unlike(200 + number, 20))
+    corpus = corpus_of(root, SpeakerSplit(0), [other], noise_folders=NoiseFolders([NoiseFolder(noise)], own_weight=0))
+    clips = corpus.clips[corpus.clips["folder"] == "other"]
+    assert len(clips) == 3 * (20 + 12)
+    assert (clips["split"] == clips["path"].str.split("/").str[0].map(splits)).all()
+    assert set(clips["word"]) == {UNKNOWN}
+    assert dict(corpus.recordings[["path", "split"]].itertuples(index=False)) == {
+        f"{folder}/hum.wav": split for folder, split in splits.items()
+    }
+
+
+@pytest.mark.parametrize("folders", [["test", "boo"], ["test"], ["train/test", "yes"]])
+def test_one_folder_with_a_splits_name_beside_the_data_set_is_none(
+    make_folder: MakeFolder, tmp_path: Path, folders: list[str]
+) -> None:
+    root, other = make_folder(speakers=3), tmp_path / "other"
+    for number, folder in enumerate(folders):
+        for index in range(30):
+            write(other / folder / f"{index}.wav", unlike(30 * number + index))
+    clips = corpus_of(root, folders=[other]).clips
+    assert set(clips.loc[clips["folder"] == "other", "split"]) == {TRAINING, VALIDATION, TESTING}
 
 
 def test_broken_files_are_set_aside_and_the_run_goes_on(make_folder: MakeFolder) -> None:

@@ -10,6 +10,7 @@ import functools
 import importlib
 import inspect
 import math
+import os
 import random
 import threading
 import traceback
@@ -129,7 +130,7 @@ def build(node: Any, place: str) -> Any:
     if isinstance(node, Sequence) and not isinstance(node, str):
         return [build(item, f"{place}.{number}") for number, item in enumerate(node)]
     if not isinstance(node, Mapping):
-        return node
+        return os.path.expanduser(node) if isinstance(node, str) else node  # noqa: PTH111 - most are no paths
     parameters = {str(key): build(value, f"{place}.{key}") for key, value in node.items() if key not in _HYDRA_KEYS}
     if "_target_" not in node:
         return parameters

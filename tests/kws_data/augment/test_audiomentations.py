@@ -233,13 +233,14 @@ def test_wrong_number_of_workers(workers: Any) -> None:
         Audiomentations(am("Gain"), workers)
 
 
-def test_transforms_that_read_files(make_folder: MakeFolder) -> None:
+def test_transforms_that_read_files(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_folder(speakers=3)
+    monkeypatch.setenv("HOME", str(folder))
     noise = str(folder / "_background_noise_")
     transform = composed(
         am("AddBackgroundNoise", sounds_path=noise, noise_transform=am("PolarityInversion", p=0.5)),
         am("AddShortNoises", sounds_path=str(folder / "yes")),
-        am("ApplyImpulseResponse", ir_path=str(folder / "no")),
+        am("ApplyImpulseResponse", ir_path="~/no"),
     )
     here, there = Audiomentations(transform, 0), Audiomentations(transform, 2)
     expected = changed(here, np.arange(8))

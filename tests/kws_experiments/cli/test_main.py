@@ -65,6 +65,15 @@ def test_describe_prints_and_draws(kws: Kws, make_folder: MakeFolder, tmp_path: 
     assert Image.open(figure).size[0] > 500
 
 
+def test_options_are_expanded_as_the_shell_expands_arguments(
+    kws: Kws, make_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result = kws("data", "catalog", make_folder(), "--split", "hash", "--out=~/catalog.csv")
+    assert result.status == 0, result.err
+    assert (tmp_path / "catalog.csv").is_file()
+
+
 def test_verify_lists_what_cannot_be_used(kws: Kws, make_folder: MakeFolder) -> None:
     root = make_folder()
     assert kws("data", "verify", root).status == 0

@@ -39,6 +39,19 @@ def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
         # some library has made an error of its own of it
         "with one_line_errors():\n try:\n  os.kill(os.getpid(), signal.SIGINT); 1\n"
         " except KeyboardInterrupt:\n  raise RuntimeError('aborted')",
+        "import omegaconf\nwith one_line_errors():\n try:\n  os.kill(os.getpid(), signal.SIGINT); 1\n"
+        " except KeyboardInterrupt:\n  raise omegaconf.errors.ConfigAttributeError('no flags')",
+        # while what TensorFlow says at its start is held back
+        "from kws_experiments.config.tensorflow_setup import standard_error_held_back\n"
+        "with one_line_errors(), standard_error_held_back():\n import interrupted",
+        # blocked by the program before this one
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [2]); os.kill(os.getpid(), 2)\n"
+        "with interrupts.on_interrupt(interrupts.end): print('not reached')",
+        # Typer makes a silent SystemExit of it
+        "import typer\nwith one_line_errors():\n"
+        " typer.run(lambda: [os.kill(os.getpid(), signal.SIGINT), print('not reached')])",
+        # once, also where one is inside another, as `kws reproduce` has it
+        "with one_line_errors():\n with one_line_errors():\n  os.kill(os.getpid(), signal.SIGINT); 1",
         # in a destructor, and in an exit function
         "class A:\n def __del__(self): os.kill(os.getpid(), signal.SIGINT); 1\n"
         "with one_line_errors():\n A(); print('not reached')",

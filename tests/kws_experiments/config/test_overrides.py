@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import compose, overrides_fingerprint
-from kws_experiments.config.overrides import as_typed, corrected
+from kws_experiments.config.overrides import as_typed, corrected, with_home
 
 FOLDER = ["dataset=folder", "task=custom"]
 
@@ -91,6 +91,24 @@ def test_a_comma_may_mean_a_text_a_list_or_a_sweep() -> None:
 )  # fmt: skip
 def test_words_are_taken_as_typed(typed: str, words: list[str] | None) -> None:
     assert compose([*FOLDER, "dataset.path=/x", f"task.words={typed}"])["task"]["words"] == words
+
+
+@pytest.mark.parametrize(
+    ("typed", "taken"),
+    [
+        ("--dataset=~/clips", "--dataset=/home/me/clips"), ("~/clips", "/home/me/clips"), ("~", "/home/me"),
+        ("--config-dir=~", "--config-dir=/home/me"), ("hydra.run.dir=~/a b", "hydra.run.dir=/home/me/a b"),
+        ("+hydra.sweeper.storage='~/x'", "+hydra.sweeper.storage='/home/me/x'"),
+    ],
+)  # fmt: skip
+def test_paths_at_home_are_taken_in_full(typed: str, taken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert with_home([typed]) == [taken]
+
+
+@pytest.mark.parametrize("typed", ["~loggers.mlflow", "dataset.path=~/clips", "--x", "a~/b", "--label=~word", "x=~"])
+def test_what_is_no_path_at_home_stays(typed: str) -> None:
+    assert with_home([typed]) == [typed]
 
 
 def test_what_needs_no_quotes_stays_so_that_sweeps_keep_their_names() -> None:

@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +21,7 @@ from hypothesis import strategies as st
 from kws_experiments.config import upgrade
 from kws_experiments.config.compose import compose, fingerprint
 from kws_experiments.config.upgrade import AddedKey, RemovedKey, RenamedTarget, oldest_form, upgraded
+from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.runs.find import find_runs
 from kws_experiments.runs.finished import FinishedRun
 from tests.conftest import ROOT
@@ -53,14 +56,17 @@ def test_an_old_configuration_is_one_of_today() -> None:
         "kws_experiments.experiment.settings.TrainerSettings",
         "kws_experiments.experiment.schedules.Constant",
     ]
-    assert fingerprint(config) == fingerprint(stored) == FINGERPRINT
+    before = (config["clip_from"], config["dataset"]["layout"], config["audio"]["levels"], config["audio"]["muted"])
+    assert before == ("start", "words", "clip", "keep")  # of 0.1.0, which had no such keys
+    assert fingerprint(stored) == FINGERPRINT
     assert upgraded(config) == config
 
 
 def test_every_config_of_today_survives_the_way_back_and_forth() -> None:
     for path in sorted((ROOT / "conf" / "experiment").glob("*.yaml")):
         config = compose([f"experiment={path.stem}"])
-        assert upgraded(oldest_form(config)) == config
+        again = upgraded(oldest_form(config))
+        assert again | {key: config[key] for key in ("clip_from", "audio", "dataset")} == config
         assert oldest_form(oldest_form(config)) == oldest_form(config)
 
 
@@ -101,7 +107,7 @@ def test_a_key_is_added_only_to_the_class_that_has_it() -> None:
         "dataset": {"_target_": "kws_data.datasets.Folder", "path": "x"},
         "split": {"_target_": "kws_data.splits.ListSplit"},
     }
-    assert upgraded(old)["dataset"]["layout"] == "auto"
+    assert upgraded(old)["dataset"]["layout"] == "words"
     assert upgraded(old)["split"]["unmatched_percentage"] == 100  # as before, lists may name what isn't there
 
 
@@ -139,6 +145,26 @@ def test_an_old_run_is_reported(old_run: Path) -> None:
     kws("report", "run")
     assert "80.0" in (old_run / "report.md").read_text()
     assert "80.0%" in kws("runs", ".")
+
+
+def test_the_clips_of_an_old_run_are_read_as_it_was_trained_on_them(old_run: Path) -> None:
+    """Long clips from their start, muted ones too, and a folder `test` is a word."""
+    clips, noise = old_run.parent / "clips", np.random.default_rng(0)
+    (clips / "test").mkdir()
+    soundfile.write(clips / "test" / "muted.wav", np.zeros(16000), 16000)
+    for word in ("yes", "test"):
+        late = np.concatenate([np.zeros(16000), noise.uniform(-0.5, 0.5, 16000)])
+        soundfile.write(clips / word / "late.wav", late, 16000)
+    (clips / "yes").rename(clips / "train")  # and so all would be splits
+    (clips / "no").rename(clips / "valid")
+    shutil.rmtree(clips / "up")
+    config = yaml.safe_load(CONFIG.read_text())
+    config["task"]["words"] = ["train", "valid"]
+    corpus = Experiment(upgraded(config)).corpus()
+    assert corpus.set_aside.empty
+    rows = corpus.clips.set_index("path")
+    assert rows.loc[["train/late.wav", "test/late.wav"], "start"].tolist() == [0, 0]
+    assert rows.loc["test/muted.wav", "word"] == "test"
 
 
 @pytest.mark.slow

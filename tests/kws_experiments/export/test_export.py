@@ -8,6 +8,7 @@ import json
 import math
 import pickle
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from kws_experiments.export.c_header import c_header, c_string
 from kws_experiments.export.check import compared
 from kws_experiments.export.export_run import export_run
 from kws_experiments.export.formats.base import Format, Request, find_format, format_names
+from kws_experiments.export.formats.tflite import converter
 from kws_experiments.export.load import load_scorer
 from kws_experiments.export.scorer import Facts, Scorer, fitted
 from kws_experiments.runs.folder import RunFolder, write_text
@@ -235,6 +237,37 @@ def test_what_cannot_be_opened_is_one_line(path: str, message: str, tmp_path: Pa
         load_scorer(tmp_path / path)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"clip_samples": 8}, {"clip_samples": None}, {"labels": ["yes", "no"]}, {"takes": "features"},
+        {"takes": "features", "front_end": {}}, {"takes": "features", "clip_samples": SAMPLE_RATE},
+        {"takes": "features", "front_end": {"config": {"_target_": FRONT_END["config"]["_target_"], "num_mels": "x"}}},
+        {"clip_samples": "16"}, {"clip_samples": -1}, {"sample_rate": 0}, {"files": []}, {"thresholds": {"yes": "x"}},
+        {"labels": [1, 2, 3]}, {"labels": 3},
+    ],
+)  # fmt: skip
+def test_a_model_that_is_not_as_its_record_says_is_one_line(tmp_path: Path, change: dict[str, Any]) -> None:
+    import tensorflow as tf
+
+    model = converter(lambda waveform: tf.nn.softmax(waveform[:, :3]), [1, 16], "waveform").convert()
+    written = artifact(tmp_path / "export", model)
+    whole = [dataclasses.replace(written.files[0], takes="waveform")]
+    right = dataclasses.replace(written, clip_samples=16, files=whole)
+    right.write(tmp_path / "export")
+    assert load_scorer(tmp_path / "export").scores(np.zeros((2, 9))).shape == (2, 3)
+    changed = change | ({"files": [dataclasses.replace(whole[0], takes=change["takes"])]} if "takes" in change else {})
+    changed.pop("takes", None)
+    record = json.loads((tmp_path / "export" / "export.json").read_text())
+    record |= json.loads(json.dumps(changed, default=dataclasses.asdict))
+    (tmp_path / "export" / "export.json").write_text(json.dumps(record))
+    if isinstance(record["labels"], list):
+        (tmp_path / "export" / "labels.txt").write_text("\n".join(map(str, record["labels"])) + "\n")
+    with pytest.raises(KwsError, match="export the run again") as caught:
+        load_scorer(tmp_path / "export")
+    assert "\n" not in str(caught.value)
+
+
 # the comparison
 
 
@@ -405,3 +438,19 @@ def test_the_childs_error_is_one_line(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys, "argv", ["convert", str(tmp_path), "1"])
     convert.main()
     assert pickle.loads((tmp_path / "answer.pickle").read_bytes()) == "RuntimeError: onnx: first line"
+
+
+def test_an_answer_that_finds_no_room_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of it would be an EOFError, which Typer shows as 'Aborted.'."""
+    (tmp_path / "request.pickle").write_bytes(pickle.dumps(Request(tmp_path, tmp_path, "onnx")))
+    monkeypatch.setattr(convert, "convert", lambda request: "x" * 10_000)
+    monkeypatch.setattr(convert, "end_with", lambda parent: None)
+    monkeypatch.setattr(sys, "argv", ["convert", str(tmp_path), "1"])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            convert.main()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not (tmp_path / "answer.pickle").exists()

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -267,6 +268,18 @@ def test_confusion_matrices_have_words_or_are_not_printed(labels: int, whole: bo
     assert not whole or printed[-labels - 1].split() == words
     assert all(row.split() == [word, *["1234"] * labels] for word, row in zip(words, rows, strict=False))
     assert whole or all(len(line) <= 80 for line in printed)
+
+
+@pytest.mark.parametrize(("width", "whole"), [(50, False), (60, True)])
+def test_confusion_matrices_are_aligned_in_cells_of_the_terminal(width: int, whole: bool) -> None:
+    """East Asian characters take two cells, and combining ones none."""
+    console = Console(width=width, record=True, file=io.StringIO())
+    words = ["_silence_", "はい", "いいえ、けっこうです", "아니요", "e\u0301te\u0301", "no"]
+    print_confusion(console, np.full((6, 6), 12), words, whole=whole)
+    headings, *rows = console.export_text().splitlines()[-1 - len(words) :]
+    assert len({cell_len(line) for line in (headings, *rows)}) == 1
+    first = cell_len(words[2])
+    assert all(set_cell_size(row, first).rstrip() == word for row, word in zip(rows, words, strict=True))
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (61, "1:01"), (3723, "1:02:03")])
