@@ -71,7 +71,7 @@ class RayLauncher(Launcher):
             check_whole(f"{_KEY}.cpus_per_task", self._cpus, 1)
             check_number(f"{_KEY}.gpus_per_task", self._gpus, 0)
             whole = self._gpus <= 1 or self._gpus == int(self._gpus)
-            require(whole, f"{_KEY}.gpus_per_task", "a whole number above 1", self._gpus)
+            require(whole, f"{_KEY}.gpus_per_task", "a part of one, or a whole number", self._gpus)
             check_whole(f"{_KEY}.max_retries", self._max_retries, 0)
         except ValueError as error:
             raise KwsError(str(error)) from error
@@ -195,7 +195,7 @@ class _Command:
             seen = False
         if not seen:
             raise KwsError(
-                f"machine '{socket.gethostname()}' of the Ray cluster does not see the sweep's folder '{self.sweep.path}':"
+                f"machine '{socket.gethostname()}' of the Ray cluster does not see the record '{self.sweep.path}':"
                 " give the command in a folder that all machines share"
             )
 
