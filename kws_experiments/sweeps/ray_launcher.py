@@ -12,6 +12,7 @@ import re
 import signal
 import socket
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import chdir, suppress
@@ -38,6 +39,7 @@ from kws_experiments.sweeps.run_job import log_end, record_end
 log = logging.getLogger("sweep")
 
 _KEY = "hydra.launcher"
+_POLL_S = 0.2
 _CONNECT_S = 10
 _SAVING_S = 60  # how long the training of a worker that died may take to save its state
 _STORE_BYTES = 100_000_000  # of shared memory: next to nothing goes through it
@@ -100,7 +102,8 @@ class RayLauncher(Launcher):
         ended: dict[int, JobReturn] = {}
         deaths: Counter[int] = Counter()
         while running:
-            for reference in ray.wait(list(running), timeout=1)[0]:
+            time.sleep(_POLL_S)  # here a Ctrl-C comes in, not within Ray's own wait
+            for reference in ray.wait(list(running), num_returns=len(running), timeout=0)[0]:
                 number = running.pop(reference)
                 try:
                     ended[number] = ray.get(reference)
@@ -132,6 +135,8 @@ class RayLauncher(Launcher):
                 own["_system_config"] = {"kill_child_processes_on_worker_exit": False}  # they save their state
             else:
                 _check_answers(self._address)
+            # a Ctrl-C waits until Ray has started: half started, Ray would crash at exit
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
             try:
                 with chdir("/"):  # workers import from the folder that is current now, be there a `random.py`
                     ray.init(self._address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
@@ -141,6 +146,7 @@ class RayLauncher(Launcher):
             finally:
                 for number, handler in handlers.items():  # Ray takes SIGTERM
                     signal.signal(number, handler)
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if not any(has.get("CPU", 0) >= self._cpus and has.get("GPU", 0) >= self._gpus for has in self._machines()):
             line = (
                 f"no machine that Ray knows has {self._cpus} CPUs and {self._gpus} GPUs"

@@ -326,6 +326,22 @@ def test_ray_is_stopped_and_leaves_nothing_behind(place: Path, tmp_path: Path) -
     assert "resuming at step" in "".join(log.with_name("output.log").read_text() for log in histories(tmp_path))
 
 
+def test_ray_is_stopped_while_it_starts(place: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    process = start(tmp_path, "-m", *data(place), *RAY, "seed=1,2", "hydra/launcher=ray")
+    of_train = psutil.Process(process.pid)
+    wait_for(lambda: any("raylet" in " ".join(child.cmdline()) for child in of_train.children()))
+    of_ray = of_train.children(recursive=True)
+
+    process.send_signal(signal.SIGINT)
+
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == STATUS_STOPPED, output
+    assert output == "stopping: the jobs save their state (Ctrl-C again: at once)\n"
+    assert not psutil.wait_procs(of_ray, timeout=30)[1]
+    assert not list(tmp_path.glob("runs/*"))
+
+
 def test_a_search_by_ray_tells_of_failed_jobs(place: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     pytest.importorskip("optuna")
