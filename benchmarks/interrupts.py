@@ -37,6 +37,7 @@ COMMANDS = {  # RUN stands for the folder of a finished run, CLIPS for the clips
     "train": TRAIN,
     "sweep": [*SWEEP, "seed=0,1"],
     "joblib": [*SWEEP, "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+    "ray": [*SWEEP, "seed=0,1", "hydra/launcher=ray"],
     "evaluate": [*KWS, "evaluate", "RUN"],
     "label": [*KWS, "label", "RUN", "CLIPS"],
     "export": [*KWS, "export", "RUN", "--format", "tflite", "--no-check"],
