@@ -295,3 +295,22 @@ def test_tensorflow_io_ops_print_delays_differences_and_times(real_data: Path) -
         if op != "resample":
             assert int(delay) == 0, kind
             assert float(difference) < (2e-3 if op == "audio_ops" else 1e-5), kind
+
+
+@pytest.mark.slow
+def test_gpu_measures_each_placement_and_says_where_there_is_none() -> None:
+    arguments = ["gpu", "--models=ds_cnn_s", "--batches=8", "--seconds=0.01"]
+    result = run(*arguments, "--device=cpu")
+    assert result.returncode == 0, result.stderr
+    rows = {name: cells for _, name, *cells in table_rows(result.stdout)}
+    assert {"host", "host, no XLA", "on device"} <= rows.keys()
+    for name in ("host", "on device"):
+        batch, first_step, whole, _, step, _ = rows[name]
+        assert batch == "8"
+        assert min(number(first_step), number(whole), number(step)) > 0
+    hidden = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{arguments[0]}"], cwd=ROOT,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert hidden.stdout == "no GPU: TensorFlow sees none here; nothing was measured\n"
+    assert run("gpu", "--batches=0").stderr.startswith("error: --batches must be")
