@@ -52,7 +52,9 @@ class Predictor:
 
         stream = evaluation_batches(self.source, split, self.features, threads=self.threads, **arguments)
         if self._infer is None:
-            self._infer = inference(self.network, stream)
+            from kws_models.frozen import frozen
+
+            self._infer = frozen(lambda inputs: self.network(inputs, training=False), stream.element_spec["inputs"])
         return predict(self._infer, stream)
 
     def predictions(self, split: str) -> pd.DataFrame:
@@ -105,7 +107,7 @@ class Predictor:
 
 
 def inference(model: keras.Model, batches: tf.data.Dataset) -> Infer:
-    """The model as a graph for the inputs of `batches`: inputs → logits, without dropout."""
+    """The model as a graph for the inputs of `batches`: inputs → logits, without dropout; it follows the weights."""
     import tensorflow as tf
 
     return tf.function(lambda inputs: model(inputs, training=False), [batches.element_spec["inputs"]])

@@ -164,13 +164,16 @@ def test_training_prints_rates_and_ratios_to_keras_and_torch() -> None:
     rows = {name: cells for name, *cells in table_rows(result.stdout)}
     assert list(rows) == ["single_fc", "ds_cnn_s"]
     has_torch = training_benchmark.has_torch()
-    for name, (rate, of_keras, of_torch, *inference) in rows.items():
+    for name, cells in rows.items():
         without = ["–"] if name == "single_fc" or not has_torch else []
-        assert [cell for cell in (of_torch, inference[2]) if cell == "–"] == 2 * without
-        assert min(number(cell) for cell in (rate, of_keras, *inference[:2])) > 0
+        assert [cell for cell in cells[2::3] if cell == "–"] == 3 * without
+        assert len(cells) == 9
+        assert min(number(cell) for cell in (*cells[::3], *cells[1::3])) > 0
     reached = rf"{NUMBER} times {{}}'s rate \({NUMBER} to {NUMBER} over the rounds\); target: {{}} or more"
     assert re.search(rf"ds_cnn_s: training at {reached.format('Keras', '1.8')}", result.stdout)
-    assert bool(re.search(rf"ds_cnn_s: training at {reached.format('PyTorch', '1')}", result.stdout)) == has_torch
+    for what, target in (("training", "1"), ("validation", "1.1"), ("inference", "1.3")):
+        found = re.search(rf"ds_cnn_s: {what} at {reached.format('PyTorch', target)}", result.stdout)
+        assert bool(found) == has_torch
     assert re.search(
         rf"\d+ cores .* TensorFlow 2\.\d+\.\d+, (no PyTorch|PyTorch {NUMBER}\S*), 1 threads, batches of 4, median of 2",
         result.stdout,
@@ -295,3 +298,22 @@ def test_tensorflow_io_ops_print_delays_differences_and_times(real_data: Path) -
         if op != "resample":
             assert int(delay) == 0, kind
             assert float(difference) < (2e-3 if op == "audio_ops" else 1e-5), kind
+
+
+@pytest.mark.slow
+def test_gpu_measures_each_placement_and_says_where_there_is_none() -> None:
+    arguments = ["gpu", "--models=ds_cnn_s", "--batches=8", "--seconds=0.01"]
+    result = run(*arguments, "--device=cpu")
+    assert result.returncode == 0, result.stderr
+    rows = {name: cells for _, name, *cells in table_rows(result.stdout)}
+    assert {"host", "host, no XLA", "on device"} <= rows.keys()
+    for name in ("host", "on device"):
+        batch, first_step, whole, _, step, _ = rows[name]
+        assert batch == "8"
+        assert min(number(first_step), number(whole), number(step)) > 0
+    hidden = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{arguments[0]}"], cwd=ROOT,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert hidden.stdout == "no GPU: TensorFlow sees none here; nothing was measured\n"
+    assert run("gpu", "--batches=0").stderr.startswith("error: --batches must be")
