@@ -77,6 +77,7 @@ class ModelFile:
         input: a batch of these.
         output: `scores` (softmax), or a SavedModel's `predictions` (logits).
         operators: the kinds of operators in it; empty for a SavedModel.
+        signatures: of each signature's name, the names of its `inputs` and `outputs`; ONNX has none.
         bytes: size.
         sha256: of its content.
         check: its results on the test split; empty where it was not checked.
@@ -87,6 +88,7 @@ class ModelFile:
     input: Port
     output: Port
     operators: list[str] = field(default_factory=list)
+    signatures: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     bytes: int = 0
     sha256: str = ""
     check: dict[str, Any] = field(default_factory=dict)

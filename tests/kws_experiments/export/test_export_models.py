@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
+from scipy.special import softmax
 
 from kws_experiments.export.artifact import Artifact, read_artifact
 from kws_experiments.export.convert import convert
@@ -15,8 +21,8 @@ from kws_experiments.export.formats.base import Request
 from kws_experiments.export.load import load_export, load_run
 from kws_experiments.export.scorer import run_facts
 from kws_experiments.runs.folder import RunFolder
-from tests.conftest import ROOT
-from tests.untrained import some_waveforms, untrained_run
+from tests.conftest import ROOT, SAMPLE_RATE
+from tests.untrained import LABELS, some_waveforms, untrained_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.both_stacks]
 
@@ -41,13 +47,15 @@ FAMILIES = {
 }
 
 
-def exported(run: Path, format: str, quantize: str = "none", clip_samples: int | None = None) -> tuple[Path, Artifact]:
+def exported(
+    run: Path, format: str, quantize: str = "none", clip_samples: int | None = None, decode: str = "wav"
+) -> tuple[Path, Artifact]:
     """`kws export` without its child process and without data."""
     clip_samples = clip_samples or run_facts(run).clip_samples
     out = RunFolder(run).exports / f"{format}-{quantize}"
     out.mkdir(parents=True)
     calibration = some_waveforms(30, clip_samples or 16000) if quantize == "int8" else None
-    convert(Request(run, out, format, quantize, clip_samples, calibration)).write(out)
+    convert(Request(run, out, format, quantize, clip_samples, calibration, decode)).write(out)
     return out, read_artifact(out)
 
 
@@ -146,6 +154,45 @@ def test_a_run_that_keeps_lengths(tmp_path: Path) -> None:
     for samples in (1, 3000, 12000):
         expected = load_run(run).scores(waveforms[:, :samples])
         np.testing.assert_allclose(scorer.scores(waveforms[:, :samples]), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("decode", "clip_ms"), [("wav", 1000), ("wav", None), ("all", 1000)])
+def test_a_session_runs_a_saved_models_signatures(
+    decode: str, clip_ms: int | None, real_data: Path, tmp_path: Path
+) -> None:
+    """Not only Python's loader finds the variables; a vector of file names may be of clips of any lengths."""
+    if decode == "all":
+        pytest.importorskip("tensorflow_io", reason="the stack without tensorflow-io")
+    run = untrained_run(tmp_path / "run", *SMALL, f"clip_ms={'null' if clip_ms is None else clip_ms}")
+    out, artifact = exported(run, "saved_model", decode=decode)
+    samples = []
+    for number in range(8):
+        source = sorted((real_data / ("yes", "no")[number % 2]).glob("*.wav"))[number]
+        samples.append(soundfile.read(source, dtype="float32")[0][: SAMPLE_RATE - 1000 * number])
+        soundfile.write(tmp_path / f"{number}.wav", samples[number], SAMPLE_RATE)
+    waveforms = np.stack([clip[: len(samples[-1])] for clip in samples])
+    np.save(tmp_path / "waveforms.npy", waveforms)
+    (tmp_path / "names.json").write_text(json.dumps([f"{number}.wav" for number in range(8)]))
+
+    script = Path(__file__).with_name("in_session.py")
+    arguments = [str(out), "waveforms.npy", "names.json", "results.npz"]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, "-I", str(script), *arguments]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+
+    assert done.returncode == 0, done.stderr
+    results = np.load(tmp_path / "results.npz")
+    original = load_run(run)
+    by_names = np.concatenate([original.scores(clip[np.newaxis]) for clip in samples])
+    expected = {"at_once": original.scores(waveforms), "by_names": by_names, "by_name": by_names[:1]}
+    for way, scores in expected.items():
+        np.testing.assert_allclose(softmax(results[f"{way} predictions"], axis=1), scores, atol=1e-5)
+        names = [LABELS[index] for index in scores.argmax(axis=1)]
+        assert [name.decode() for name in results[f"{way} class_names"]] == names
+    assert artifact.files[0].signatures == {
+        name: {"inputs": [given], "outputs": ["predictions", "class_ids", "class_names"]}
+        for name, given in (("serving_default", "waveform"), ("file_names", "file_names"))
+    }
 
 
 def test_half_precision_is_exported_in_single(tmp_path: Path) -> None:

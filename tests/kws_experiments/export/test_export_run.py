@@ -51,6 +51,8 @@ import tensorflow as tf
 model = tf.saved_model.load(sys.argv[1])
 names = json.loads(sys.argv[3])
 by_name = [model(tf.constant(name)) for name in names]
+one_by_one = [result["predictions"][0] for result in by_name]
+np.testing.assert_array_equal(model(tf.constant(names))["predictions"], one_by_one)
 at_once = model(np.load(sys.argv[2]))
 served = model.signatures["serving_default"](waveform=np.load(sys.argv[2]))
 assert set(at_once) == {"predictions", "class_ids", "class_names"} == set(served)
