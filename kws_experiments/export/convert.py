@@ -62,7 +62,6 @@ def convert(request: Request) -> Artifact:
     import tensorflow as tf
 
     from kws_experiments.experiment.experiment import Experiment
-    from kws_experiments.export import front_end
     from kws_experiments.export.trained import load_trained
     from kws_experiments.runs.folder import RunFolder
 
@@ -82,7 +81,7 @@ def convert(request: Request) -> Artifact:
         labels=facts.labels,
         sample_rate=facts.sample_rate,
         clip_samples=facts.clip_samples,
-        front_end=front_end.described(trained.features, experiment.part("features"), facts.clip_samples),
+        front_end=trained.front_end,
         thresholds=facts.thresholds,
         thresholds_from="the original's scores of the validation clips",
         data_licence=record.get("data_licence"),

@@ -290,7 +290,7 @@ def run_folder(path: Path, clip_ms: int | None = 1000, status: str = "done") -> 
     ("choice", "clip_ms", "message"),
     [
         ({"format": "h5"}, 1000, "--format must be one of onnx, saved_model, tflite, got 'h5'"),
-        ({"format": "onnx", "quantize": "int8"}, 1000, "--quantize with onnx must be one of none, dynamic, got 'int8'"),
+        ({"format": "onnx", "quantize": "dynamic"}, 1000, "with onnx must be one of none, int8, got 'dynamic'"),
         ({"format": "saved_model", "quantize": "float16"}, 1000, "--quantize with saved_model must be one of none"),
         ({"format": "tflite", "clip_ms": 500}, 1000, r"the run's clips have one length already \(clip_ms=1000\)"),
         ({"format": "tflite"}, None, r"--clip-ms: this run keeps its clips' lengths .* --clip-ms 1000"),
