@@ -23,9 +23,11 @@ class SavedModel(Format):
     any_length = True
     runs_programs = True
 
-    def check_choice(self, quantize: str, decode: str, experiment: Experiment, clip_ms: float | None) -> int | None:
+    def check_choice(
+        self, quantize: str, decode: str, experiment: Experiment, clip_ms: float | None, c_name: str | None = None
+    ) -> int | None:
         """See Format."""
-        clip_samples = super().check_choice(quantize, decode, experiment, clip_ms)
+        clip_samples = super().check_choice(quantize, decode, experiment, clip_ms, c_name)
         if decode == "all":
             from kws_data.second_opinion import require_tensorflow_io
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from kws_experiments.export.trained import Trained
 
 WHOLE, NETWORK = "model.tflite", "network.tflite"
-_FOR_MICROCONTROLLERS = ("none", "int8")  # TensorFlow Lite Micro runs no hybrid operators
 
 
 class Tflite(Format):
@@ -24,9 +23,10 @@ class Tflite(Format):
 
     about = (
         "`model.tflite` takes a waveform, `network.tflite` features; int8 is all of the latter, input and output"
-        " included, with a C header beside it"
+        " included, with C source beside it"
     )
     quantizations = ("none", "dynamic", "float16", "int8")
+    in_c = ("none", "int8")  # TensorFlow Lite Micro runs no hybrid operators
     unrolls = True
 
     def write(self, trained: Trained, request: Request) -> Written:
@@ -70,21 +70,13 @@ class Tflite(Format):
             return inference(interpreter)
 
     def write_extras(self, artifact: Artifact, out: Path) -> None:
-        """Write a C header for the model that microcontrollers can run."""
-        from kws_experiments.export.c_header import c_header
+        """Write C source for the model that microcontrollers can run."""
+        from kws_experiments.export.c_source import c_source
         from kws_experiments.runs.folder import write_text
 
-        if artifact.quantize not in _FOR_MICROCONTROLLERS:
-            return
-        file = artifact.files[-1]
-        about = [
-            f"{file.file} of run {artifact.run['name']} {artifact.run['fingerprint']}: features in, scores out.",
-            "The front end's parameters are in export.json beside it.",
-            f"Trained on data of licence: {artifact.data_licence or 'not stated'}",
-        ]
-        content = (out / file.file).read_bytes()
-        text = c_header(content, file, labels=artifact.labels, thresholds=artifact.thresholds, about=about)
-        write_text(out / f"{Path(file.file).stem}.h", text)
+        if artifact.c_name is not None:
+            for name, text in c_source((out / artifact.files[-1].file).read_bytes(), artifact).items():
+                write_text(out / name, text)
 
 
 def converter(

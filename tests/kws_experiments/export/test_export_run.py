@@ -150,9 +150,12 @@ def test_int8_for_microcontrollers_as_typed(run: Path, real_data: Path) -> None:
     for file in artifact.files:
         assert file.check["accuracy"] > file.check["original"]["accuracy"] - 0.05
         assert file.check["agreement"] > 0.9
-    header = (folder / "network.h").read_text()
-    assert f"g_input_zero_point = {network.input.zero_point};" in header
-    assert f"g_model_len = {network.bytes};" in header
+    name = f"train_{run.name[:6]}_int8"
+    header = (folder / f"{name}.h").read_text()
+    assert artifact.c_name == name
+    assert f"{name}_input_zero_point = {network.input.zero_point}," in header
+    assert f"{name}_model_len = {network.bytes}," in header
+    assert f'#include "{name}.h"' in (folder / f"{name}.c").read_text()
     assert artifact.thresholds_from == "the scores of model.tflite on the validation clips"
 
 
