@@ -79,6 +79,7 @@ class ModelFile:
         output: `scores` (softmax), or a SavedModel's `predictions` (logits).
         operators: the kinds of operators in it; empty for a SavedModel.
         signatures: of each signature's name, the names of its `inputs` and `outputs`; ONNX has none.
+        micro: of an int8 network, its `peak` (see `tflite_graph.peak`) and what `tflm.measured` says.
         bytes: size.
         sha256: of its content.
         check: its results on the test split; empty where it was not checked.
@@ -90,6 +91,7 @@ class ModelFile:
     output: Port
     operators: list[str] = field(default_factory=list)
     signatures: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    micro: dict[str, Any] = field(default_factory=dict)
     bytes: int = 0
     sha256: str = ""
     check: dict[str, Any] = field(default_factory=dict)

@@ -54,6 +54,8 @@ def c_source(model: bytes, artifact: Artifact) -> dict[str, str]:
         "window_samples": front_end["frame_length"],
         "hop_samples": front_end["frame_step"],
     }
+    if "arena" in file.micro:
+        sizes["arena_bytes"] = file.micro["arena"]  # measured with pointers of 64 bits, so that it is enough for 32
     scales = {"front_end_scale": front_end["scale"]}
     about = [
         "Features of a window every hop go in, scores of the labels come out.",

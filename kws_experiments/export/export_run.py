@@ -91,6 +91,11 @@ def _warn(artifact: Artifact) -> None:
     for note in artifact.notes:
         log.warning("%s", note)
     for file in artifact.files:
+        clips = file.micro.get("clips", 0)
+        if different := clips - file.micro.get("same_label", 0):
+            log.warning(
+                "%s gives another label in TensorFlow Lite Micro on %d of %d clips", file.file, different, clips
+            )
         if not file.check:
             continue
         disagreements, clips = file.check["disagreements"], file.check["clips"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from kws_experiments.export.trained import Trained
 
 WHOLE, NETWORK = "model.tflite", "network.tflite"
+_TRIED = 100  # clips, in TensorFlow Lite Micro
 
 
 class Tflite(Format):
@@ -33,6 +35,7 @@ class Tflite(Format):
         """See Format. dynamic: weights in int8; float16: weights; int8: everything, input and output too."""
         from kws_experiments.export import tflite_graph
         from kws_experiments.export.tflite_metadata import named
+        from kws_experiments.export.tflm import measured
 
         out, quantize, clip_samples = request.out, request.quantize, trained.facts.clip_samples
         assert clip_samples is not None
@@ -42,6 +45,9 @@ class Tflite(Format):
         facts, front_end = trained.facts, trained.front_end
         (out / NETWORK).write_bytes(named(network, "features", facts, front_end))
         features_in = _described(out / NETWORK, "features")
+        if calibration is not None:
+            found = measured(out / NETWORK, features_in.input.quantized(calibration[:_TRIED]))
+            features_in = replace(features_in, micro={"peak": tflite_graph.peak(network)} | found)
         try:
             first = converter(trained.features.in_one_piece, [1, clip_samples], "waveform").convert()
         except Exception as error:  # whatever the converter raises; a converter that aborts ends the process anyway

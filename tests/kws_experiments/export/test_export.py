@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
 import json
 import math
 import pickle
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 from kws_data.clip_format import ClipFormat
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import compose
-from kws_experiments.export import convert, table
+from kws_experiments.export import convert, table, tflm
 from kws_experiments.export.artifact import Artifact, ModelFile, Port, content_hash, read_artifact
 from kws_experiments.export.c_source import c_source, c_string, own_prefix
 from kws_experiments.export.check import compared
@@ -216,8 +217,9 @@ def test_the_header_has_the_resolvers_lines() -> None:
         "PADV2": "AddPadV2", "RELU6": "AddRelu6", "SPACE_TO_BATCH_ND": "AddSpaceToBatchNd", "SPLIT_V": "AddSplitV",
         "SVDF": "AddSvdf", "TRANSPOSE_CONV": "AddTransposeConv",
     }  # fmt: skip
-    file = dataclasses.replace(INT8, operators=list(methods))
+    file = dataclasses.replace(INT8, operators=list(methods), micro={"arena": 12_340})
     header = c_source(b"x", dataclasses.replace(EXPORT, files=[file]))["words.h"]
+    assert "words_arena_bytes = 12340," in header
     assert f"tflite::MicroMutableOpResolver<{len(methods)}> resolver;" in header
     assert re.findall(r"resolver\.(\w+)\(\);", header) == list(methods.values())
 
@@ -303,16 +305,39 @@ def test_comparison_counts_clips() -> None:
 
 def test_table_has_the_original_and_each_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     written = artifact(tmp_path / "export")
-    assert table.rows(written) == [("network.tflite", "features", "–", "–", "0.0 kB", "–")]
+    assert table.rows(written) == [("network.tflite", "features", "–", "–", "0.0 kB", "", "–")]
     own = {"accuracy": 0.925, "bytes": 100_000, "latency_ms": 1.0}
     check = {"split": "testing", "clips": 50, "accuracy": 0.9, "disagreements": 2, "latency_ms": 0.123, "original": own}
-    checked = dataclasses.replace(written, files=[dataclasses.replace(INT8, bytes=2000, check=check)])
+    micro = {"peak": {"operator": "CONV_2D, 3 of 9", "bytes": 9000, "tensors": [[1, 9, 500], [1, 4500]]}}
+    found = {"arena": 12_340, "activations": 9000, "clips": 100, "identical": 100, "largest_difference": 0}
+    file = dataclasses.replace(INT8, bytes=2000, check=check, micro=micro | found)
+    checked = dataclasses.replace(written, files=[file])
     assert table.rows(checked) == [
-        ("model.keras", "waveform", "92.5%", "", "100.0 kB", "1.00"),
-        ("network.tflite", "features", "90.0%", "48 of 50", "2.0 kB", "0.12"),
+        ("model.keras", "waveform", "92.5%", "", "100.0 kB", "", "1.00"),
+        ("network.tflite", "features", "90.0%", "48 of 50", "2.0 kB", "12.3 kB", "0.12"),
     ]
     table.show(checked, tmp_path)
-    assert "testing split, 50 clips" in capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "testing split, 50 clips" in printed
+    assert "activations take the most at CONV_2D, 3 of 9: 9.0 kB, 1×9×500 and 1×4500" in printed
+    assert "bit for bit on 100 of 100 clips" in printed
+    (row,) = table.rows(dataclasses.replace(written, files=[dataclasses.replace(INT8, micro=micro)]))
+    assert row[5] == "not measured"
+
+
+@pytest.mark.parametrize("harm", ["not installed", "no model"])
+def test_an_arena_that_cannot_be_measured_is_one_line(
+    harm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if harm == "not installed":
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    elif not importlib.util.find_spec("tflite_micro"):
+        pytest.skip("tflite-micro is for Linux on x86-64")
+    (tmp_path / "network.tflite").write_bytes(b"no model")
+    (reason,) = tflm.measured(tmp_path / "network.tflite", np.zeros((1, 49, 10), np.int8)).values()
+    wanted = {"not installed": r"tflite-micro.*pip install -e '.\[tflm\]'", "no model": "does not run it"}[harm]
+    assert re.search(wanted, str(reason))
+    assert "\n" not in str(reason)
 
 
 # choices, before any work

@@ -149,6 +149,20 @@ def field(found: flatbuffers.table.Table, slot: int, kind: str = "table") -> Any
     return table(found.Bytes, found.Vector(position - found.Pos) if kind == "vector" else position)
 
 
+@pytest.mark.parametrize("model", [["model=ds_cnn_s", "features=log_mel"], ["model=tiny_conv", "features=micro"]])
+def test_an_int8_export_says_what_it_takes_in_tensorflow_lite_micro(model: list[str], tmp_path: Path) -> None:
+    runtime = pytest.importorskip("tflite_micro.python.tflite_micro.runtime", reason="for Linux on x86-64")
+    out, artifact = exported(untrained_run(tmp_path / "run", *model), "tflite", "int8")
+    micro, network = artifact.files[-1].micro, out / "network.tflite"
+    assert micro["clips"] == micro["same_label"] == 30
+    assert micro["identical"] >= 28  # LiteRT rounds fully connected layers otherwise now and then, by one step
+    assert micro["activations"] == micro["peak"]["bytes"]
+    assert 0 < micro["arena"] - micro["activations"] < 20_000
+    assert runtime.Interpreter.from_file(network, arena_size=micro["arena"] + 1000)
+    with pytest.raises(RuntimeError):
+        runtime.Interpreter.from_file(network, arena_size=micro["arena"] - 1000)
+
+
 @pytest.mark.parametrize("quantize", ["none", "int8"])
 def test_tflite_files_name_their_ports_and_labels(quantize: str, tmp_path: Path) -> None:
     from ai_edge_litert.interpreter import Interpreter
