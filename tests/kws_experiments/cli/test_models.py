@@ -30,6 +30,7 @@ def test_a_model_is_built_for_its_papers_features_and_task(kws: Kws) -> None:
         "model": "ds_cnn_s", "features": "mfcc_hello_edge", "frames": "49", "bins": "10", "labels": "12",
         "parameters": "24332", "trained": "23180", "folded": "22604", "multiply_adds": "2656768",
         "float32_bytes": str(4 * 22604), "int8_bytes": str(22604 + 3 * (9 * 64 + 12)),
+        "int8_activation_bytes": str(2 * 25 * 5 * 64),
         "published_parameters": "22,604", "published_counted": "folded", "published_accuracy": "94.4 % v0.01",
     }  # fmt: skip
     assert (simple_audio["frames"], simple_audio["bins"], simple_audio["labels"]) == ("124", "129", "8")
