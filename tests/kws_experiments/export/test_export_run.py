@@ -232,6 +232,16 @@ def test_benchmark_tells_what_a_quantized_front_end_costs(run: Path) -> None:
     assert same["front end and network, dynamic"] <= same["network, dynamic"]
 
 
+def test_benchmark_compares_clients_clip_by_clip(run: Path) -> None:
+    environment = os.environ | {"COLUMNS": "160", "PYTHONPATH": str(ROOT)}
+    done = process("-m", "benchmarks.clients", str(run), "--clips", "20", cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {(export, client): (same, apart) for export, _, client, same, apart in cells(done.stdout)}
+    for row in (("onnx, none", "onnxruntime"), ("saved_model, none", "session"), ("tflite, none", "litert")):
+        assert rows[row][0] == "20"
+        assert float(rows[row][1]) < 1e-4
+
+
 def cells(printed: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("│").split("│")] for line in printed.splitlines() if line[:1] == "│"]
 
