@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from kws_experiments.export.table import micro_lines
 from kws_experiments.reports import run_pictures, run_tables
 from kws_experiments.reports.contents import Evaluation, Listening, RunContents
 from kws_experiments.reports.page import Clips, Code, Group, Heading, Page, Part, Section, Text, Tiles, filled
@@ -26,7 +27,7 @@ def run_page(contents: RunContents) -> Page:
         Section("cost", "Cost", _cost(contents)),
         Section("repeat", "How to repeat it", _repeat(contents)),
         Section("evaluations", "Other clips", _other_clips(contents.others)),
-        Section("exports", "Exports", filled(run_tables.export_table(contents))),
+        Section("exports", "Exports", _exports(contents)),
         Section("streams", "Long recordings", _long_recordings(contents.streams)),
     ]
     name = contents.experiment.name
@@ -37,6 +38,11 @@ def run_page(contents: RunContents) -> Page:
         sections=[section for section in sections if section.parts],
         footer="Written by kws report from the files in the run's folder.",
     )
+
+
+def _exports(contents: RunContents) -> list[Part]:
+    lines = [f"{artifact.title}: {line}." for artifact in contents.exports for line in micro_lines(artifact)]
+    return filled(run_tables.export_table(contents), *map(Text, lines))
 
 
 def _lead(contents: RunContents) -> list[Part]:

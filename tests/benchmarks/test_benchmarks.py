@@ -252,6 +252,7 @@ def test_streaming_prints_costs_and_ratios() -> None:
         (["determinism", "--models=luck"], "--models: must be all or some of bc_resnet_1, ", ", got 'luck'"),
         (["streaming", "--models=luck"], "--models: must be all or some of bc_resnet_1, ", ", got 'luck'"),
         (["quantized_front_end", "/absent"], "'/absent", "give the folder of a run"),
+        (["clients", "/absent"], "'/absent", "give the folder of a run"),
     ],
 )
 def test_mistakes_are_one_line(arguments: list[str], begins: str, ends: str) -> None:
