@@ -52,6 +52,7 @@ from benchmarks.options import (
     chosen_models,
     machine,
     run,
+    say_ratio,
 )
 from kws_data.errors import KwsError
 from kws_experiments.console.tables import Column, Console, print_table
@@ -255,12 +256,7 @@ def show(rates: pd.DataFrame, options: Options) -> None:
     console = Console()
     for (model, baseline, what), target in TARGETS.items():
         if (model, baseline) in ratios:
-            ratio = ratios[model, baseline][what]
-            console.print(
-                f"{model}: {what} at {ratio.median():.2f} times {baseline}'s rate ({ratio.min():.2f} to"
-                f" {ratio.max():.2f} over the rounds); target: {target:g} or more",
-                soft_wrap=True,
-            )
+            say_ratio(f"{model}, {what}, of {baseline}", ratios[model, baseline][what], f"{target:g} or more")
     torch = "no PyTorch"
     if has_torch():
         torch = f"PyTorch {importlib.metadata.version('torch')}"
