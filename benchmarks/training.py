@@ -1,12 +1,11 @@
-"""Clips/s of every model in training, validation and inference, and the ratios to Keras's own layers and to PyTorch.
+"""Training and inference clips/s of every model, as ratios to Keras's own layers and to PyTorch, in one run.
 
     python -m benchmarks.training [--models ds_cnn_s,conv] [--batch 100] [--threads N] [--repeats 5] [features=…]
 
 Each model of `conf/model/` is built for the features that `train.py` uses by default, log-mel 98 x 40, and
 the task of its source (or those that overrides choose), and trained by the step that `train.py` runs with
 `trainer=default optimizer=adam`, on one batch of random features that lies ready in memory. Inference is the graph that
-tests, evaluates and labels, its weights constants; validation is the one that follows the weights during training.
-Beside it:
+evaluates. Beside it:
 
 - *Keras*: the same network and step on Keras's own batch normalisation and optimizer in place of ours;
 - *PyTorch*, if it is installed: DS-CNN-S and BC-ResNet-1 of `benchmarks/torch_models.py`, of the same parameters, on as
@@ -17,10 +16,9 @@ holds medians over the rounds, of clips/s and of the ratios within a round. A fi
 PyTorch's threads wait for each other by spinning, so that on a busy machine it falls behind without deserving it:
 measure on a quiet one, or set OMP_WAIT_POLICY=passive.
 
-Targets, on those features: DS-CNN-S trains at no less than 1.8 times the rate of Keras's layers, both networks train
-faster than PyTorch, and infer at no less than 1.3 times its rate, 1.1 in validation. On the 49 x 10 of Hello Edge
-(`features=mfcc_hello_edge`) the convolutions, the same in all three, are most of DS-CNN-S's step, and the ratios
-smaller.
+Targets, on those features: DS-CNN-S trains at no less than 1.8 times the rate of Keras's layers, and both networks train
+faster than PyTorch and infer at no less than 1.3 times its rate. On the 49 x 10 of Hello Edge (`features=mfcc_hello_edge`) the convolutions, the same in all three,
+are most of DS-CNN-S's step, and the ratios smaller.
 """
 
 from __future__ import annotations
@@ -52,23 +50,22 @@ from benchmarks.options import (
     chosen_models,
     machine,
     run,
+    say_ratio,
 )
 from kws_data.errors import KwsError
 from kws_experiments.console.tables import Column, Console, print_table
 from kws_experiments.reports import model_table
 
 OURS, KERAS, TORCH = "ours", "Keras", "PyTorch"
-TRAINING, VALIDATION, INFERENCE = MEASURED = ("training", "validation", "inference")
+TRAINING, INFERENCE = "training", "inference"
 TORCH_MODELS = ["ds_cnn_s", "bc_resnet_1"]
 TARGETS = {
     ("ds_cnn_s", KERAS, TRAINING): 1.8,
     **{(model, TORCH, TRAINING): 1.0 for model in TORCH_MODELS},
-    **{(model, TORCH, VALIDATION): 1.1 for model in TORCH_MODELS},
     **{(model, TORCH, INFERENCE): 1.3 for model in TORCH_MODELS},
 }
 
 Rate = Callable[[], float]  # runs a variant for a while: clips/s
-Rates = tuple[Rate, Rate, Rate]  # of MEASURED
 
 
 def main(
@@ -79,7 +76,7 @@ def main(
     repeats: Repeats = 5,
     seconds: Seconds = 0.5,
 ) -> None:
-    """Clips/s of every model in training, validation and inference, and ratios to Keras's own layers and PyTorch."""
+    """Training and inference clips/s of every model, as ratios to Keras's own layers and to PyTorch, in one run."""
     options = Options(chosen_models(models), threads, repeats, seconds, batch, overrides=overrides or ())
     show(measure(options), options)
 
@@ -98,20 +95,20 @@ def measure(options: Options) -> pd.DataFrame:
             variants = build_variants(choice, options)
             for round_number in range(options.repeats + 1):
                 bar.set_description(choice.model)
-                for variant, rates in variants.items():
+                for variant, (training, inference) in variants.items():
                     row = {"model": choice.model, "round": round_number, "variant": variant}
-                    row |= {what: rate() for what, rate in zip(MEASURED, rates, strict=True)}
+                    row |= {TRAINING: training(), INFERENCE: inference()}
                     if round_number:  # the first warms up: graphs are traced
                         rows.append(row)
                 bar.update()
-            del variants, rates
+            del variants, training, inference
             keras.backend.clear_session()
             gc.collect()
     return pd.DataFrame(rows)
 
 
-def build_variants(choice: model_table.Choice, options: Options) -> dict[str, Rates]:
-    """The rates of the model in each variant there is."""
+def build_variants(choice: model_table.Choice, options: Options) -> dict[str, tuple[Rate, Rate]]:
+    """The rates of training and inference of the model in each variant there is."""
     generator = np.random.default_rng(0)
     features = generator.normal(size=(options.batch, *choice.shape())).astype(np.float32)
     labels = generator.integers(0, choice.num_labels(), options.batch).astype(np.int32)
@@ -121,12 +118,11 @@ def build_variants(choice: model_table.Choice, options: Options) -> dict[str, Ra
     return variants
 
 
-def _ours(choice: model_table.Choice, features: np.ndarray, labels: np.ndarray, options: Options) -> Rates:
+def _ours(choice: model_table.Choice, features: np.ndarray, labels: np.ndarray, options: Options) -> tuple[Rate, Rate]:
     """The project's step and inference, traced once here."""
     import tensorflow as tf
 
     from kws_experiments.training.step import TrainingStep
-    from kws_models.frozen import frozen
 
     model = choice.build()
     optimizer = choice.experiment.build_optimizer(model, total_steps=1, steps_per_epoch=1)
@@ -142,17 +138,13 @@ def _ours(choice: model_table.Choice, features: np.ndarray, labels: np.ndarray, 
         model, optimizer, choice.experiment.settings,
         spec=spec, front_end=None, class_weights=[1.0] * choice.num_labels(),
     )  # fmt: skip
+    infer = tf.function(lambda inputs: model(inputs, training=False), input_signature=[spec["inputs"]])
     step(batch)
-
-    def infer(inputs: tf.Tensor) -> tf.Tensor:
-        return model(inputs, training=False)
-
-    graphs = [tf.function(infer, input_signature=[spec["inputs"]]), frozen(infer, spec["inputs"])]
-    validation, inference = (Timed(lambda graph=graph: graph(batch["inputs"]).numpy(), options) for graph in graphs)
-    return Timed(lambda: step(batch), options), validation, inference
+    infer(batch["inputs"])
+    return Timed(lambda: step(batch), options), Timed(lambda: infer(batch["inputs"]).numpy(), options)
 
 
-def _keras(choice: model_table.Choice, features: np.ndarray, labels: np.ndarray, options: Options) -> Rates:
+def _keras(choice: model_table.Choice, features: np.ndarray, labels: np.ndarray, options: Options) -> tuple[Rate, Rate]:
     with keras_layers():
         return _ours(choice, features, labels, options)
 
@@ -177,7 +169,7 @@ def has_torch() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
-def _torch(choice: model_table.Choice, features: np.ndarray, labels: np.ndarray, options: Options) -> Rates:
+def _torch(choice: model_table.Choice, features: np.ndarray, labels: np.ndarray, options: Options) -> tuple[Rate, Rate]:
     import torch
 
     from benchmarks import torch_models
@@ -199,8 +191,9 @@ def _torch(choice: model_table.Choice, features: np.ndarray, labels: np.ndarray,
                 channels_last=channels_last,
             )
         )
-    inference = Fastest([Timed(network.infer, options) for network in networks])
-    return Fastest([Timed(network.train, options) for network in networks]), inference, inference
+    return Fastest([Timed(network.train, options) for network in networks]), Fastest(
+        [Timed(network.infer, options) for network in networks]
+    )
 
 
 @dataclass
@@ -242,7 +235,7 @@ def show(rates: pd.DataFrame, options: Options) -> None:
 
     ratios = ratios_to(rates)
     columns: list[Column] = [("model", options.models)]
-    for what in MEASURED:
+    for what in (TRAINING, INFERENCE):
         ours = rates[rates["variant"] == OURS].groupby("model")[what].median()
         columns.append((f"{what}: clips/s", [f"{ours[model]:,.0f}" for model in options.models]))
         for baseline in (KERAS, TORCH):
@@ -251,16 +244,11 @@ def show(rates: pd.DataFrame, options: Options) -> None:
                 for model in options.models
             ]
             columns.append((f"of {baseline}", medians))
-    print_table(columns, title="Training, validation and inference", numeric=[heading for heading, _ in columns[1:]])
+    print_table(columns, title="Training and inference", numeric=[heading for heading, _ in columns[1:]])
     console = Console()
     for (model, baseline, what), target in TARGETS.items():
         if (model, baseline) in ratios:
-            ratio = ratios[model, baseline][what]
-            console.print(
-                f"{model}: {what} at {ratio.median():.2f} times {baseline}'s rate ({ratio.min():.2f} to"
-                f" {ratio.max():.2f} over the rounds); target: {target:g} or more",
-                soft_wrap=True,
-            )
+            say_ratio(f"{model}, {what}, of {baseline}", ratios[model, baseline][what], f"{target:g} or more")
     torch = "no PyTorch"
     if has_torch():
         torch = f"PyTorch {importlib.metadata.version('torch')}"
@@ -272,13 +260,13 @@ def show(rates: pd.DataFrame, options: Options) -> None:
 
 
 def ratios_to(rates: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
-    """By model and baseline: our rates as ratios to its, a row per round and a column for each of MEASURED."""
+    """By model and baseline: our rates of training and inference as ratios to its, a row per round."""
     ratios = {}
     for (model, variant), group in rates.groupby(["model", "variant"]):
         if variant != OURS:
             ours = rates[(rates["model"] == model) & (rates["variant"] == OURS)].set_index("round")
             theirs = group.set_index("round")
-            ratios[str(model), str(variant)] = ours[list(MEASURED)] / theirs[list(MEASURED)]
+            ratios[str(model), str(variant)] = ours[[TRAINING, INFERENCE]] / theirs[[TRAINING, INFERENCE]]
     return ratios
 
 

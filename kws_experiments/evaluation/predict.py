@@ -52,9 +52,7 @@ class Predictor:
 
         stream = evaluation_batches(self.source, split, self.features, threads=self.threads, **arguments)
         if self._infer is None:
-            from kws_models.frozen import frozen
-
-            self._infer = frozen(lambda inputs: self.network(inputs, training=False), stream.element_spec["inputs"])
+            self._infer = inference(self.network, stream)
         return predict(self._infer, stream)
 
     def predictions(self, split: str) -> pd.DataFrame:
@@ -107,7 +105,7 @@ class Predictor:
 
 
 def inference(model: keras.Model, batches: tf.data.Dataset) -> Infer:
-    """The model as a graph for the inputs of `batches`: inputs → logits, without dropout; it follows the weights."""
+    """The model as a graph for the inputs of `batches`: inputs → logits, without dropout."""
     import tensorflow as tf
 
     return tf.function(lambda inputs: model(inputs, training=False), [batches.element_spec["inputs"]])

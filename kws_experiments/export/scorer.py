@@ -127,8 +127,6 @@ class KerasScorer(Scorer):
     def __init__(self, model: keras.Model, facts: Facts) -> None:
         import tensorflow as tf
 
-        from kws_models.frozen import frozen
-
         self.model = model
 
         keeps_lengths = isinstance(model.input, dict)
@@ -140,5 +138,5 @@ class KerasScorer(Scorer):
                 inputs = {"waveform": waveforms, "lengths": lengths}
             return tf.nn.softmax(model(inputs, training=False))
 
-        graph = frozen(scores, tf.TensorSpec([None, facts.clip_samples], tf.float32))
+        graph = tf.function(scores, [tf.TensorSpec([None, facts.clip_samples], tf.float32)])
         super().__init__(facts, lambda waveforms: graph(waveforms).numpy())

@@ -170,8 +170,6 @@ class NetworkWindows:
     def __init__(self, network: keras.Model, num_frames: int, hop_frames: int) -> None:
         import tensorflow as tf
 
-        from kws_models.frozen import frozen
-
         self._sliding = SlidingWindows(num_frames, hop_frames)
         self._num_labels = network.output_shape[-1]
         has_lengths = len(network.inputs) > 1
@@ -183,7 +181,7 @@ class NetworkWindows:
             lengths = tf.fill(tf.shape(windows)[:1], num_frames)
             return network({"features": windows, "num_frames": lengths}, training=False)
 
-        self._infer = frozen(infer, tf.TensorSpec([None, num_frames, bins], tf.float32))
+        self._infer = tf.function(infer, [tf.TensorSpec([None, num_frames, bins], tf.float32)])
 
     def feed(self, frames: np.ndarray) -> np.ndarray:
         """See FrameConsumer."""

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from kws_experiments.config.compose import CONF
 from kws_experiments.reports.model_table import choose
-from kws_models.frozen import frozen
 from kws_models.layers import adapt_normalization
 from tests.kws_models.networks import (
     NAMES,
@@ -125,15 +124,6 @@ def test_a_saved_model_loads_without_custom_objects(name, any_length, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(loaded(inputs), model(inputs), rtol=1e-6, atol=1e-6)
-
-
-@each_network
-def test_frozen_inference_computes_the_same(name, any_length):
-    model, inputs = network_and_inputs(name, any_length)
-    signature = tf.nest.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), model.input)
-    infer = frozen(lambda given: model(given, training=False), signature)
-    expected = model(inputs, training=False)
-    np.testing.assert_allclose(infer(inputs), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
 # --- mistakes
