@@ -36,7 +36,8 @@ def folded(network: Callable[..., Any]) -> Callable[[Any], Any]:
         if type(layer) in _SUB_SPECTRAL and layer.compute_dtype == "float32":
             replaced[layer] = lambda x, *_, layer=layer, **__: _normalize_bins(layer, x)
         elif isinstance(layer, keras.Model):
-            replaced[layer] = folded(layer)
+            inner = folded(layer)
+            replaced[layer] = lambda x, *_, inner=inner, **__: inner(x)
 
     def infer(inputs: Any) -> Any:
         outputs = network._run_through_graph(
