@@ -123,6 +123,7 @@ def _ours(choice: model_table.Choice, features: np.ndarray, labels: np.ndarray, 
     import tensorflow as tf
 
     from kws_experiments.training.step import TrainingStep
+    from kws_models.folding import folded
 
     model = choice.build()
     optimizer = choice.experiment.build_optimizer(model, total_steps=1, steps_per_epoch=1)
@@ -138,7 +139,7 @@ def _ours(choice: model_table.Choice, features: np.ndarray, labels: np.ndarray, 
         model, optimizer, choice.experiment.settings,
         spec=spec, front_end=None, class_weights=[1.0] * choice.num_labels(),
     )  # fmt: skip
-    infer = tf.function(lambda inputs: model(inputs, training=False), input_signature=[spec["inputs"]])
+    infer = tf.function(folded(model), input_signature=[spec["inputs"]])
     step(batch)
     infer(batch["inputs"])
     return Timed(lambda: step(batch), options), Timed(lambda: infer(batch["inputs"]).numpy(), options)

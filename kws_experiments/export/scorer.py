@@ -127,8 +127,10 @@ class KerasScorer(Scorer):
     def __init__(self, model: keras.Model, facts: Facts) -> None:
         import tensorflow as tf
 
-        self.model = model
+        from kws_models.folding import folded
 
+        self.model = model
+        logits = folded(model)
         keeps_lengths = isinstance(model.input, dict)
 
         def scores(waveforms: tf.Tensor) -> tf.Tensor:
@@ -136,7 +138,7 @@ class KerasScorer(Scorer):
             if keeps_lengths:
                 lengths = tf.fill(tf.shape(waveforms)[:1], tf.shape(waveforms)[1])
                 inputs = {"waveform": waveforms, "lengths": lengths}
-            return tf.nn.softmax(model(inputs, training=False))
+            return tf.nn.softmax(logits(inputs))
 
         graph = tf.function(scores, [tf.TensorSpec([None, facts.clip_samples], tf.float32)])
         super().__init__(facts, lambda waveforms: graph(waveforms).numpy())
