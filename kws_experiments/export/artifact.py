@@ -3,6 +3,7 @@
 RUN/exports/<format>-<quantize>/ (saved_model-none-all where it decodes all)
     the models, each a file or a folder
     labels.txt           class names, one a line, in the order of the scores
+    listening.json       sensitivities, as in the run's folder
     export.json          everything else, as `Artifact` describes it
     predictions.parquet  what the original and the exported models predict for each test clip
 """
@@ -114,6 +115,7 @@ class Artifact:
         requires: what registers a SavedModel's own ops: look each name up (`pkgutil.resolve_name`) before loading it.
         clip_from: which part of longer files is a clip; earlier versions took the start.
         decode: the files whose names a SavedModel takes: wav (16-bit, at the sample rate) or all.
+        sensitivities: those in `listening.json` beside it; earlier versions wrote none.
     """
 
     format: str
@@ -133,6 +135,7 @@ class Artifact:
     requires: list[str] = field(default_factory=list)
     clip_from: str = "start"
     decode: str = "wav"
+    sensitivities: list[str] = field(default_factory=list)
 
     @property
     def title(self) -> str:

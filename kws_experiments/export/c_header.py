@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from kws_data.text import printable
 from kws_experiments.export.artifact import ModelFile, Port
+from kws_experiments.runs.listening import Listening
 
 _BYTES_A_LINE = 16
 
@@ -18,6 +19,7 @@ def c_header(
     labels: Sequence[str],
     thresholds: Mapping[str, float],
     about: Sequence[str],
+    listening: Listening | None = None,
 ) -> str:
     """The text of the header: `g_model`, `g_model_len`, labels, thresholds, shapes and quantization.
 
@@ -27,6 +29,7 @@ def c_header(
         labels: class names.
         thresholds: each keyword's decision threshold; labels without one get a value that no score reaches.
         about: lines for the comment at the head.
+        listening: the sensitivities for long audio, if it was tuned for that.
     """
     quantized = file.output.scale is not None
     limits = [_threshold(thresholds.get(label, math.inf), file.output) for label in labels]
@@ -58,6 +61,7 @@ def c_header(
     lines += [
         "/* A keyword is detected where its output reaches this; the outputs of other labels can't. */",
         f"static const {'int' if quantized else 'float'} g_thresholds[] = {{{', '.join(limits)}}};",
+        *(_sensitivities(listening, labels) if listening and listening.tuned else []),
         "",
         f"static const int g_model_len = {len(model)};",
         "KWS_ALIGN_16 static const unsigned char g_model[] = {",
@@ -67,6 +71,26 @@ def c_header(
         "#endif  // KWS_MODEL_H_",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _sensitivities(listening: Listening, labels: Sequence[str]) -> list[str]:
+    """What `kws tune` chose: how to average scores, and the thresholds of each sensitivity."""
+    settings = next(iter(listening.tuned.values()))["settings"]
+    lines = [
+        "/* Long audio: real scores of windows g_hop_ms apart are averaged over g_average_window_ms. A keyword is",
+        "   detected where its average is above its threshold, if none was in the last g_suppression_ms, and its",
+        "   average has been below g_release of the threshold since it was detected itself, or that is g_repeat_ms",
+        "   ago. */",
+    ]
+    values = {"hop_ms": listening.tuned_on["hop_ms"]} | settings
+    lines += [
+        f"static const float g_{name} = {_c_float(values[name])};"
+        for name in ("hop_ms", "average_window_ms", "suppression_ms", "release", "repeat_ms")
+    ]
+    for name, sensitivity in listening.tuned.items():
+        limits = ", ".join(_c_float(sensitivity["thresholds"].get(label, 2.0)) for label in labels)
+        lines.append(f"static const float g_thresholds_{name}[] = {{{limits}}};")
+    return lines
 
 
 def c_string(text: str) -> str:

@@ -71,6 +71,7 @@ class Tflite(Format):
         """Write a C header for the model that microcontrollers can run."""
         from kws_experiments.export.c_header import c_header
         from kws_experiments.runs.folder import write_text
+        from kws_experiments.runs.listening import Listening
 
         if artifact.quantize not in _FOR_MICROCONTROLLERS:
             return
@@ -81,7 +82,10 @@ class Tflite(Format):
             f"Trained on data of licence: {artifact.data_licence or 'not stated'}",
         ]
         content = (out / file.file).read_bytes()
-        text = c_header(content, file, labels=artifact.labels, thresholds=artifact.thresholds, about=about)
+        listening = Listening.read(out) if artifact.sensitivities else None
+        text = c_header(
+            content, file, labels=artifact.labels, thresholds=artifact.thresholds, about=about, listening=listening
+        )
         write_text(out / f"{Path(file.file).stem}.h", text)
 
 
