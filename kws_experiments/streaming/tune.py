@@ -19,7 +19,6 @@ from kws_data.audio import INT16_SCALE
 from kws_data.checks import check_number, require
 from kws_data.errors import KwsError
 from kws_data.splits import VALIDATION
-from kws_data.storage.atomic import lock_for
 from kws_data.streams.mix import render
 from kws_data.streams.plan import StreamSettings, plan_words
 from kws_data.streams.source import StreamSource
@@ -117,12 +116,8 @@ def tune(run: Path, settings: TuneSettings) -> dict[str, dict[str, Any]]:
     experiment = Experiment(opened.config)
     source = _validation(opened, experiment)
     streams = settings.streams()
-    log.info(
-        "listening to %d streams of %g min, of %d validation clips",
-        len(streams),
-        settings.minutes,
-        len(source.keywords) + len(source.unknown),
-    )
+    clips = len(source.keywords) + len(source.unknown)
+    log.info("listening to %d streams of %g min, made of %d validation clips", len(streams), settings.minutes, clips)
     scored = score(source, open_windows(run, HOP_MS), streams)
     chosen = choose(scored, settings.false_accepts_per_hour)
     tuned_on = {
@@ -130,9 +125,8 @@ def tune(run: Path, settings: TuneSettings) -> dict[str, dict[str, Any]]:
         "streams": [asdict(stream) for stream in streams],
         "different_clips": len(source.keywords), "different_unknown_clips": len(source.unknown),
     }  # fmt: skip
-    with lock_for(opened.folder.listening):
-        listening = FinishedRun.open(run).listening
-        replace(listening, sensitivities=listening.sensitivities | chosen, tuned_on=tuned_on).write(run)
+    listening = opened.listening
+    replace(listening, sensitivities=listening.sensitivities | chosen, tuned_on=tuned_on).write(run)
     return chosen
 
 
