@@ -70,15 +70,6 @@ class Peaks:
             false.append(_log_odds([column[begin:end].max() for begin, end in zip(begins, ends, strict=True)]))
         return cls(_log_odds(rows).reshape(len(rows), len(columns)), np.array(spoken, int), false)
 
-    @classmethod
-    def joined(cls, parts: Sequence[Peaks]) -> Peaks:
-        """Those of several recordings."""
-        return cls(
-            np.concatenate([part.at_words for part in parts]),
-            np.concatenate([part.spoken for part in parts]),
-            [np.concatenate(of_word) for of_word in zip(*(part.false for part in parts), strict=True)],
-        )
-
     def false_accepts(self) -> np.ndarray:
         """[keywords, GRID] the expected number of false accepts at each threshold, by the model."""
         pooled = np.sort(np.concatenate([*self.false, [GRID[0]]]))[::-1]  # one more, so that none is not never

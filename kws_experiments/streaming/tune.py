@@ -235,10 +235,10 @@ def _ladders(scored: Scored) -> Iterator[tuple[RecognizerSettings, Smoothed, tup
 def _within(
     scored: Scored, settings: RecognizerSettings, smoothed: Smoothed, ladder: tuple[np.ndarray, np.ndarray], rate: float
 ) -> Choice:
-    """The first thresholds of the ladder that keep to the rate, both by the model and as counted."""
+    """The first thresholds of the ladder that keep to the rate, both by the model and as counted; else the last."""
     keywords, allowed = keywords_of(scored.labels), rate * scored.hours
     for thresholds, expected in zip(*ladder, strict=True):
-        if expected > allowed:
+        if expected > allowed and expected > ladder[1][-1]:
             continue
         tried = replace(settings, thresholds=dict(zip(keywords, thresholds.tolist(), strict=True)))
         matching = match(detect(smoothed, scored.labels, tried), scored.truth, keywords, TOLERANCE_MS)
@@ -247,7 +247,7 @@ def _within(
         choice = Choice(tried, expected / scored.hours, missed, matching.outcomes)
         if choice.outcomes.count(FALSE_ACCEPT) <= allowed:
             break
-    return choice  # the highest thresholds, where none keep to it
+    return choice
 
 
 def _kept(settings: RecognizerSettings) -> dict[str, Any]:

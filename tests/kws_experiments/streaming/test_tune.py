@@ -77,6 +77,13 @@ def test_sensitivities_keep_to_their_rates_and_say_what_they_miss() -> None:
     assert json.loads(json.dumps(chosen))["low"]["measured"]["shown"] is False
 
 
+def test_a_rate_that_no_thresholds_keep_to_gets_the_highest() -> None:
+    chosen = choose(some_scores(words=60), (0.001, 0.002, 0.003))
+    for values in chosen.values():
+        assert min(values["thresholds"].values()) > 0.9
+        assert not values["measured"]["shown"]
+
+
 def test_thresholds_per_word_miss_fewer_than_one_for_all_on_other_words() -> None:
     """At no more false accepts, on scores that nothing was chosen on."""
     chosen = choose(some_scores(0), (3.0, 30.0, 100.0))["medium"]
