@@ -40,8 +40,8 @@ class RecognizerSettings:
         thresholds: of the words that have one of their own.
         release: with `per-word`, a word can be detected again once its average has fallen below this part of its
             threshold.
-        repeat_ms: with `per-word`, or so long after its last detection: nine tenths of the model's window, since a
-            single utterance keeps the average above a threshold for no longer.
+        repeat_ms: with `per-word`, or so long after its last detection: the length of the model's window, since no
+            utterance stays in it for longer.
         sensitivity: the name of these settings in `listening.json`; '' where they are others.
 
     Raises:
@@ -55,7 +55,7 @@ class RecognizerSettings:
     rule: str = ORIGINAL
     thresholds: Mapping[str, float] = field(default_factory=dict)
     release: float = 0.8
-    repeat_ms: float = 900.0
+    repeat_ms: float = 1000.0
     sensitivity: str = ""
 
     def __post_init__(self) -> None:
@@ -180,7 +180,7 @@ class PerWordRule(Rule):
 
     So 'yes yes' is two words. With silence in between, the average falls. Without it, windows of a second hold one
     'yes' or the other all the time, and the average stays up: what shows the second is that it stays up for longer
-    than one 'yes' can. Of several words at once, the one with the highest average is new. The unknown class is treated
+    than a window is. Of several words at once, the one with the highest average is new. The unknown class is treated
     as a word that changes nothing for the others.
     """
 

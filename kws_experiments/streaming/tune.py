@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 
 TOLERANCE_MS = 750.0
 AVERAGE_WINDOWS_MS = (100.0, 200.0, 300.0, 400.0, 500.0)
-_REPEAT = 0.9  # of a window: for longer, no single word kept an average above a threshold of 0.6
 SUPPRESSIONS_MS = (300.0, 500.0)  # shorter would split one word, longer swallow the next
 
 
@@ -224,7 +223,7 @@ def _ladders(scored: Scored) -> Iterator[tuple[RecognizerSettings, Smoothed, tup
     columns = {word: scored.labels.index(word) for word in keywords_of(scored.labels)}
     for average_ms in AVERAGE_WINDOWS_MS:
         # one window is enough: the average is over those that there are, and a stream's first moments are silent
-        settings = RecognizerSettings(average_ms, minimum_count=1, rule=PER_WORD, repeat_ms=_REPEAT * scored.window_ms)
+        settings = RecognizerSettings(average_ms, minimum_count=1, rule=PER_WORD, repeat_ms=scored.window_ms)
         smoothed = smooth(scored.times_ms, scored.scores, settings)
         peaks = Peaks.of(smoothed, columns, scored.truth, TOLERANCE_MS, scored.window_ms + average_ms)
         ladder = thresholds_by_price(peaks)

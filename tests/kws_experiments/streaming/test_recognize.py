@@ -198,9 +198,9 @@ def test_a_word_above_its_threshold_is_new_though_another_is_higher() -> None:
         ([(0.9, 400), (0.4, 150), (0.9, 400)], [50, 600]),
         # it doesn't
         ([(0.9, 400), (0.55, 150), (0.9, 300)], [50]),
-        # it stays up for as long as one word can, and for longer: said twice without a pause
-        ([(0.9, 900)], [50]),
-        ([(0.9, 1400)], [50, 950]),
+        # it stays up for longer than a window: said twice without a pause
+        ([(0.9, 1000)], [50]),
+        ([(0.9, 1400)], [50, 1050]),
         # it falls at once, and rises before the suppression ends
         ([(0.9, 100), (0.1, 100), (0.9, 400)], [50, 300]),
     ],
