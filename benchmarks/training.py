@@ -16,9 +16,10 @@ holds medians over the rounds, of clips/s and of the ratios within a round. A fi
 PyTorch's threads wait for each other by spinning, so that on a busy machine it falls behind without deserving it:
 measure on a quiet one, or set OMP_WAIT_POLICY=passive.
 
-Targets, on those features: DS-CNN-S trains at no less than 1.8 times the rate of Keras's layers, and both networks train
-faster than PyTorch and infer at no less than 1.3 times its rate. On the 49 x 10 of Hello Edge (`features=mfcc_hello_edge`) the convolutions, the same in all three,
-are most of DS-CNN-S's step, and the ratios smaller.
+Targets, on those features: DS-CNN-S trains at no less than 1.8 times the rate of Keras's layers, and both networks
+train faster than PyTorch and infer at no less than 1.3 times its rate. On the 49 x 10 of Hello Edge
+(`features=mfcc_hello_edge`) the convolutions, the same in all three, are most of DS-CNN-S's step, and the ratios
+smaller.
 """
 
 from __future__ import annotations

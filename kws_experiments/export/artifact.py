@@ -3,6 +3,7 @@
 RUN/exports/<format>-<quantize>/ (saved_model-none-all where it decodes all)
     the models, each a file or a folder
     labels.txt           class names, one a line, in the order of the scores
+    listening.json       sensitivities, as in the run's folder
     export.json          everything else, as `Artifact` describes it
     <c_name>.h, .c       the network as C source, of TensorFlow Lite files that microcontrollers can run
     predictions.parquet  what the original and the exported models predict for each test clip
@@ -121,6 +122,7 @@ class Artifact:
         clip_from: which part of longer files is a clip; earlier versions took the start.
         decode: the files whose names a SavedModel takes: wav (16-bit, at the sample rate) or all.
         c_name: the prefix of the names in the C source, and the name of its files; None where there is none.
+        sensitivities: those in `listening.json` beside it; earlier versions wrote none.
     """
 
     format: str
@@ -141,6 +143,7 @@ class Artifact:
     clip_from: str = "start"
     decode: str = "wav"
     c_name: str | None = None
+    sensitivities: list[str] = field(default_factory=list)
 
     @property
     def title(self) -> str:

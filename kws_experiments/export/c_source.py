@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kws_data.errors import KwsError
@@ -11,8 +12,15 @@ from kws_data.text import printable
 
 if TYPE_CHECKING:
     from kws_experiments.export.artifact import Artifact, Port
+    from kws_experiments.runs.listening import Listening
 
 _BYTES_A_LINE = 16
+_SETTINGS = ("hop_ms", "average_window_ms", "suppression_ms", "release", "repeat_ms")
+_LONG_AUDIO = (
+    "Long audio: real scores of windows hop_ms apart are averaged over average_window_ms. A keyword is detected where",
+    "its average is above its threshold (of low, medium or high sensitivity), if none was in the last suppression_ms,",
+    "and its average has been below release * threshold since it was detected itself, or that is repeat_ms ago.",
+)
 _IRREGULAR = {"BATCH_MATMUL": "BatchMatMul", "CUMSUM": "CumSum", "PADV2": "PadV2"}
 
 
@@ -33,12 +41,13 @@ def check_prefix(prefix: str) -> None:
         raise KwsError(f"--c-name must be letters, digits and _, a letter first, such as my_words; got '{prefix}'")
 
 
-def c_source(model: bytes, artifact: Artifact) -> dict[str, str]:
+def c_source(model: bytes, artifact: Artifact, listening: Listening | None = None) -> dict[str, str]:
     """The content of `<c_name>.h` and `<c_name>.c`, for the export's last file.
 
     Args:
         model: that file's content.
         artifact: the export, with a `c_name`.
+        listening: the sensitivities for long audio, if it was tuned for that.
     """
     name, file, front_end = str(artifact.c_name), artifact.files[-1], artifact.front_end
     guard = f"KWS_{name.upper()}_H_"
@@ -67,6 +76,11 @@ def c_source(model: bytes, artifact: Artifact) -> dict[str, str]:
         sizes |= {"input_zero_point": file.input.zero_point, "output_zero_point": file.output.zero_point}
         scales |= {"input_scale": file.input.scale, "output_scale": file.output.scale}
         about.append("Input and output are int8: real = scale * (quantized - zero_point).")
+    tuned = listening.tuned if listening else {}
+    if listening and tuned:
+        settings = {"hop_ms": listening.tuned_on["hop_ms"]} | next(iter(tuned.values()))["settings"]
+        scales |= {key: settings[key] for key in _SETTINGS}
+        about += _LONG_AUDIO
     header = [
         *_comment(
             f"{file.file} of run {artifact.run['name']} {artifact.run['fingerprint']}: features in, scores out.",
@@ -91,6 +105,7 @@ def c_source(model: bytes, artifact: Artifact) -> dict[str, str]:
         "",
         f"extern const char* const {name}_labels[{len(artifact.labels)}];",
         f"extern const {kind} {name}_thresholds[{len(artifact.labels)}];",
+        *(f"extern const float {name}_thresholds_{one}[{len(artifact.labels)}];" for one in tuned),
         f"extern const unsigned char {name}_model[{len(model)}]; /* aligned to 16 bytes */",
         "",
         "#ifdef __cplusplus",
@@ -111,6 +126,10 @@ def c_source(model: bytes, artifact: Artifact) -> dict[str, str]:
         "",
         f"const char* const {name}_labels[] = {{{', '.join(map(c_string, artifact.labels))}}};",
         f"const {kind} {name}_thresholds[] = {{{', '.join(limits)}}};",
+        *(
+            f"const float {name}_thresholds_{one}[] = {{{_floats(chosen['thresholds'], artifact.labels)}}};"
+            for one, chosen in tuned.items()
+        ),
         "",
         f"KWS_ALIGN_16 const unsigned char {name}_model[] = {{",
         *_array(model),
@@ -141,6 +160,10 @@ def _threshold(threshold: float, output: Port) -> str:
         return _c_float(min(threshold, 2.0))
     beyond = 128 - output.zero_point  # one above int8's largest
     return str(math.ceil(min(threshold / output.scale, beyond)) + output.zero_point)
+
+
+def _floats(thresholds: Mapping[str, float], labels: Sequence[str]) -> str:
+    return ", ".join(_c_float(thresholds.get(label, 2.0)) for label in labels)
 
 
 def _c_float(value: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import Timeout
@@ -14,6 +15,7 @@ from kws_experiments.export.artifact import Artifact
 from kws_experiments.export.formats.base import Request, find_format
 from kws_experiments.export.scorer import run_facts
 from kws_experiments.runs.folder import RunFolder
+from kws_experiments.runs.listening import Listening
 from kws_experiments.runs.trust import sign
 
 log = logging.getLogger(__name__)
@@ -77,6 +79,7 @@ def export_run(
             artifact = convert_in_child(request, scratch)
             if source is not None and check:
                 artifact = checked(artifact, temporary, run, source, experiment.false_accept_rate)
+            artifact = _with_listening(artifact, run, temporary)
             chosen.write_extras(artifact, temporary)
             artifact.write(temporary)
             sign(temporary)
@@ -84,6 +87,16 @@ def export_run(
         raise KwsError(f"'{out}': another process is writing this export") from error
     _warn(artifact)
     return artifact, out
+
+
+def _with_listening(artifact: Artifact, run: Path, out: Path) -> Artifact:
+    """Write the run's listening.json into an export, with the export's own thresholds of clips."""
+    listening = Listening.read(run).with_clips(thresholds=artifact.thresholds)
+    listening.write(out)
+    notes = artifact.notes
+    if listening.tuned and artifact.quantize != "none":
+        notes = [*notes, f"{', '.join(listening.tuned)} sensitivity: tuned on the scores of the run's own model"]
+    return replace(artifact, sensitivities=list(listening.sensitivities), notes=notes)
 
 
 def _warn(artifact: Artifact) -> None:

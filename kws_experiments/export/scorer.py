@@ -13,6 +13,7 @@ from kws_data.clip_format import DEFAULT_RULES, AudioRules, ClipFormat
 from kws_data.errors import KwsError
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.runs.folder import RunFolder
+from kws_experiments.runs.listening import Listening
 
 if TYPE_CHECKING:
     import keras
@@ -28,7 +29,7 @@ class Facts:
         labels: class names, in the order of the scores.
         sample_rate: Hz.
         clip_samples: every clip is padded or cut to this; None where clips keep their lengths.
-        thresholds: each keyword's decision threshold on its score; silence and unknown have none.
+        thresholds: each keyword's decision threshold on its score of a clip; silence and unknown have none.
         clip_from: which part of longer files is a clip; see `ClipFormat`.
         rules: what audio files may be.
     """
@@ -60,7 +61,9 @@ def run_facts(run: Path, clip_samples: int | None = None) -> Facts:
     experiment = Experiment(folder.read_config())
     length = experiment.clip_samples if clip_samples is None else clip_samples
     form = experiment.clip_form
-    return Facts(folder.read_labels(), form.sample_rate, length, folder.read_thresholds(), form.clip_from, form.rules)
+    return Facts(
+        folder.read_labels(), form.sample_rate, length, Listening.read(run).thresholds, form.clip_from, form.rules
+    )
 
 
 class Scorer:

@@ -17,6 +17,7 @@ from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_file
 from kws_data.text import to_csv
 from kws_experiments.console.output import say
+from kws_experiments.evaluation.intervals import as_text, false_accepts
 from kws_experiments.runs.folder import RunFolder, write_text
 from kws_experiments.streaming.audio_file import check_file, file_blocks
 from kws_experiments.streaming.curve import detect, operating_points, smooth, threshold_curve
@@ -138,8 +139,8 @@ def compute_metrics(compared: Compared, keywords: Sequence[str], hours: float) -
 
     Returns:
         `keywords` and `unknown_words` spoken; `correct`, `missed`, `wrong` (another keyword is spoken there, or the
-        word was detected already) and `false_accepts` (no keyword is spoken there), of these
-        `false_accepts_on_other_words`; `miss_rate`, `false_accepts_per_hour`, `latency_ms` (from a word's end to its
+        word was detected already) and `false_accepts` (no keyword is spoken there) with their rate, of these
+        `false_accepts_on_other_words`; `miss_rate`, `latency_ms` (from a word's end to its
         detection) and `per_word`.
     """
     found, words = compared
@@ -148,7 +149,7 @@ def compute_metrics(compared: Compared, keywords: Sequence[str], hours: float) -
     outcomes = pd.crosstab(found["word"], found["outcome"]).reindex(index=keywords, columns=list(names), fill_value=0)
     per_word = outcomes.astype(int).rename(columns=names)
     per_word.insert(0, "said", spoken)
-    said, correct, wrong, false_accepts = per_word.sum().tolist()
+    said, correct, wrong, accepts = per_word.sum().tolist()
     latency = compared.latency_ms()
     percentiles = np.percentile(latency, (50, 90, 100)).tolist() if len(latency) else [None] * 3
     return {
@@ -157,10 +158,9 @@ def compute_metrics(compared: Compared, keywords: Sequence[str], hours: float) -
         "correct": correct,
         "missed": said - correct,
         "wrong": wrong,
-        "false_accepts": false_accepts,
         "false_accepts_on_other_words": int(((found["outcome"] == FALSE_ACCEPT) & found["on_speech"]).sum()),
         "miss_rate": 1 - correct / said,
-        "false_accepts_per_hour": false_accepts / hours,
+        **false_accepts(accepts, hours),
         "latency_ms": dict(zip(("median", "p90", "max"), percentiles, strict=True)),
         "per_word": per_word.to_dict("index"),
     }
@@ -183,21 +183,25 @@ def _write(out: Path, result: dict[str, Any], curve: pd.DataFrame, compared: Com
 def show(result: dict[str, Any]) -> None:
     """Print the operating points, then detections and latency at the chosen threshold."""
     from kws_experiments.console.tables import by_column, print_table
+    from kws_experiments.plots.streams import chosen
 
-    headings = ("false accepts an hour, at most", "missed", "threshold")
+    headings = ("false accepts an hour, at most", "95 % interval", "missed", "threshold")
     rows = [
-        (f"{point['false_accepts_per_hour_at_most']:g}", f"{point['miss_rate']:.1%}", f"{point['threshold']:g}")
+        (
+            f"{point['false_accepts_per_hour_at_most']:g}",
+            "{:.1f} to {:.1f}".format(*point["false_accepts_per_hour_95"]),
+            f"{point['miss_rate']:.1%}",
+            f"{point['threshold']:g}",
+        )
         for point in result["operating_points"]
         if point["threshold"] is not None
     ]
     print_table(by_column(headings, rows), title="Fewest misses", numeric=headings[1:])
-    if result["hours"] < 1:
-        say(f"one false accept in {60 * result['hours']:.3g} minutes is {1 / result['hours']:.3g} an hour")
     say(
-        f"threshold {result['detection_threshold']:g}: of {result['keywords']} keywords {result['correct']} correct, "
+        f"{chosen(result)}: of {result['keywords']} keywords {result['correct']} correct, "
         f"{result['missed']} missed ({result['miss_rate']:.1%}); {result['wrong']} wrong detections; "
-        f"{result['false_accepts']} false accepts ({result['false_accepts_per_hour']:.1f} an hour), "
-        f"{result['false_accepts_on_other_words']} of them on other words"
+        f"{result['false_accepts']} false accepts, {result['false_accepts_on_other_words']} of them on other words: "
+        f"{as_text(result)}"
     )
     median, p90 = result["latency_ms"]["median"], result["latency_ms"]["p90"]
     if median is not None:

@@ -79,9 +79,11 @@ class Tflite(Format):
         """Write C source for the model that microcontrollers can run."""
         from kws_experiments.export.c_source import c_source
         from kws_experiments.runs.folder import write_text
+        from kws_experiments.runs.listening import Listening
 
         if artifact.c_name is not None:
-            for name, text in c_source((out / artifact.files[-1].file).read_bytes(), artifact).items():
+            listening = Listening.read(out) if artifact.sensitivities else None
+            for name, text in c_source((out / artifact.files[-1].file).read_bytes(), artifact, listening).items():
                 write_text(out / name, text)
 
 

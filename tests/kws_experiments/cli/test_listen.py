@@ -177,6 +177,62 @@ def test_evaluate_stream_agrees_with_stream_and_writes_everything(kws: Kws, run:
     assert (out / "metrics.json").read_bytes() == before
 
 
+def test_a_tuned_run_listens_by_its_sensitivities_and_so_do_its_exports(
+    kws: Kws, run: Path, recording: Path, tmp_path: Path
+) -> None:
+    tuned, audio = tmp_path / "tuned", recording / "stream.wav"
+    shutil.copytree(run, tuned)
+    asked = ("--false-accepts-per-hour", "5,40,200", "--snr-db", "10,20", "--minutes", 1.5)
+
+    result = kws("tune", tuned, *asked)
+
+    assert result.status == 0, result.err
+    assert result.out.splitlines()[-1] == str(tuned / "listening.json")
+    assert "low: at most 5 an hour is not shown by 0.05 h" in result.out
+    kept = (tuned / "listening.json").read_bytes()
+    content = json.loads(kept)
+    assert list(content["sensitivities"]) == ["clips", "low", "medium", "high"]
+    assert [stream["seed"] for stream in content["tuned_on"]["streams"]] == [0, 1]
+    assert not (tuned / "streams").exists()
+    assert kws("tune", tuned, *asked).status == 0
+    assert (tuned / "listening.json").read_bytes() == kept
+
+    def words(model: Path, *options: object) -> list[str]:
+        return kws("stream", model, audio, "--json", *options).out.splitlines()
+
+    assert words(tuned) == words(tuned, "--sensitivity", "medium")
+    assert len(words(tuned, "--sensitivity", "low")) < len(words(tuned, "--sensitivity", "high"))
+    assert words(tuned, "--rule", "original") == words(run)  # as before it was tuned
+    assert words(tuned, "--threshold", 0.999) == []
+    assert "--sensitivity: " in kws("stream", tuned, audio, "--sensitivity", "loud").error()
+    assert "--rule must be one of original, per-word" in kws("stream", tuned, audio, "--rule", "newest").error()
+    metrics = {}
+    for name in ("low", "high"):
+        assert kws("evaluate-stream", tuned, recording, "--sensitivity", name).status == 0
+        metrics[name] = json.loads((tuned / "streams" / "three_minutes" / "metrics.json").read_text())
+        assert metrics[name]["sensitivity"] == name
+        assert metrics[name]["thresholds"] == content["sensitivities"][name]["thresholds"]
+        low, high = metrics[name]["false_accepts_per_hour_95"]
+        assert low <= metrics[name]["false_accepts_per_hour"] <= high
+    assert metrics["low"]["missed"] > metrics["high"]["missed"]
+
+    command = [sys.executable, "-m", "kws_experiments.cli.main", "export", str(tuned), "--format", "tflite"]
+    for quantize in ("none", "int8"):
+        whole = [*command, "--quantize", quantize, "--check" if quantize == "int8" else "--no-check"]
+        done = subprocess.run(whole, cwd=ROOT, check=True, capture_output=True, text=True)
+        export = tuned / "exports" / f"tflite-{quantize}"
+        assert json.loads((export / "export.json").read_text())["sensitivities"] == ["clips", "low", "medium", "high"]
+        (header,) = export.glob("*.h")
+        assert "_thresholds_medium[" in header.read_text()
+        assert ("tuned on the scores of the run's own model" in done.stderr) == (quantize == "int8")
+    theirs = json.loads((export / "listening.json").read_text())["sensitivities"]
+    assert theirs["clips"]["thresholds"] == json.loads((export / "export.json").read_text())["thresholds"]
+    assert theirs["high"] == content["sensitivities"]["high"]
+    assert words(tuned / "exports" / "tflite-none") == words(
+        tuned / "exports" / "tflite-none", "--sensitivity", "medium"
+    )
+
+
 def test_an_export_labels_and_listens_as_its_run(
     kws: Kws, run: Path, recording: Path, real_data: Path, tmp_path: Path
 ) -> None:
@@ -300,7 +356,7 @@ def test_the_microphone(kws: Kws, run: Path, recording: Path, monkeypatch: pytes
     assert "pip install -e '.[microphone]'" in kws("stream", run, "--microphone").err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("command", ["label", "stream", "make-stream", "evaluate-stream"])
+@pytest.mark.parametrize("command", ["label", "stream", "make-stream", "evaluate-stream", "tune"])
 def test_help_needs_no_tensorflow(command: str) -> None:
     code = f"""
 import sys

@@ -34,6 +34,7 @@ from kws_experiments.export.formats.tflite import converter
 from kws_experiments.export.load import load_scorer
 from kws_experiments.export.scorer import Facts, Scorer, fitted
 from kws_experiments.runs.folder import RunFolder, write_text
+from kws_experiments.runs.listening import Listening
 from tests.conftest import SAMPLE_RATE
 
 LABELS = ["_silence_", "yes", "no"]
@@ -120,6 +121,23 @@ def test_quantized_values_are_the_nearest_possible(value: float, scale: float, z
     lowest, highest = (-128 - zero_point) * scale, (127 - zero_point) * scale
     assert whole.dtype == np.int8
     assert abs(back - min(max(value, lowest), highest)) <= 0.5001 * scale + 1e-5
+
+
+def test_c_source_has_the_sensitivities_of_a_tuned_run() -> None:
+    settings = {"average_window_ms": 300.0, "suppression_ms": 250.0, "release": 0.8, "repeat_ms": 1000.0}
+    tuned = {name: {"settings": settings, "thresholds": {"yes": level, "no": 0.5}}
+             for name, level in (("low", 0.875), ("high", 0.25))}  # fmt: skip
+    clips = {"clips": {"thresholds": {"yes": 0.5, "no": 0.7}}}
+
+    text = c_source(b"x", EXPORT, Listening(clips | tuned, {"hop_ms": 40.0}))
+
+    for name, value in (("hop_ms", 40), ("average_window_ms", 300), ("suppression_ms", 250), ("repeat_ms", 1000)):
+        assert float(re.search(rf"float words_{name} = (\S+)f;", text["words.h"])[1]) == value
+    for name, level in (("low", 0.875), ("high", 0.25)):
+        assert f"extern const float words_thresholds_{name}[3];" in text["words.h"]
+        limits = re.search(rf"words_thresholds_{name}\[\] = \{{(.*)\}}", text["words.c"])[1].replace("f", "").split(",")
+        assert list(map(float, limits)) == [2.0, level, 0.5]  # no score reaches that of silence
+    assert c_source(b"x", EXPORT, Listening(clips)) == c_source(b"x", EXPORT)
 
 
 @given(threshold=st.floats(0, 1), output=st.integers(-128, 127))

@@ -20,6 +20,7 @@ import soundfile
 
 from kws_experiments.export.artifact import read_artifact
 from kws_experiments.export.load import load_scorer
+from kws_experiments.runs.listening import Listening
 from kws_experiments.runs.saved_model import load_model
 from tests.conftest import ROOT, SAMPLE_RATE
 from tests.kws_experiments.test_train import SMALL, only_run, train
@@ -119,8 +120,9 @@ def test_float_exports_agree_on_every_clip(run: Path) -> None:
             assert file.check["disagreements"] == 0
             assert file.check["accuracy"] == file.check["original"]["accuracy"] == metrics["accuracy"]
             assert file.check["largest_difference"] < 1e-4
-        thresholds = json.loads((run / "thresholds.json").read_text())["thresholds"]
-        assert artifact.thresholds == thresholds
+        assert artifact.thresholds == Listening.read(run).thresholds
+        assert artifact.sensitivities == ["clips"]
+        assert (run / "exports" / name / "listening.json").read_bytes() == (run / "listening.json").read_bytes()
 
 
 def test_what_is_written_says_what_was_compared(run: Path) -> None:
