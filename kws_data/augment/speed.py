@@ -106,8 +106,7 @@ def _resampled(clip: np.ndarray, factor: float, count: int, *, about_middle: boo
         np.matmul(windows[:, part], weights, out=resampled[part].transpose(1, 0, 2))
     inside = resampled.reshape(-1)[start - first_output : stop - first_output]
     np.rint(inside, out=inside)
-    np.maximum(inside, -32768, out=inside)  # both in half the time of np.clip
-    return start, np.minimum(inside, 32767, out=inside)
+    return start, np.clip(inside, -32768, 32767, out=inside)
 
 
 class _Filters(NamedTuple):
