@@ -12,10 +12,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks import check as check_benchmark
+
+
+from benchmarks import full_size as full_size_benchmark
 from benchmarks import pipeline as pipeline_benchmark
 from benchmarks import scan as scan_benchmark
 from benchmarks import training as training_benchmark
 from kws_data.catalog import scan, usable
+from kws_data.splits import SPLITS, hash_split
 from kws_experiments.config.compose import compose
 
 MakeFolder = Callable[..., Path]
@@ -131,6 +135,28 @@ def test_scan_makes_as_many_usable_one_second_clips_as_asked_for(tmp_path: Path)
     assert catalog["word"].nunique() == 35
     assert catalog.groupby("word")["speaker"].nunique().min() >= 2
     assert set(catalog["num_samples"]) == {16000}
+
+
+@pytest.mark.slow
+def test_full_size_prints_every_figure_and_leaves_nothing(tmp_path: Path) -> None:
+    result = run("full_size", "--clips-per-word=6", f"--folder={tmp_path}")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Training on 210 clips" in result.stdout
+    figures = [number(cells[-1]) for cells in table_rows(result.stdout)]
+    assert len(figures) == 9
+    assert min(figures) > 0
+    assert re.search(rf"packing: {NUMBER} of cat \+ soundfile", result.stdout)
+    assert not list(tmp_path.iterdir())
+
+
+def test_full_size_makes_clips_that_differ_of_speakers_in_all_splits(tmp_path: Path) -> None:
+    full_size_benchmark.make_clips(tmp_path / "clips", 60)
+    catalog = usable(scan(tmp_path / "clips"))
+    clips = catalog[catalog["word"] != "_background_noise_"]
+    assert set(clips["word"].value_counts()) == {60}
+    assert set(clips["num_samples"]) == {16000}
+    assert {hash_split(speaker, 10, 10) for speaker in clips["speaker"]} == set(SPLITS)
+    assert len({(tmp_path / "clips" / path).read_bytes() for path in clips["path"]}) == len(clips)
 
 
 @pytest.mark.slow
