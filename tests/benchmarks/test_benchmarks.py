@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 
 from benchmarks import check as check_benchmark
-
-
 from benchmarks import full_size as full_size_benchmark
 from benchmarks import pipeline as pipeline_benchmark
 from benchmarks import scan as scan_benchmark
