@@ -215,23 +215,29 @@ def make_stream(
 
 def evaluate_stream(
     model: Model,
-    recording: Annotated[Path, typer.Argument(help="a folder that kws make-stream made, or one with the same files")],
+    recordings: Annotated[
+        list[Path], typer.Argument(help="folders that kws make-stream made, or with the same files; all count together")
+    ],
     hop_ms: HopMs = 40.0,
     average_window_ms: AverageWindowMs = 500.0,
     threshold: Threshold = 0.7,
     suppression_ms: SuppressionMs = 500.0,
     minimum_count: MinimumCount = 4,
     tolerance_ms: Annotated[float, typer.Option(help="a detection may be so long before a word or after it")] = 750.0,
-    out: Annotated[Path | None, typer.Option(help="the folder to write; default: RUN/streams/<its name>")] = None,
+    out: Annotated[Path | None, typer.Option(help="the folder to write; default: RUN/streams/<their names>")] = None,
 ) -> None:
-    """Compare detections with what was said: misses, false accepts an hour, latency; over all thresholds."""
+    """Compare detections with what was said: misses, false accepts an hour, latency; over all thresholds.
+
+    Recordings that can't be used are listed (status 1).
+    """
     _check_model(model)
     settings = _settings(average_window_ms, threshold, suppression_ms, minimum_count)
     from kws_experiments.reports.run_report import renew_run_report
     from kws_experiments.streaming.evaluate_stream import evaluate, show
 
-    result, folder = evaluate(model, recording, settings, hop_ms=hop_ms, tolerance_ms=tolerance_ms, out=out)
+    result, table, folder = evaluate(model, recordings, settings, hop_ms=hop_ms, tolerance_ms=tolerance_ms, out=out)
     if out is None:
         renew_run_report(model)
-    show(result)
+    show(result, table)
     say(folder)
+    raise typer.Exit(1 if result["set_aside"] else 0)

@@ -1,4 +1,4 @@
-"""Confidence intervals of an accuracy: Wilson's, of independent clips, and a bootstrap over speakers."""
+"""Confidence intervals: of an accuracy (Wilson's, and a bootstrap over speakers), and of a rate an hour (Poisson)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
+from scipy.stats import binomtest, chi2
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -96,3 +96,12 @@ def _weights(clusters: int, resamples: int, generator: np.random.Generator) -> I
 def _percentiles(parts: Sequence[np.ndarray]) -> Interval:
     low, high = np.quantile(np.concatenate(parts), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def poisson_rate(events: int, hours: float) -> Interval:
+    """The exact 95 % interval of a rate an hour (Garwood 1936), of so many events in so many hours.
+
+    It takes events for independent. Hours that repeat the same few clips hold less than they seem to.
+    """
+    low = chi2.ppf((1 - LEVEL) / 2, 2 * events) / 2 if events else 0.0
+    return float(low / hours), float(chi2.ppf((1 + LEVEL) / 2, 2 * events + 2) / 2 / hours)

@@ -174,10 +174,11 @@ def _long_recordings(streams: list[Listening]) -> list[Part]:
     parts: list[Part] = []
     for stream in streams:
         metrics, median = stream.metrics, stream.metrics["latency_ms"]["median"]
+        missed = f" ({percent(metrics['miss_rate'])})" if metrics["keywords"] else ""
         results = (
             f"{60 * metrics['hours']:.0f} minutes with {metrics['keywords']} keywords and {metrics['unknown_words']}"
             f" other words. At threshold {metrics['detection_threshold']:g}: {metrics['correct']} correct,"
-            f" {metrics['missed']} missed ({percent(metrics['miss_rate'])}), {metrics['wrong']} wrong,"
+            f" {metrics['missed']} missed{missed}, {metrics['wrong']} wrong,"
             f" {metrics['false_accepts']} false accepts ({metrics['false_accepts_per_hour']:.1f} an hour)."
         )
         if median is not None:
