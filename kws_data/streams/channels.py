@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.signal import butter, sosfiltfilt
 
 CLEAN, TELEPHONE, CLIPPED = CHANNELS = ("clean", "telephone", "clipped")
 
@@ -26,6 +25,8 @@ def send(channel: str, sound: np.ndarray, sample_rate: int) -> np.ndarray:
     if channel == CLIPPED:
         most = np.quantile(np.abs(sound), 1 - _CLIP_SHARE) or np.abs(sound).max()
         return np.clip(sound, -most, most)
+    from scipy.signal import butter, sosfiltfilt  # here, as it takes half a second, and few streams need it
+
     low, high = _BAND_HZ
     sos = butter(4, (low, min(high, 0.45 * sample_rate)), "bandpass", fs=sample_rate, output="sos")
     band = sosfiltfilt(sos, sound, padlen=min(len(sound) - 1, sample_rate // 10))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-from scipy.signal import oaconvolve
 
 from kws_data.augment.reverb import Reverb
 from kws_data.draws import Draws
@@ -46,7 +45,11 @@ class Rooms:
     def reverberate(self, number: int, sound: np.ndarray) -> np.ndarray:
         """[samples] → [samples and the room's tail]; unchanged where there is no room."""
         response = self._rooms[number][1]
-        return sound if response is None else oaconvolve(sound, response)
+        if response is None:
+            return sound
+        from scipy.signal import oaconvolve  # here, as it takes half a second, and few streams need it
+
+        return oaconvolve(sound, response)
 
 
 @functools.lru_cache(maxsize=4)
