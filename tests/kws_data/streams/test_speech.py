@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +23,7 @@ from kws_data.streams.mix import render
 from kws_data.streams.plan import StreamSettings, noise_db, plan_words
 from kws_data.streams.recorded_speech import RecordedSpeech
 from kws_data.streams.source import StreamSource
-from kws_data.streams.speech import SPEECH, TURN
+from kws_data.streams.speech import SPEECH, TURN, Utterance
 from kws_data.streams.synthetic_speech import SyntheticSpeech
 from tests.conftest import SAMPLE_RATE, MakeFolder, tone
 
@@ -178,6 +180,33 @@ def test_speech_takes_its_share_of_the_items(data: StreamSource, recordings: Pat
     assert set(alone["word"]) == {SPEECH}
     with pytest.raises(KwsError, match="--inside-percentage needs running speech"):
         plan_words(replace(data, speech=None), StreamSettings(inside_percentage=10))
+
+
+class Counted:
+    """Speech that counts what it was asked for."""
+
+    origin: dict[str, Any] = {}  # noqa: RUF012
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def utterances(self, seed: int) -> Iterator[Utterance]:
+        for number in itertools.count():
+            self.made += 1
+            samples = (1000 * np.random.default_rng(number).normal(size=2 * SAMPLE_RATE)).astype(np.int16)
+            yield Utterance(samples, 1000.0, str(number), "", 200.0, [])
+
+
+def test_a_block_needs_only_what_is_heard_in_it(data: StreamSource) -> None:
+    speech = Counted()
+    data, settings = replace(data, speech=speech), StreamSettings(minutes=5)
+    plan = plan_words(data, settings)
+    speech.made = 0
+    blocks = render(data, plan, settings)
+    assert len(next(blocks)) == 5 * SAMPLE_RATE
+    assert speech.made <= 4
+    assert sum(map(len, blocks)) == 295 * SAMPLE_RATE
+    assert speech.made == len(plan)
 
 
 def test_rooms_and_channels_keep_the_level_over_the_noise(data: StreamSource, recordings: Path) -> None:
