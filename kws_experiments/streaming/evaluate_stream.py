@@ -327,12 +327,17 @@ def show(result: dict[str, Any], table: pd.DataFrame) -> None:
     _show_conditions(result, table)
     if result["hours"] < 1:
         say(f"one false accept in {60 * result['hours']:.3g} minutes is {1 / result['hours']:.3g} an hour")
+    misses = "no keyword is said"
+    if result["keywords"]:
+        misses = (
+            f"of {result['keywords']} keywords {result['correct']} correct, {result['missed']} missed "
+            f"({_percent(result['miss_rate'])}, 95 %: {_percents(result['miss_rate_95'])})"
+        )
     say(
-        f"threshold {result['detection_threshold']:g}: of {result['keywords']} keywords {result['correct']} correct, "
-        f"{result['missed']} missed ({_percent(result['miss_rate'])}, 95 %: {_percents(result['miss_rate_95'])}); "
-        f"{result['wrong']} wrong detections; {result['false_accepts']} false accepts in {result['hours']:.3g} hours "
+        f"threshold {result['detection_threshold']:g}: {misses}; "
+        f"{result['wrong']} wrong detections; {result['false_accepts']} false accepts in {result['hours']:.3g} h "
         f"({result['false_accepts_per_hour']:.1f} an hour, 95 %: {_rates(result['false_accepts_per_hour_95'])}), "
-        f"{result['false_accepts_on_other_words']} of them on other words"
+        f"{result['false_accepts_on_other_words']} of them on other words or running speech"
     )
     median, p90 = result["latency_ms"]["median"], result["latency_ms"]["p90"]
     if median is not None:
