@@ -187,20 +187,46 @@ def make_stream(
     gap_ms: Annotated[str, typer.Option(help="from clip to clip: a number, or LOW,HIGH")] = "1000,3000",
     unknown_percentage: Annotated[float, typer.Option(help="words outside the task, of all words")] = 30.0,
     seed: Annotated[int, typer.Option(help="another seed, another stream")] = 0,
+    speech: Annotated[
+        str | None, typer.Option(help="running speech without keywords: 'synthetic', or a folder of recordings")
+    ] = None,
+    loop: Annotated[bool, typer.Option("--loop", help="use the recordings of --speech again and again")] = False,
+    speech_percentage: Annotated[
+        float, typer.Option(help="running speech; the rest are words; needs --speech")
+    ] = 100.0,
+    inside_percentage: Annotated[float, typer.Option(help="words inside running speech, of all words")] = 0.0,
+    repeat_percentage: Annotated[float, typer.Option(help="words said twice in a row, of all words")] = 0.0,
+    rooms: Annotated[
+        list[str] | None,
+        typer.Option(help="none (default), synthetic, or a folder of impulse responses; of several, one is drawn"),
+    ] = None,
+    channel: Annotated[
+        list[str] | None, typer.Option(help="clean (default), telephone or clipped; of several, one is drawn")
+    ] = None,
+    level_db: Annotated[
+        str, typer.Option(help="of the loudest words, of full scale: a number, or LOW,HIGH for a level that changes")
+    ] = "-26",
 ) -> None:
-    """Make a long recording to test on: test clips over background noise, with a table of what is said when."""
+    """Make a long recording to test on: words and running speech over noise, with a table of what is said when."""
     from kws_experiments.streaming.make_stream import StreamSettings, parse_range, write_stream
 
-    with _option_named():
-        snr, gap = parse_range("snr_db", snr_db), parse_range("gap_ms", gap_ms)
-        settings = StreamSettings(minutes, snr, gap, unknown_percentage, seed)
-    summary = write_stream(source, out, settings)
+    with _option_named(channels="channel"):
+        snr, gap, level = (
+            parse_range(name, text) for name, text in (("snr_db", snr_db), ("gap_ms", gap_ms), ("level_db", level_db))
+        )
+        settings = StreamSettings(
+            minutes, snr, gap, unknown_percentage, seed, level, speech_percentage, inside_percentage, repeat_percentage,
+            tuple(rooms or ["none"]), tuple(channel or ["clean"]),
+        )  # fmt: skip
+    summary = write_stream(source, out, settings, speech=speech, loop=loop)
     say(f"{summary}: {out}")
 
 
 def evaluate_stream(
     model: Model,
-    recording: Annotated[Path, typer.Argument(help="a folder that kws make-stream made, or one with the same files")],
+    recordings: Annotated[
+        list[Path], typer.Argument(help="folders that kws make-stream made, or with the same files; all count together")
+    ],
     hop_ms: HopMs = 40.0,
     sensitivity: Sensitivity = None,
     average_window_ms: AverageWindowMs = None,
@@ -209,9 +235,12 @@ def evaluate_stream(
     minimum_count: MinimumCount = None,
     rule: Rule = None,
     tolerance_ms: Annotated[float, typer.Option(help="a detection may be so long before a word or after it")] = 750.0,
-    out: Annotated[Path | None, typer.Option(help="the folder to write; default: RUN/streams/<its name>")] = None,
+    out: Annotated[Path | None, typer.Option(help="the folder to write; default: RUN/streams/<their names>")] = None,
 ) -> None:
-    """Compare detections with what was said: misses, false accepts an hour, latency; over all thresholds."""
+    """Compare detections with what was said: misses, false accepts an hour, latency; over all thresholds.
+
+    Recordings that can't be used are listed (status 1).
+    """
     _check_model(model)
     settings = _settings(
         model, sensitivity, average_window_ms=average_window_ms, detection_threshold=threshold,
@@ -220,11 +249,12 @@ def evaluate_stream(
     from kws_experiments.reports.run_report import renew_run_report
     from kws_experiments.streaming.evaluate_stream import evaluate, show
 
-    result, folder = evaluate(model, recording, settings, hop_ms=hop_ms, tolerance_ms=tolerance_ms, out=out)
+    result, table, folder = evaluate(model, recordings, settings, hop_ms=hop_ms, tolerance_ms=tolerance_ms, out=out)
     if out is None:
         renew_run_report(model)
-    show(result)
+    show(result, table)
     say(folder)
+    raise typer.Exit(1 if result["set_aside"] else 0)
 
 
 def tune(

@@ -202,10 +202,11 @@ def _long_recordings(streams: list[Listening]) -> list[Part]:
     parts: list[Part] = []
     for stream in streams:
         metrics, median = stream.metrics, stream.metrics["latency_ms"]["median"]
+        missed = f" ({percent(metrics['miss_rate'])})" if metrics["keywords"] else ""
         results = (
             f"{60 * metrics['hours']:.0f} minutes with {metrics['keywords']} keywords and {metrics['unknown_words']}"
             f" other words. With {chosen(metrics)}: {metrics['correct']} correct,"
-            f" {metrics['missed']} missed ({percent(metrics['miss_rate'])}), {metrics['wrong']} wrong,"
+            f" {metrics['missed']} missed{missed}, {metrics['wrong']} wrong,"
             f" {metrics['false_accepts']} false accepts:"
             f" {intervals.as_text(intervals.false_accepts(metrics['false_accepts'], metrics['hours']))}."
         )

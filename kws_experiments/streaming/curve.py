@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from kws_experiments.evaluation.intervals import poisson_rate
 from kws_experiments.streaming.listener import Detection
 from kws_experiments.streaming.matching import CORRECT, FALSE_ACCEPT, WRONG, Spoken, match
 from kws_experiments.streaming.recognize import RULES, RecognizerSettings, keywords_of
@@ -74,7 +73,7 @@ def threshold_curve(
 
     Returns:
         one row per threshold: `threshold`, `correct`, `wrong`, `false_accepts`, `miss_rate` (of the spoken keywords,
-        those without a correct detection), `false_accepts_per_hour` and its exact 95 % interval, `low` and `high`.
+        those without a correct detection) and `false_accepts_per_hour`.
     """
     keywords = keywords_of(labels)
     spoken = sum(word.word in keywords for word in truth)
@@ -84,14 +83,11 @@ def threshold_curve(
         outcomes = match(detections, truth, keywords, tolerance_ms).outcomes
         rows.append((threshold, *(outcomes.count(outcome) for outcome in (CORRECT, WRONG, FALSE_ACCEPT))))
     curve = pd.DataFrame(rows, columns=["threshold", "correct", "wrong", "false_accepts"])
-    low, high = zip(*(poisson_rate(events, hours) for events in curve["false_accepts"].tolist()), strict=True)
-    rates = {"false_accepts_per_hour": curve["false_accepts"] / hours, "low": low, "high": high}
-    return curve.assign(miss_rate=1 - curve["correct"] / spoken, **rates)
+    return curve.assign(miss_rate=1 - curve["correct"] / spoken, false_accepts_per_hour=curve["false_accepts"] / hours)
 
 
 def operating_points(curve: pd.DataFrame) -> list[dict[str, Any]]:
-    """For each of FALSE_ACCEPTS_PER_HOUR the lowest miss rate within it, its threshold, and the 95 % interval of its
-    false accepts an hour; None where there is none.
+    """For each of FALSE_ACCEPTS_PER_HOUR the lowest miss rate within it, and its threshold; None where there is none.
 
     Args:
         curve: see `threshold_curve`.
@@ -99,10 +95,8 @@ def operating_points(curve: pd.DataFrame) -> list[dict[str, Any]]:
     points = []
     for allowed in FALSE_ACCEPTS_PER_HOUR:
         within = curve[curve["false_accepts_per_hour"] <= allowed].sort_values(["miss_rate", "threshold"])
-        best: dict[str, Any] = {"threshold": None, "miss_rate": None, "false_accepts_per_hour_95": None}
+        best: dict[str, float | None] = {"threshold": None, "miss_rate": None}
         if len(within):
-            first = within.iloc[0]
-            best = {name: float(first[name]) for name in ("threshold", "miss_rate")}
-            best["false_accepts_per_hour_95"] = [float(first["low"]), float(first["high"])]
+            best = {name: float(within[name].iloc[0]) for name in best}
         points.append({"false_accepts_per_hour_at_most": allowed, **best})
     return points

@@ -233,6 +233,34 @@ def test_a_tuned_run_listens_by_its_sensitivities_and_so_do_its_exports(
     )
 
 
+def test_recordings_with_and_without_keywords_are_evaluated_together(
+    kws: Kws, run: Path, recording: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("espeakng_loader")
+    talk, busy = tmp_path / "talk", tmp_path / "busy"
+    options = ["--minutes", 1, "--speech", "synthetic"]
+    assert kws("make-stream", run, "--out", talk, *options, "--level-db", "-40,-20").status == 0
+    rooms = ["--rooms", "none", "--rooms", "synthetic", "--channel", "clean", "--channel", "telephone"]
+    inside = ["--speech-percentage", 0, "--inside-percentage", 50, "--repeat-percentage", 50]
+    assert kws("make-stream", run, "--out", busy, *options, *rooms, *inside).status == 0
+    assert set(pd.read_csv(talk / "truth.csv")["word"]) == {"_speech_"}
+    assert set(pd.read_csv(busy / "truth.csv")["word"]) > {"_speech_"}
+
+    result = kws("evaluate-stream", run, recording, talk, busy, tmp_path / "absent", "--threshold", 0.6)
+
+    assert result.status == 1
+    assert "'absent' is set aside: no folder" in result.log
+    for text in ("recording talk", "none said", "channel telephone", "word stop", "speakers with the most misses"):
+        assert text in result.out, text
+    metrics = json.loads((run / "streams" / "three_minutes+talk+busy" / "metrics.json").read_text())
+    assert metrics["hours"] == pytest.approx(5 / 60)
+    low, high = metrics["false_accepts_per_hour_95"]
+    assert low <= metrics["false_accepts_per_hour"] <= high
+    alone = kws("evaluate-stream", run, talk)
+    assert alone.status == 0
+    assert json.loads((run / "streams" / "talk" / "metrics.json").read_text())["miss_rate"] is None
+
+
 def test_an_export_labels_and_listens_as_its_run(
     kws: Kws, run: Path, recording: Path, real_data: Path, tmp_path: Path
 ) -> None:
@@ -261,7 +289,7 @@ def test_mistakes_are_one_line(kws: Kws, run: Path, recording: Path, tmp_path: P
     soundfile.write(nan, np.full(SAMPLE_RATE, np.nan), SAMPLE_RATE, subtype="FLOAT")
     other = tmp_path / "other"
     shutil.copytree(recording, other)
-    (other / "truth.csv").write_text("time_ms,word\n100,marvin\n")
+    (other / "truth.csv").write_text("time_ms,word\nsoon,marvin\n")
     short = tmp_path / "short"
     shutil.copytree(recording, short)
     soundfile.write(short / "stream.wav", np.zeros(100), SAMPLE_RATE)
@@ -279,12 +307,16 @@ def test_mistakes_are_one_line(kws: Kws, run: Path, recording: Path, tmp_path: P
         (("label", run, tmp_path / "absent"), "no such file or folder"),
         (("label", run, nan), "none of the 1 files can be read"),
         (("label", run, audio, "--out", "x.txt"), "must end in .csv or .json"),
-        (("evaluate-stream", run, other), "holds no word of the model's (yes, stop, left), but marvin"),
+        (("evaluate-stream", run, other), "row 2: time_ms must be a number of milliseconds, got 'soon'"),
         (("evaluate-stream", run, tmp_path), "stream.wav"),
         (("evaluate-stream", run, tmp_path / "absent"), "give one that kws make-stream made"),
         (("evaluate-stream", run, short), "shorter than one window"),
         (("make-stream", run, "--out", tmp_path / "new", "--snr-db", "loud"), "--snr-db must be a number, or LOW,HIGH"),
         (("make-stream", run, "--out", tmp_path), "is not a stream"),
+        (("make-stream", run, "--out", tmp_path / "new", "--channel", "radio"), "--channel must be one of clean, tele"),
+        (("make-stream", run, "--out", tmp_path / "new", "--rooms", tmp_path / "absent"), "--rooms: no folder"),
+        (("make-stream", run, "--out", tmp_path / "new", "--speech", tmp_path / "absent"), "or 'synthetic'"),
+        (("make-stream", run, "--out", tmp_path / "new", "--inside-percentage", 5), "give --speech"),
     ):
         assert message in kws(*arguments).error(), arguments
     assert not (tmp_path / "new").exists()

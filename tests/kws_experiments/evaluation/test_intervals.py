@@ -20,6 +20,13 @@ def test_wilson_is_as_published() -> None:
     assert intervals.wilson(20, 20) == pytest.approx((1 - 0.1611, 1), abs=5e-5)
 
 
+def test_the_interval_of_a_rate_is_garwoods() -> None:
+    # table 1 of F. Garwood, 'Fiducial limits for the Poisson distribution', Biometrika 28, 1936
+    for events, low, high in ((0, 0, 3.689), (1, 0.0253, 5.572), (10, 4.795, 18.39), (50, 37.11, 65.92)):
+        assert intervals.poisson_rate(events, 1) == pytest.approx((low, high), rel=1e-3)
+        assert intervals.poisson_rate(events, 10) == pytest.approx((low / 10, high / 10), rel=1e-3)
+
+
 def some_predictions(speakers: int = 12, clips: int = 300) -> pd.DataFrame:
     """Predictions that are right for some speakers and mostly wrong for others."""
     generator = np.random.default_rng(0)
