@@ -19,10 +19,9 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import typer
-from rich.table import Table
 from tqdm import tqdm
 
-from benchmarks.options import run
+from benchmarks.options import run, say_ratio, table
 from kws_data.augment.audiomentations.stage import Audiomentations
 from kws_data.augment.audiomentations.transform import build
 from kws_data.augment.stage import ClipBatch, StageContext
@@ -56,18 +55,22 @@ def main(
     """Clips per second of audiomentations in worker processes, against one process by itself."""
     counts = [int(text) for text in workers.split(",")]
     batches = max(1, clips // BATCH)
-    table = Table("mix", "workers", title="audiomentations", title_justify="left")
-    for heading in ("clips/s", "of one process by itself", "per worker"):
-        table.add_column(heading, justify="right")
+    printed = table("audiomentations", ["mix", "workers"], ["clips/s", "of one process by itself", "per worker"])
+    per_worker = {}
     for name, transforms in MIXES.items():
         rates = measure({"_target_": "audiomentations.Compose", "transforms": transforms}, counts, batches, repeats)
-        ratios = rates.div(rates["by itself"], axis=0).median()
+        ratios = rates.div(rates["by itself"], axis=0)
         for column, rate in rates.median().items():
-            per_worker = "" if column in ("by itself", 0) else f"{ratios[column] / int(str(column)):.2f}"
-            table.add_row(name, str(column), f"{rate:,.0f}", f"{ratios[column]:.2f}", per_worker)
+            each = None if column in ("by itself", 0) else ratios[column] / int(str(column))
+            if each is not None:
+                per_worker[f"{name}, {column} workers, of one process, per worker"] = each
+            shown = "" if each is None else f"{each.median():.2f}"
+            printed.add_row(name, str(column), f"{rate:,.0f}", f"{ratios[column].median():.2f}", shown)
     console = Console()
-    console.print(table)
-    console.print(f"{available_cpus()} cores, median of {repeats} rounds; target: 0.8 per worker", soft_wrap=True)
+    console.print(printed)
+    for name, each in per_worker.items():
+        say_ratio(name, each, "0.8")
+    console.print(f"{available_cpus()} cores, median of {repeats} rounds", soft_wrap=True)
 
 
 def measure(config: dict[str, Any], workers: list[int], batches: int, repeats: int) -> pd.DataFrame:

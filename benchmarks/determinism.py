@@ -15,14 +15,11 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import tempfile
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
@@ -39,14 +36,16 @@ from benchmarks.options import (
     run,
     table,
 )
+from benchmarks.random_clips import random_clips
 from kws_data.errors import KwsError
+from kws_data.splits import TRAINING
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.console.tables import Console
 from kws_experiments.reports import model_table
 
 STEP, WHOLE, WEIGHTS = "step", "whole", "weights"
 WITH, WITHOUT, AGAIN = "with", "without", "without, again"
-_WARM_UP_STEPS, _CLIPS = 3, 1000
+_WARM_UP_STEPS = 3
 
 
 def main(
@@ -66,16 +65,14 @@ def measure(options: Options) -> tuple[pd.DataFrame, pd.DataFrame]:
     context = multiprocessing.get_context("spawn")  # TensorFlow doesn't survive a fork
     rows, digests = [], []
     bar = tqdm(total=len(options.models) * (options.repeats + 1), unit="round", disable=None)
-    with tempfile.TemporaryDirectory(prefix="kws-determinism-") as folder, bar:
+    with bar:
         for model in options.models:
             bar.set_description(model)
             workers: dict[str, Connection] = {}
             processes = []
             for variant in (WITH, WITHOUT, AGAIN):
                 ours, theirs = context.Pipe()
-                process = context.Process(
-                    target=_serve, args=(theirs, model, variant == WITH, options, folder), daemon=True
-                )
+                process = context.Process(target=_serve, args=(theirs, model, variant == WITH, options), daemon=True)
                 process.start()
                 theirs.close()
                 workers[variant] = ours
@@ -112,11 +109,11 @@ def _answer(connection: Connection, question: str, steps: int = 0) -> Any:
     return answer
 
 
-def _serve(connection: Connection, model: str, deterministic: bool, options: Options, folder: str) -> None:
+def _serve(connection: Connection, model: str, deterministic: bool, options: Options) -> None:
     """Answer the other process's questions until it hangs up: in a process with deterministic ops, or without."""
     tensorflow_setup.quiet()
     try:
-        trainer = _Trainer(model, deterministic, options, Path(folder))
+        trainer = _Trainer(model, deterministic, options)
     except KwsError as error:
         connection.recv()
         connection.send(error)
@@ -133,7 +130,7 @@ def _serve(connection: Connection, model: str, deterministic: bool, options: Opt
 class _Trainer:
     """A model's training step, with a batch at hand, and with the pipeline that would make such batches."""
 
-    def __init__(self, model: str, deterministic: bool, options: Options, folder: Path) -> None:
+    def __init__(self, model: str, deterministic: bool, options: Options) -> None:
         choice = model_table.choose(model, [f"threads.intra_op={options.threads}"])
         experiment = choice.experiment
         experiment.start_tensorflow(deterministic=deterministic)
@@ -143,7 +140,7 @@ class _Trainer:
 
         self.options = options
         self.model = choice.build()
-        self.stream = _stream(choice, options, folder)
+        self.stream = _stream(choice, options)
         batch = next(self.stream)
         optimizer = experiment.build_optimizer(self.model, total_steps=1, steps_per_epoch=1)
         optimizer.build(self.model.trainable_variables)
@@ -177,31 +174,18 @@ class _Trainer:
         return weights_digest(self.model.weights)
 
 
-def _stream(choice: model_table.Choice, options: Options, folder: Path) -> Iterator[dict[str, Any]]:
+def _stream(choice: model_table.Choice, options: Options) -> Iterator[dict[str, Any]]:
     """Endless training batches of random clips, as `augment=original` and the model's features make them."""
-    from kws_data.corpus import Corpus
-    from kws_data.noise import NoiseBank
-    from kws_data.pipeline import ClipSource, batches, training_plan
+    from kws_data.pipeline import batches, training_plan
     from kws_experiments.config.compose import compose
     from kws_experiments.experiment.experiment import Experiment
 
-    rate = choice.experiment.sample_rate
-    pcm = np.random.default_rng(0).integers(-8000, 8000, _CLIPS * rate).astype(np.int16)
-    examples = pd.DataFrame(
-        {
-            "split": "training", "label": np.arange(_CLIPS) % choice.num_labels(), "source": 0, "path": "", "word": "a",
-            "speaker": "", "folder": "", "offset": np.arange(_CLIPS) * rate, "length": rate, "start": 0, "content": "",
-        }
-    )  # fmt: skip
-    corpus = Corpus(examples, examples.head(0), [pcm], [folder], NoiseBank([pcm[: 60 * rate]]), rate)
-    source = ClipSource(
-        corpus, examples, clip_samples=rate, silence_samples=rate, silence_kind="noise", data_seed=0, seed=0
-    )
+    source = random_clips(choice.num_labels(), choice.experiment.sample_rate)
     augmentation = Experiment(compose(["augment=original"])).augmentation
     plan = training_plan(source, options.batch)
     return iter(
         batches(
-            source, "training", plan, features=choice.experiment.features, augmentation=augmentation,
+            source, TRAINING, plan, features=choice.experiment.features, augmentation=augmentation,
             steps=10**9, threads=options.threads,
         )
     )  # fmt: skip

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 import typer
 from rich.table import Table
 
@@ -14,6 +18,7 @@ from kws_data.storage.parallel import available_cpus
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.config.exit import one_line_errors
 from kws_experiments.console.output import set_up
+from kws_experiments.console.tables import Console
 from kws_experiments.reports import model_table
 from kws_experiments.runs.environment import processor
 
@@ -25,6 +30,7 @@ Seconds = Annotated[float, typer.Option(min=0.001, help="of each measurement, ab
 Overrides = Annotated[list[str] | None, typer.Argument(help="as train.py takes them: features=…")]
 
 ALL_CORES = available_cpus()
+RATIOS = "KWS_BENCHMARK_RATIOS"  # the environment variable with the file that takes the ratios
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,16 @@ def table(title: str, names: Sequence[str], numbers: Sequence[str]) -> Table:
     for heading in numbers:
         made.add_column(heading, justify="right")
     return made
+
+
+def say_ratio(name: str, ratios: pd.Series, target: str) -> None:
+    """Print a claimed ratio, its spread over the rounds and its target; `benchmarks.check` gets them too."""
+    line = f"{name}: {ratios.median():.2f} ({ratios.min():.2f} to {ratios.max():.2f} over the rounds); target: {target}"
+    Console().print(line, soft_wrap=True)
+    if RATIOS in os.environ:
+        with Path(os.environ[RATIOS]).open("a", encoding="utf-8") as file:
+            found = {"name": name, "median": ratios.median(), "low": ratios.min(), "high": ratios.max()}
+            file.write(json.dumps(found) + "\n")
 
 
 def machine() -> str:

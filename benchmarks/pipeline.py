@@ -39,7 +39,7 @@ import typer
 from tqdm import tqdm
 
 from benchmarks.baselines import SAMPLE_RATE, bare_rfft, decoded_files, keras_stft
-from benchmarks.options import ALL_CORES, Batch, Repeats, Seconds, Threads, machine, run, table
+from benchmarks.options import ALL_CORES, Batch, Repeats, Seconds, Threads, machine, run, say_ratio, table
 from kws_data.catalog import BACKGROUND_NOISE, scan, usable
 from kws_data.errors import KwsError
 from kws_data.splits import TRAINING
@@ -275,11 +275,7 @@ def show(rates: pd.DataFrame, options: Options) -> None:
     for name, target in TARGETS.items():
         ratio = per_bare.get(FULL if name == ORIGINAL else name)
         if ratio is not None:
-            console.print(
-                f"{options.features}, {name}: {ratio.median():.2f} of the bare rFFT ({ratio.min():.2f} to"
-                f" {ratio.max():.2f} over the rounds); target for mfcc, 2 threads on 2 cores: {target}",
-                soft_wrap=True,
-            )
+            say_ratio(f"{options.features}, {name}, of the bare rFFT", ratio, f"{target} (mfcc, 2 threads on 2 cores)")
     console.print(
         f"{machine()}, TensorFlow {tf.__version__}, {options.threads} threads,"
         f" batches of {options.batch_size}, median of {len(rates)} rounds",

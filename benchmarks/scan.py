@@ -70,7 +70,7 @@ def measure(num_clips: int, repeats: int) -> tuple[float, list[float]]:
 
 def make_clips(root: Path, num_clips: int) -> None:
     """Write `root/<word>/<speaker>_nohash_<n>.wav`; every path is another, and every file an inode of its own."""
-    header = _wav_header()
+    header = wav_header()
     for word in V002_WORDS:
         (root / word).mkdir(parents=True)
     for clip in tqdm(range(num_clips), desc="making clips", unit="clip", disable=None):
@@ -83,7 +83,7 @@ def make_clips(root: Path, num_clips: int) -> None:
             file.truncate(len(header) + DATA_BYTES)
 
 
-def _wav_header() -> bytes:
+def wav_header() -> bytes:
     """16-bit mono PCM: the 44 bytes that most programs write."""
     chunk = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, SAMPLE_RATE, 2 * SAMPLE_RATE, 2, 16)
     return struct.pack("<4sI4s", b"RIFF", 36 + DATA_BYTES, b"WAVE") + chunk + struct.pack("<4sI", b"data", DATA_BYTES)

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+import pandas as pd
 import typer
 from tqdm import tqdm
 
@@ -42,6 +43,7 @@ from benchmarks.options import (
     chosen_models,
     machine,
     run,
+    say_ratio,
     table,
 )
 from kws_experiments.console.tables import Console
@@ -182,7 +184,7 @@ def show(rows: list[Row], options: Options) -> None:
     console = Console()
     console.print(printed)
     if ratios:
-        console.print(f"front end once, of each window: {max(ratios):.3f} at worst; target: at most {TARGET:.3f}")
+        say_ratio("front end once, of each window", pd.Series(ratios), f"at most {TARGET:.2f} for each model")
     console.print(
         f"{machine()}, TensorFlow {importlib.metadata.version('tensorflow')}, "
         f"{options.threads} threads, {options.seconds:g} s of audio, median of {options.repeats}"

@@ -22,7 +22,7 @@ import pandas as pd
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
-from benchmarks.options import Overrides, Repeats, run, table
+from benchmarks.options import Overrides, Repeats, run, say_ratio, table
 from kws_data.errors import KwsError
 from kws_data.storage.parallel import available_cpus
 from kws_experiments.config.compose import CONF, register_resolvers, resolved
@@ -145,12 +145,7 @@ def show(seconds: pd.DataFrame) -> None:
         printed.add_row(name, f"{seconds[name].median():.2f}", f"{ratios[name].median():.2f}")
     console = Console()
     console.print(printed)
-    ratio = ratios[FIRST_STEP]
-    console.print(
-        f"{FIRST_STEP}: {ratio.median():.2f} times a bare import ({ratio.min():.2f} to {ratio.max():.2f} over the"
-        f" rounds); target: under {TARGET:g}",
-        soft_wrap=True,
-    )
+    say_ratio(f"{FIRST_STEP}, of a bare import", ratios[FIRST_STEP], f"under {TARGET:g}")
     console.print(f"{available_cpus()} cores, median of {len(seconds)} rounds")
 
 

@@ -17,8 +17,9 @@ PyTorch's threads wait for each other by spinning, so that on a busy machine it 
 measure on a quiet one, or set OMP_WAIT_POLICY=passive.
 
 Targets, on those features: DS-CNN-S trains at no less than 1.8 times the rate of Keras's layers, and both networks
-faster than PyTorch. On the 49 x 10 of Hello Edge (`features=mfcc_hello_edge`) the convolutions, the same in all three,
-are most of DS-CNN-S's step, and the ratios smaller.
+train faster than PyTorch and infer at no less than 1.3 times its rate. On the 49 x 10 of Hello Edge
+(`features=mfcc_hello_edge`) the convolutions, the same in all three, are most of DS-CNN-S's step, and the ratios
+smaller.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from benchmarks.options import (
     chosen_models,
     machine,
     run,
+    say_ratio,
 )
 from kws_data.errors import KwsError
 from kws_experiments.console.tables import Column, Console, print_table
@@ -57,8 +59,12 @@ from kws_experiments.reports import model_table
 
 OURS, KERAS, TORCH = "ours", "Keras", "PyTorch"
 TRAINING, INFERENCE = "training", "inference"
-TARGETS = {("ds_cnn_s", KERAS): 1.8, ("ds_cnn_s", TORCH): 1.0, ("bc_resnet_1", TORCH): 1.0}
-TORCH_MODELS = [model for model, baseline in TARGETS if baseline == TORCH]
+TORCH_MODELS = ["ds_cnn_s", "bc_resnet_1"]
+TARGETS = {
+    ("ds_cnn_s", KERAS, TRAINING): 1.8,
+    **{(model, TORCH, TRAINING): 1.0 for model in TORCH_MODELS},
+    **{(model, TORCH, INFERENCE): 1.3 for model in TORCH_MODELS},
+}
 
 Rate = Callable[[], float]  # runs a variant for a while: clips/s
 
@@ -118,6 +124,7 @@ def _ours(choice: model_table.Choice, features: np.ndarray, labels: np.ndarray, 
     import tensorflow as tf
 
     from kws_experiments.training.step import TrainingStep
+    from kws_models.folding import folded
 
     model = choice.build()
     optimizer = choice.experiment.build_optimizer(model, total_steps=1, steps_per_epoch=1)
@@ -133,7 +140,7 @@ def _ours(choice: model_table.Choice, features: np.ndarray, labels: np.ndarray, 
         model, optimizer, choice.experiment.settings,
         spec=spec, front_end=None, class_weights=[1.0] * choice.num_labels(),
     )  # fmt: skip
-    infer = tf.function(lambda inputs: model(inputs, training=False), input_signature=[spec["inputs"]])
+    infer = tf.function(folded(model), input_signature=[spec["inputs"]])
     step(batch)
     infer(batch["inputs"])
     return Timed(lambda: step(batch), options), Timed(lambda: infer(batch["inputs"]).numpy(), options)
@@ -241,14 +248,9 @@ def show(rates: pd.DataFrame, options: Options) -> None:
             columns.append((f"of {baseline}", medians))
     print_table(columns, title="Training and inference", numeric=[heading for heading, _ in columns[1:]])
     console = Console()
-    for (model, baseline), target in TARGETS.items():
+    for (model, baseline, what), target in TARGETS.items():
         if (model, baseline) in ratios:
-            ratio = ratios[model, baseline][TRAINING]
-            console.print(
-                f"{model}: training at {ratio.median():.2f} times {baseline}'s rate ({ratio.min():.2f} to"
-                f" {ratio.max():.2f} over the rounds); target: {target:g} or more",
-                soft_wrap=True,
-            )
+            say_ratio(f"{model}, {what}, of {baseline}", ratios[model, baseline][what], f"{target:g} or more")
     torch = "no PyTorch"
     if has_torch():
         torch = f"PyTorch {importlib.metadata.version('torch')}"

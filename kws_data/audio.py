@@ -20,7 +20,14 @@ import soundfile
 import soxr
 
 from kws_data.clip_format import DEFAULT_RULES, LONGEST_STREAM_S, AudioRules, ClipFormat
-from kws_data.containers import MOST_SAMPLES_PER_BYTE, CutShortError, Part, TooManyTagsError, find_parts
+from kws_data.containers import (
+    MOST_SAMPLES_PER_BYTE,
+    CutShortError,
+    Part,
+    TooManyTagsError,
+    find_parts,
+    unread_ogg_codec,
+)
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
 INT16_SCALE = 32768.0  # as tf.audio.decode_wav: -32768 is -1.0
@@ -286,7 +293,15 @@ def _parts(path: Path) -> Iterator[tuple[BinaryIO, list[Part]]]:
     if status.st_size == 0:
         raise UnreadableAudioError("holds no samples: the file is empty")
     with path.open("rb", buffering=0) as file:
-        yield file, find_parts(file, status.st_size)
+        try:
+            yield file, find_parts(file, status.st_size)
+        except soundfile.LibsndfileError as error:
+            file.seek(0)
+            if codec := unread_ogg_codec(file.read(512)):
+                raise UnreadableAudioError(
+                    f"cannot be decoded: {codec} in an Ogg container; convert it to FLAC or WAV"
+                ) from error
+            raise
 
 
 def _measured(file: BinaryIO, part: Part) -> AudioHeader:

@@ -29,6 +29,7 @@ _MOST_TAGS = 100  # likewise of tags before the audio
 _FLAC_START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")  # and the header of STREAMINFO
 _FLAC_COUNT = (1 << 36) - 1
 _OGG_PAGE = re.compile(rb"OggS")
+_UNREAD_IN_OGG = {b"\x7fFLAC": "FLAC", b"Speex   ": "Speex", b"\x80theora": "a film", b"\x01video": "a film"}
 # A frame without audio that counts the frames after it: MPEG header, side information (perhaps a checksum), name.
 _MP3_COUNT = re.compile(rb"\xff[\xe2-\xff].{2}(?:.{9}|.{11}|.{17}|.{19}|.{32}|.{34})(?:Xing|Info)(.{12})", re.DOTALL)
 _MP3_END = re.compile(rb"TAG|APETAGEX|LYRICSBE|ID3|\0")
@@ -259,6 +260,12 @@ def _ogg(source: _Bytes, start: int) -> Part:
     if not flags & 4:
         raise CutShortError("its last Ogg page is not marked as the last")
     return Part(start, source.size)
+
+
+def unread_ogg_codec(head: bytes) -> str | None:
+    """The codec of an Ogg file with these first bytes, if it is one that libsndfile does not read, or seldom."""
+    packet = head[27 + head[26] :] if len(head) > 27 and head[:4] == b"OggS" else b""
+    return next((name for magic, name in _UNREAD_IN_OGG.items() if packet.startswith(magic)), None)
 
 
 def _marked(source: _Bytes, start: int, first: int) -> list[Part]:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from kws_data.batches import BatchPlan
+    from kws_data.feature_cache import CachedBatches
     from kws_data.front_end import FrontEnd
     from kws_data.pipeline import ClipSource
     from kws_experiments.training.loop import Diverged, Trainer
@@ -279,7 +280,8 @@ def train_network(
     network, stream = trainer.model, training_stream(experiment, source, plan, steps["total_steps"])
     log.info("%s: %d parameters, %d steps", experiment.model_name, network.count_params(), steps["total_steps"])
     try:
-        trainer.fit(stream, validation_batches(experiment, source), **steps)
+        with validation_batches(experiment, source) as validation:
+            trainer.fit(stream, validation, **steps)
     except Diverged as error:
         raise _divergence(error, folder, experiment, source) from error
     return network
@@ -366,13 +368,13 @@ def training_stream(
     return stream
 
 
-def validation_batches(experiment: Experiment, source: ClipSource) -> tf.data.Dataset:
+def validation_batches(experiment: Experiment, source: ClipSource) -> CachedBatches:
     """The features of the validation clips, cached on disk, and in memory if they fit."""
-    from kws_data.feature_cache import cached_evaluation_batches
+    from kws_data.feature_cache import CachedBatches
 
-    identity = feature_identity(experiment.part("features"))
-    threads = experiment.pipeline_threads
-    batches = cached_evaluation_batches(source, VALIDATION, experiment.features, identity, threads=threads)
     frames, bins = experiment.nominal_feature_shape()
     megabytes = len(source.ids(VALIDATION)) * frames * bins * 4 / 1e6
-    return batches.cache() if megabytes <= experiment.cache_memory_mb else batches
+    return CachedBatches(
+        source, VALIDATION, experiment.features, feature_identity(experiment.part("features")),
+        threads=experiment.pipeline_threads, in_memory=megabytes <= experiment.cache_memory_mb,
+    )  # fmt: skip

@@ -7,6 +7,8 @@ Counted layer by layer, for functional and sequential models, nested ones includ
 - *Multiply-adds*: the products of convolutions and matrix products (attention's too, of two activations), padding
   included, and one for each value that a scale changes, except for scales that fold. Additions by themselves,
   activations, gates, pooling, resizing and the statistics of activations do not count.
+- *Activations*: the most values that must be kept at once: what goes into a layer, what comes out, and what later
+  layers need. Batch normalisation and ReLU change the values where they are.
 
 A layer of your own that multiplies anything has a method `multiply_adds(input_shape, output_shape)`, which returns an
 int; its weights all count as kernels. Without that method, a layer with weights is refused; one without weights counts
@@ -31,6 +33,7 @@ class Cost:
     multiply_adds: int
     kernels: int
     biases: int
+    activations: int = 0
 
     @property
     def weights(self) -> int:
@@ -104,7 +107,31 @@ def inference_cost(model: keras.Model, frames: int | None = None) -> Cost:
                 after = _State(all(state.folds for state in before), any(state.has_bias for state in before))
         kernels[id(operation)], biases[id(operation)] = kernel, bias
         states |= {id(tensor): after for tensor in outs}
-    return Cost(multiply_adds, sum(kernels.values()), sum(biases.values()))
+    kept = _activations(calls, tree.flatten(inputs), tree.flatten(outputs), uses)
+    return Cost(multiply_adds, sum(kernels.values()), sum(biases.values()), kept)
+
+
+def _activations(calls: list[_Call], inputs: list[Any], outputs: list[Any], uses: Counter[int]) -> int:
+    """The most values kept at once; the outputs to the end."""
+    places = {id(tensor): id(tensor) for tensor in inputs}  # whose memory a tensor has
+    sizes = {id(tensor): _values(tensor) for tensor in inputs}
+    for operation, ins, outs in calls:
+        shared = type(operation).__name__ in _IN_PLACE and len(ins) == 1 and uses[id(ins[0])] == 1
+        for tensor in outs:
+            places[id(tensor)] = places[id(ins[0])] if shared else id(tensor)
+            sizes[places[id(tensor)]] = max(sizes.get(places[id(tensor)], 0), _values(tensor))
+    last = {places[id(tensor)]: index for index, call in enumerate(calls) for tensor in (*call.inputs, *call.outputs)}
+    last |= {places[id(tensor)]: len(calls) for tensor in outputs}
+    live, most = {id(tensor) for tensor in inputs}, 0
+    for index, call in enumerate(calls):
+        live |= {places[id(tensor)] for tensor in call.outputs}
+        most = max(most, sum(sizes[place] for place in live))
+        live = {place for place in live if last.get(place, -1) > index}
+    return most
+
+
+def _values(tensor: Any) -> int:
+    return math.prod(size or 1 for size in tensor.shape)  # Keras does not know every shape inside a network
 
 
 # Layers and operations through which a scale of channels goes unchanged, if there are still as many channels
@@ -112,6 +139,8 @@ _KEEP_CHANNELS = {
     "Add", "Cast", "Cropping1D", "Cropping2D", "Dropout", "ExpandDims", "Flatten", "GetItem", "Identity", "Reshape",
     "SpatialDropout1D", "SpatialDropout2D", "Squeeze", "Subtract",
 }  # fmt: skip
+# Layers that change values where they are, or vanish
+_IN_PLACE = {"Activation", "BatchNormalization", "Cast", "Dropout", "Identity", "ReLU", "Relu", "SpatialDropout1D"}
 # Operations that multiply activations, in ways that are not counted here
 _OTHER_PRODUCTS = {
     "Conv", "ConvTranspose", "DepthwiseConv", "Dot", "DotProductAttention", "Einsum", "Inner", "Outer", "SeparableConv",

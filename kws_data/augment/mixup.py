@@ -32,10 +32,12 @@ class Mixup(WaveformStage):
         if not len(pool):
             return {"partner": np.zeros_like(batch.pcm), "weight": np.ones(len(weight), np.float32)}
         partners = context.gather(pool[draws.integers("mixup partner", len(pool))])
-        width = batch.pcm.shape[1]
-        partner = np.zeros_like(batch.pcm)
-        partner[:, : partners.pcm.shape[1]] = partners.pcm[:, :width]
-        partner[np.arange(width) >= context.room(batch)[:, None]] = 0
+        partner = partners.pcm
+        if context.clip_samples is None:
+            width = batch.pcm.shape[1]
+            partner = np.zeros_like(batch.pcm)
+            partner[:, : partners.pcm.shape[1]] = partners.pcm[:, :width]
+            partner[np.arange(width) >= context.room(batch)[:, None]] = 0
         batch.second_labels = partners.labels
         batch.label_weights = weight.astype(np.float32)
         return {"partner": partner, "weight": batch.label_weights}

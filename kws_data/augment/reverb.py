@@ -47,18 +47,23 @@ class Reverb(WaveformStage):
         self.impulse_dir = None if impulse_dir is None else check_path("impulse_dir", impulse_dir)
         self.probability = check_probability("probability", probability)
         if self.impulse_dir is not None:
-            _ = self.impulses  # read now, so that an unusable folder is an error here and not inside the graph
+            _ = self.rooms  # read now, so that an unusable folder is an error here and not inside the graph
 
     @functools.cached_property
     def impulses(self) -> np.ndarray:
         """[responses, samples] float32, each of unit energy."""
-        responses = self._read() if self.impulse_dir is not None else self._synthesize()
+        responses = [response for _, response in self.rooms]
         longest = max(map(len, responses))
         return np.stack([np.pad(response, (0, longest - len(response))) for response in responses]).astype(np.float32)
 
-    def _read(self) -> list[np.ndarray]:
+    @functools.cached_property
+    def rooms(self) -> list[tuple[str, np.ndarray]]:
+        """The name of each room, its file's or its reverberation time, and its response: [samples] of unit energy."""
+        return self._read() if self.impulse_dir is not None else self._synthesize()
+
+    def _read(self) -> list[tuple[str, np.ndarray]]:
         assert self.impulse_dir is not None
-        responses = []
+        rooms = []
         for path in audio_files(as_stored(self.impulse_dir)):
             try:
                 response = read_pcm(path, self.sample_rate) / INT16_SCALE
@@ -68,23 +73,23 @@ class Reverb(WaveformStage):
                 log.warning("impulse response '%s' is left out: %s", path, error)
                 continue
             response = response[np.abs(response).argmax() :][: round(_LONGEST_S * self.sample_rate)]
-            responses.append(response / np.sqrt((response**2).sum()))
-        if not responses:
+            rooms.append((path.stem, response / np.sqrt((response**2).sum())))
+        if not rooms:
             raise KwsError(f"impulse_dir: '{self.impulse_dir}' holds no usable impulse response")
-        return responses
+        return rooms
 
-    def _synthesize(self) -> list[np.ndarray]:
+    def _synthesize(self) -> list[tuple[str, np.ndarray]]:
         generator = np.random.Generator(np.random.Philox(key=0))
         time = np.arange(round(min(self.rt60_s[1], _LONGEST_S) * self.sample_rate)) / self.sample_rate
-        responses = []
+        rooms = []
         for _ in range(_SYNTHESIZED):
             rt60, ratio_db = generator.uniform(*self.rt60_s), generator.uniform(*self.ratio_db)
             tail = generator.standard_normal(len(time)) * 10 ** (-3 * time / rt60)
             tail[0] = 0.0
             response = tail * 10 ** (-ratio_db / 20) / np.sqrt((tail**2).sum())
             response[0] = 1.0
-            responses.append(response / np.sqrt((response**2).sum()))
-        return responses
+            rooms.append((f"{rt60:.1f} s", response / np.sqrt((response**2).sum())))
+        return rooms
 
     def prepare(self, batch: ClipBatch, draws: Draws, context: StageContext) -> dict[str, np.ndarray]:
         """`impulse`: [batch] int32, index of the response, or -1 for dry clips; `length`: [batch] int32, samples."""

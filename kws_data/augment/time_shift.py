@@ -22,9 +22,9 @@ class TimeShift(WaveformStage):
     def prepare(self, batch: ClipBatch, draws: Draws, context: StageContext) -> dict[str, np.ndarray]:
         """Move the samples: within the padded clip where all clips have one length, else within the clip itself."""
         limit = int(self.time_shift_ms * context.sample_rate / 1000)
+        room = context.room(batch)
         shifts = np.where(batch.silence, 0, draws.integers("time shift", 2 * limit + 1) - limit)
-        for row, length, shift in zip(batch.pcm, context.room(batch), shifts, strict=True):
-            shift = int(np.clip(shift, -length, length))
+        for row, length, shift in zip(batch.pcm, room, np.clip(shifts, -room, room), strict=True):
             if shift > 0:
                 row[shift:length] = row[: length - shift].copy()
                 row[:shift] = 0

@@ -37,6 +37,9 @@ class FeatureLayer(keras.layers.Layer, ABC):
     op_module: str | None = None
     """The module that registers the layer's ops, needed to read a SavedModel; None if they are TensorFlow's own."""
 
+    output_scale: float = 1.0
+    """The features before normalisation, divided by this, are what the same front end on a device gives."""
+
     def __init__(
         self, sample_rate: int, frame_length: int, frame_step: int, fft_size: int, normalise: bool, **kwargs: Any
     ) -> None:

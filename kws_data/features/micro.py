@@ -10,9 +10,6 @@ from kws_data.checks import check_probability, require
 from kws_data.features.base import FeatureLayer, fft_size_for, frame_samples, in_chunks
 from kws_data.features.mel import check_bands
 
-# micro_speech's scaling of the uint16 output to floats from 0 to about 26.
-_OUTPUT_SCALE = 10.0 / 256.0
-
 
 @keras.saving.register_keras_serializable(package="kws")
 class MicroFrontend(FeatureLayer):
@@ -46,6 +43,7 @@ class MicroFrontend(FeatureLayer):
     """
 
     op_module = audio_microfrontend.__module__
+    output_scale = 10.0 / 256.0  # micro_speech's, of uint16 to floats from 0 to about 26
 
     def __init__(
         self,
@@ -101,7 +99,7 @@ class MicroFrontend(FeatureLayer):
         # The op's shape function claims 0 frames where the length is unknown, and tf.map_fn would believe it, so
         # the shape is set here.
         rows = in_chunks(lambda clip: self._frontend(tf.reshape(clip, [-1])), pcm, 1)
-        return tf.reshape(rows, [-1, self.num_frames(tf.shape(pcm)[1]), self.num_bins]) * _OUTPUT_SCALE
+        return tf.reshape(rows, [-1, self.num_frames(tf.shape(pcm)[1]), self.num_bins]) * self.output_scale
 
     def _frontend(self, pcm: tf.Tensor) -> tf.Tensor:
         """[samples] int16 to [frames, channels], unscaled."""

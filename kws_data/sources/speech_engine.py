@@ -10,7 +10,7 @@ import ctypes
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +24,7 @@ MIN_RATE_WPM, MAX_RATE_WPM = 80, 450  # espeakRATE_MINIMUM, espeakRATE_MAXIMUM
 _SYNCHRONOUS, _DONT_EXIT, _BUFFER_MS = 2, 0x8000, 2_000
 _RATE, _VOLUME, _PITCH, _PITCH_RANGE, _WORD_GAP = 1, 2, 3, 4, 7  # espeak_PARAMETER
 _UTF8, _BY_CHARACTER = 1, 1
+_IPA = 2  # of espeak_TextToPhonemes
 # The engine stores its data path in a buffer of about 160 bytes; a longer one is silently replaced by a default path.
 _LONGEST_DATA_PATH = 140
 
@@ -88,10 +89,7 @@ class SpeechEngine:
         def synthesize(library: ctypes.CDLL) -> np.ndarray:
             library.espeak_ng_SetRandSeed(ctypes.c_long(noise_seed))
             self._c_library.srand(ctypes.c_uint(noise_seed))
-            if library.espeak_SetVoiceByName(voice.encode()) != 0:
-                raise KwsError(
-                    f"the speech engine has no voice '{voice}'; give a language of espeak-ng, such as en-US+f3"
-                )
+            _set_voice(library, voice)
             settings = {_RATE: rate_wpm, _VOLUME: 100, _PITCH: pitch, _PITCH_RANGE: pitch_range, _WORD_GAP: 0}
             for parameter, value in settings.items():
                 library.espeak_SetParameter(parameter, int(value), 0)
@@ -106,6 +104,20 @@ class SpeechEngine:
             return np.frombuffer(b"".join(self._chunks), np.int16)
 
         return self._with_library(synthesize)
+
+    def phonemes(self, texts: Sequence[str], language: str) -> list[str]:
+        """How `texts` are pronounced: one string of the engine's IPA each, with stress and length marks.
+
+        Raises:
+            KwsError: there is no such language.
+        """
+
+        def translate(library: ctypes.CDLL) -> list[str]:
+            _set_voice(library, language)
+            library.espeak_TextToPhonemes.restype = ctypes.c_char_p
+            return [" ".join(_clauses(library, text)) for text in texts]
+
+        return self._with_library(translate)
 
     def _with_library(self, use: Callable[[ctypes.CDLL], Result]) -> Result:
         """Open the library, call `use` with it, and close it."""
@@ -132,6 +144,18 @@ class SpeechEngine:
         if samples and count > 0:
             self._chunks.append(ctypes.string_at(samples, 2 * count))
         return 0
+
+
+def _set_voice(library: ctypes.CDLL, voice: str) -> None:
+    if library.espeak_SetVoiceByName(voice.encode()) != 0:
+        raise KwsError(f"the speech engine has no voice '{voice}'; give a language of espeak-ng, such as en-US+f3")
+
+
+def _clauses(library: ctypes.CDLL, text: str) -> Iterator[str]:
+    """The phonemes of each clause of a text; the engine moves the pointer to the next, and to null at the end."""
+    rest = ctypes.c_char_p(text.encode())
+    while rest.value is not None:
+        yield library.espeak_TextToPhonemes(ctypes.byref(rest), _UTF8, _IPA).decode()
 
 
 def _version(library: ctypes.CDLL) -> str:

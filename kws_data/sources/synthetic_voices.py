@@ -102,18 +102,10 @@ def say(engine: SpeechEngine, text: str, voice: Voice, rng: np.random.Generator,
         KwsError: the engine says nothing for `text`, or cannot say it within LONGEST_S.
     """
     rate = voice.rate_wpm * rng.uniform(0.9, 1.1)
-    pitch = int(np.clip(voice.pitch + rng.integers(-6, 7), 0, 99))
-    noise_seed = int(rng.integers(1, 2**31))
+    manner = _draw_manner(voice, rng)
     for _ in range(8):
         rate_wpm = int(np.clip(rate, MIN_RATE_WPM, MAX_RATE_WPM))
-        speech = engine.speak(
-            text,
-            voice.engine_voice,
-            rate_wpm=rate_wpm,
-            pitch=pitch,
-            pitch_range=voice.pitch_range,
-            noise_seed=noise_seed,
-        )
+        speech = engine.speak(text, voice.engine_voice, rate_wpm=rate_wpm, **manner)
         if len(speech) == 0 or np.abs(speech.astype(np.int32)).max() < _QUIETEST_PEAK:
             raise KwsError(
                 f"words: the speech engine has nothing to say for '{text}'; give a word that can be read aloud"
@@ -126,14 +118,14 @@ def say(engine: SpeechEngine, text: str, voice: Voice, rng: np.random.Generator,
         rate *= (seconds / np.clip(seconds, SHORTEST_S * 1.1, LONGEST_S * 0.9)) ** 1.3
     if seconds > LONGEST_S:
         raise KwsError(f"words: '{text}' does not fit into the clips' one second, spoken as fast as can be; shorten it")
-    margin = round(0.01 * ENGINE_RATE)
-    cut = speech[max(0, start - margin) : stop + margin].astype(np.float64)
-    word = soxr.resample(cut, ENGINE_RATE * voice.formant_scale, sample_rate)
-    word = np.convolve(word, [1.0, -voice.tilt])[: len(word)]
-    fade = np.linspace(0.0, 1.0, round(0.005 * sample_rate))
-    word[: len(fade)] *= fade
-    word[-len(fade) :] *= fade[::-1]
-    return word / np.abs(word).max()
+    return _with_timbre(speech, start, stop, voice, sample_rate)
+
+
+def read_aloud(engine: SpeechEngine, text: str, voice: Voice, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
+    """A sentence, of any length, without silence around it: [samples] float64 of peak 1."""
+    rate_wpm = int(np.clip(voice.rate_wpm * rng.uniform(0.8, 1.25), MIN_RATE_WPM, MAX_RATE_WPM))
+    speech = engine.speak(text, voice.engine_voice, rate_wpm=rate_wpm, **_draw_manner(voice, rng))
+    return _with_timbre(speech, *active_span(speech, ENGINE_RATE), voice, sample_rate)
 
 
 def place(word: np.ndarray, voice: Voice, rng: np.random.Generator, num_samples: int) -> np.ndarray:
@@ -158,6 +150,24 @@ def active_span(samples: np.ndarray, sample_rate: int) -> tuple[int, int]:
     power = np.mean(np.square(padded.reshape(-1, frame)), axis=1)
     (active,) = np.nonzero(power > power.max() * 10 ** (ACTIVE_DB / 10))
     return int(active[0]) * frame, min(len(samples), int(active[-1] + 1) * frame)
+
+
+def _draw_manner(voice: Voice, rng: np.random.Generator) -> dict[str, int]:
+    """What differs between utterances of a voice, beside the tempo."""
+    pitch = int(np.clip(voice.pitch + rng.integers(-6, 7), 0, 99))
+    return {"pitch": pitch, "pitch_range": voice.pitch_range, "noise_seed": int(rng.integers(1, 2**31))}
+
+
+def _with_timbre(speech: np.ndarray, start: int, stop: int, voice: Voice, sample_rate: int) -> np.ndarray:
+    """The part of what the engine said, by this voice's vocal tract and microphone, faded in and out."""
+    margin = round(0.01 * ENGINE_RATE)
+    cut = speech[max(0, start - margin) : stop + margin].astype(np.float64)
+    word = soxr.resample(cut, ENGINE_RATE * voice.formant_scale, sample_rate)
+    word = np.convolve(word, [1.0, -voice.tilt])[: len(word)]
+    fade = np.linspace(0.0, 1.0, round(0.005 * sample_rate))
+    word[: len(fade)] *= fade
+    word[-len(fade) :] *= fade[::-1]
+    return word / np.abs(word).max()
 
 
 def _spread_splits(count: int) -> list[str]:

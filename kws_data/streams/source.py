@@ -1,9 +1,10 @@
-"""The clips and the noise that a stream is made of."""
+"""The clips, the noise and the running speech that a stream is made of."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from kws_data.catalog import SILENCE
 from kws_data.corpus import Corpus
 from kws_data.errors import KwsError
 from kws_data.splits import TESTING
+from kws_data.streams.speech import Speech
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class StreamSource:
         unknown: [clips] rows of all other words.
         split: the split of clips and noise.
         origin: where the clips are from, for the stream's record.
+        speech: running speech; None if there is none.
     """
 
     corpus: Corpus
@@ -31,6 +34,7 @@ class StreamSource:
     unknown: np.ndarray
     split: str = TESTING
     origin: dict[str, Any] = field(default_factory=dict)
+    speech: Speech | None = None
 
     @classmethod
     def of_split(
@@ -48,6 +52,18 @@ class StreamSource:
                 f"split: no clip of the task's words in '{corpus.roots[0]}' is for {split}; choose another split="
             )
         return cls(corpus, clips.index[wanted].to_numpy(), clips.index[~wanted].to_numpy(), split, origin or {})
+
+    def twin(self, row: int, chance: float) -> int:
+        """Another clip of the same word by the same speaker, drawn by `chance` in [0, 1); `row` itself if none is."""
+        clip = self.corpus.clips.loc[row]
+        alike = self._by_word_and_speaker[clip["word"], clip["speaker"]]
+        others = alike[alike != row]
+        return int(others[int(chance * len(others))]) if len(others) else row
+
+    @cached_property
+    def _by_word_and_speaker(self) -> dict[tuple[str, str], np.ndarray]:
+        clips = self.corpus.clips.loc[np.concatenate([self.keywords, self.unknown])]
+        return {key: group.index.to_numpy() for key, group in clips.groupby(["word", "speaker"])}
 
     def samples(self, row: int) -> np.ndarray:
         """[samples] int16 of a row of the corpus's clips."""

@@ -28,12 +28,17 @@ def export(
     clip_ms: Annotated[
         float | None, typer.Option(help="the length of a clip, for a run that keeps lengths (clip_ms=null)")
     ] = None,
+    c_name: Annotated[
+        str | None, typer.Option(help="the prefix of names in a TFLite export's C source; default: from the run's name")
+    ] = None,
     check: Annotated[bool, typer.Option(help="try the export on the test split, beside the original")] = True,
 ) -> None:
     """Export a run to RUN/exports/<format>-<quantize>/: model, labels, thresholds, front end, and how it compares."""
     from kws_experiments.export.export_run import export_run
 
-    artifact, folder = export_run(run, format=format, quantize=quantize, decode=decode, clip_ms=clip_ms, check=check)
+    artifact, folder = export_run(
+        run, format=format, quantize=quantize, decode=decode, clip_ms=clip_ms, c_name=c_name, check=check
+    )
 
     # these take long to import, and a wrong folder is to be refused at once
     from kws_experiments.export import table

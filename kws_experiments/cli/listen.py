@@ -1,4 +1,4 @@
-"""`kws label`, `demo`, `stream`, `make-stream` and `evaluate-stream`: a model on clips and on long audio."""
+"""`kws label`, `demo`, `stream`, `make-stream`, `evaluate-stream` and `tune`: a model on clips and on long audio."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,10 +20,17 @@ if TYPE_CHECKING:
 
 Model = Annotated[Path, typer.Argument(help="the folder of a finished run, or of an export")]
 HopMs = Annotated[float, typer.Option(help="from window to window; a multiple of the front end's step saves most work")]
-AverageWindowMs = Annotated[float, typer.Option(help="scores of so long are averaged")]
-Threshold = Annotated[float, typer.Option(help="an averaged score above it is a detection")]
-SuppressionMs = Annotated[float, typer.Option(help="no other detection for so long after one")]
-MinimumCount = Annotated[int, typer.Option(help="averages of fewer windows count for nothing")]
+Sensitivity = Annotated[
+    str | None,
+    typer.Option(help="low, medium or high, as kws tune chose them; default: medium if it did, else the original's"),
+]
+AverageWindowMs = Annotated[float | None, typer.Option(help="scores of so long are averaged; the original's: 500")]
+Threshold = Annotated[float | None, typer.Option(help="of all words: an averaged score above it; the original's: 0.7")]
+SuppressionMs = Annotated[float | None, typer.Option(help="no other detection for so long; the original's: 500")]
+MinimumCount = Annotated[
+    int | None, typer.Option(help="averages of fewer windows count for nothing; the original's: 4")
+]
+Rule = Annotated[str | None, typer.Option(help="when a word is new: per-word, or original, with its settings")]
 
 
 def label(
@@ -76,10 +83,12 @@ def stream(
     microphone: Annotated[bool, typer.Option("--microphone", help="listen to it until Ctrl-C")] = False,
     device: Annotated[str | None, typer.Option(help="of the microphone: a number, or part of its name")] = None,
     hop_ms: HopMs = 40.0,
-    average_window_ms: AverageWindowMs = 500.0,
-    threshold: Threshold = 0.7,
-    suppression_ms: SuppressionMs = 500.0,
-    minimum_count: MinimumCount = 4,
+    sensitivity: Sensitivity = None,
+    average_window_ms: AverageWindowMs = None,
+    threshold: Threshold = None,
+    suppression_ms: SuppressionMs = None,
+    minimum_count: MinimumCount = None,
+    rule: Rule = None,
     unknown: Annotated[bool, typer.Option("--unknown", help="print _unknown_ as well")] = False,
     json_lines: Annotated[bool, typer.Option("--json", help="print a JSON object a line")] = False,
     labels: Annotated[Path | None, typer.Option(help="also write an Audacity label track to this file")] = None,
@@ -91,7 +100,10 @@ def stream(
     if (audio is None) != microphone:
         raise KwsError("give one audio file, or --microphone")
     _check_model(model)
-    settings = _settings(average_window_ms, threshold, suppression_ms, minimum_count)
+    settings = _settings(
+        model, sensitivity, average_window_ms=average_window_ms, detection_threshold=threshold,
+        suppression_ms=suppression_ms, minimum_count=minimum_count, rule=rule,
+    )  # fmt: skip
     if audio is not None:
         from kws_experiments.streaming.audio_file import check_file
 
@@ -125,13 +137,11 @@ def _check_model(path: Path) -> None:
         RunFolder(path).read_config()
 
 
-def _settings(
-    average_window_ms: float, threshold: float, suppression_ms: float, minimum_count: int
-) -> RecognizerSettings:
-    from kws_experiments.streaming.recognize import RecognizerSettings
+def _settings(model: Path, sensitivity: str | None, **changes: Any) -> RecognizerSettings:
+    from kws_experiments.streaming.sensitivity import settings_of
 
     with _option_named(detection_threshold="threshold"):
-        return RecognizerSettings(average_window_ms, threshold, suppression_ms, minimum_count)
+        return settings_of(model, sensitivity, **changes)
 
 
 @contextmanager
@@ -179,36 +189,109 @@ def make_stream(
     gap_ms: Annotated[str, typer.Option(help="from clip to clip: a number, or LOW,HIGH")] = "1000,3000",
     unknown_percentage: Annotated[float, typer.Option(help="words outside the task, of all words")] = 30.0,
     seed: Annotated[int, typer.Option(help="another seed, another stream")] = 0,
+    speech: Annotated[
+        str | None, typer.Option(help="running speech without keywords: 'synthetic', or a folder of recordings")
+    ] = None,
+    loop: Annotated[bool, typer.Option("--loop", help="use the recordings of --speech again and again")] = False,
+    speech_percentage: Annotated[
+        float, typer.Option(help="running speech; the rest are words; needs --speech")
+    ] = 100.0,
+    inside_percentage: Annotated[float, typer.Option(help="words inside running speech, of all words")] = 0.0,
+    repeat_percentage: Annotated[float, typer.Option(help="words said twice in a row, of all words")] = 0.0,
+    rooms: Annotated[
+        list[str] | None,
+        typer.Option(help="none (default), synthetic, or a folder of impulse responses; of several, one is drawn"),
+    ] = None,
+    channel: Annotated[
+        list[str] | None, typer.Option(help="clean (default), telephone or clipped; of several, one is drawn")
+    ] = None,
+    level_db: Annotated[
+        str, typer.Option(help="of the loudest words, of full scale: a number, or LOW,HIGH for a level that changes")
+    ] = "-26",
 ) -> None:
-    """Make a long recording to test on: test clips over background noise, with a table of what is said when."""
+    """Make a long recording to test on: words and running speech over noise, with a table of what is said when."""
     from kws_experiments.streaming.make_stream import StreamSettings, parse_range, write_stream
 
-    with _option_named():
-        snr, gap = parse_range("snr_db", snr_db), parse_range("gap_ms", gap_ms)
-        settings = StreamSettings(minutes, snr, gap, unknown_percentage, seed)
-    summary = write_stream(source, out, settings)
+    with _option_named(channels="channel"):
+        snr, gap, level = (
+            parse_range(name, text) for name, text in (("snr_db", snr_db), ("gap_ms", gap_ms), ("level_db", level_db))
+        )
+        settings = StreamSettings(
+            minutes, snr, gap, unknown_percentage, seed, level, speech_percentage, inside_percentage, repeat_percentage,
+            tuple(rooms or ["none"]), tuple(channel or ["clean"]),
+        )  # fmt: skip
+    summary = write_stream(source, out, settings, speech=speech, loop=loop)
     say(f"{summary}: {out}")
 
 
 def evaluate_stream(
     model: Model,
-    recording: Annotated[Path, typer.Argument(help="a folder that kws make-stream made, or one with the same files")],
+    recordings: Annotated[
+        list[Path], typer.Argument(help="folders that kws make-stream made, or with the same files; all count together")
+    ],
     hop_ms: HopMs = 40.0,
-    average_window_ms: AverageWindowMs = 500.0,
-    threshold: Threshold = 0.7,
-    suppression_ms: SuppressionMs = 500.0,
-    minimum_count: MinimumCount = 4,
+    sensitivity: Sensitivity = None,
+    average_window_ms: AverageWindowMs = None,
+    threshold: Threshold = None,
+    suppression_ms: SuppressionMs = None,
+    minimum_count: MinimumCount = None,
+    rule: Rule = None,
     tolerance_ms: Annotated[float, typer.Option(help="a detection may be so long before a word or after it")] = 750.0,
-    out: Annotated[Path | None, typer.Option(help="the folder to write; default: RUN/streams/<its name>")] = None,
+    out: Annotated[Path | None, typer.Option(help="the folder to write; default: RUN/streams/<their names>")] = None,
 ) -> None:
-    """Compare detections with what was said: misses, false accepts an hour, latency; over all thresholds."""
+    """Compare detections with what was said: misses, false accepts an hour, latency; over all thresholds.
+
+    Recordings that can't be used are listed (status 1).
+    """
     _check_model(model)
-    settings = _settings(average_window_ms, threshold, suppression_ms, minimum_count)
+    settings = _settings(
+        model, sensitivity, average_window_ms=average_window_ms, detection_threshold=threshold,
+        suppression_ms=suppression_ms, minimum_count=minimum_count, rule=rule,
+    )  # fmt: skip
     from kws_experiments.reports.run_report import renew_run_report
     from kws_experiments.streaming.evaluate_stream import evaluate, show
 
-    result, folder = evaluate(model, recording, settings, hop_ms=hop_ms, tolerance_ms=tolerance_ms, out=out)
+    result, table, folder = evaluate(model, recordings, settings, hop_ms=hop_ms, tolerance_ms=tolerance_ms, out=out)
     if out is None:
         renew_run_report(model)
-    show(result)
+    show(result, table)
     say(folder)
+    raise typer.Exit(1 if result["set_aside"] else 0)
+
+
+def tune(
+    run: Annotated[Path, typer.Argument(help="the folder of a finished run")],
+    false_accepts_per_hour: Annotated[
+        str, typer.Option(help="at most so many with low, medium and high sensitivity")
+    ] = "0.5,2,10",
+    snr_db: Annotated[str, typer.Option(help="speech above noise in dB: a stream for each")] = "0,10,20",
+    minutes: Annotated[float, typer.Option(help="length of each stream; longer ones can show lower rates")] = 15.0,
+    seed: Annotated[int, typer.Option(help="another seed, other streams")] = 0,
+) -> None:
+    """Choose how a run listens, on streams of its validation clips: smoothing, suppression, a threshold per word.
+
+    What is chosen goes to RUN/listening.json as low, medium and high sensitivity.
+    """
+    _check_model(run)
+    from kws_experiments.streaming.tune import TuneSettings
+
+    with _option_named():
+        rates, snrs = (
+            _numbers(name, text)
+            for name, text in (("false_accepts_per_hour", false_accepts_per_hour), ("snr_db", snr_db))
+        )
+        settings = TuneSettings(rates, snrs, minutes, seed)
+    from kws_experiments.reports.run_report import renew_run_report
+    from kws_experiments.streaming import tune as tuning
+
+    sensitivities = tuning.tune(run, settings)
+    renew_run_report(run)
+    tuning.show(sensitivities)
+    say(run / "listening.json")
+
+
+def _numbers(name: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"{name} must be numbers with commas between, got '{text}'") from None

@@ -24,7 +24,7 @@ app.add_typer(data.app, name="data")
 for command in (
     models.models, with_trust(runs.evaluate), with_trust(runs.report), with_trust(reproduce.reproduce), runs.runs,
     with_trust(export.export), with_trust(listen.label), with_trust(listen.demo), with_trust(listen.stream),
-    with_trust(listen.make_stream), with_trust(listen.evaluate_stream),
+    with_trust(listen.make_stream), with_trust(listen.evaluate_stream), with_trust(listen.tune),
 ):  # fmt: skip
     app.command()(command)
 

@@ -37,7 +37,8 @@ def models(
     Each is built for the features and the task of its source unless you choose others. `parameters`: all values;
     `trained`: without running statistics; `folded`: the weights at inference, batch normalisation folded into the
     layer before; `float32` and `int8`: these in 4 bytes, or in 1 (biases in 4), without a file's structure, kB of 1,000
-    bytes. Multiply-adds are those of convolutions and matrix products, and of other weights that don't fold.
+    bytes; `activations`: the most that must be kept at once, in int8, to which an arena adds some kB (`kws export`
+    measures it). Multiply-adds are those of convolutions and matrix products, and of other weights that don't fold.
     """
     from kws_experiments.reports import model_table
 
@@ -89,6 +90,6 @@ def _print(rows: list[Row]) -> None:
     print_table(
         list(zip(HEADINGS, columns, strict=True)),
         numeric=NUMERIC,
-        keep=("model", "parameters", "multiply-adds", "int8"),
+        keep=("model", "parameters", "multiply-adds", "int8", "activations"),
         rest="a wider terminal or --csv shows them",
     )

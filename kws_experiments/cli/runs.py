@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _BEST_FIRST = ("accuracy", "validation_accuracy", "best_accuracy")
-_IN_PERCENT = _BEST_FIRST
+_IN_PERCENT = (*_BEST_FIRST, "missed")
 _FOR_CSV = ["path", "started", "seconds", "clips"]
 _ALWAYS = ("run", "status", "accuracy", "error")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,8 @@ from kws_experiments.evaluation.metrics import evaluate, with_interval
 from kws_experiments.evaluation.predict import Predictor
 from kws_experiments.evaluation.thresholds import keyword_thresholds
 from kws_experiments.experiment.experiment import Experiment
-from kws_experiments.runs.folder import RunFolder, write_text
+from kws_experiments.runs.folder import RunFolder
+from kws_experiments.runs.listening import CLIPS, Listening
 
 if TYPE_CHECKING:
     import keras
@@ -79,7 +79,7 @@ def find_thresholds(
     content = {
         "score": "softmax", "split": VALIDATION, "false_accept_rate": false_accept_rate, "thresholds": thresholds,
     }  # fmt: skip
-    write_text(folder.thresholds, json.dumps(content, indent=2) + "\n")
+    Listening({CLIPS: content}).write(folder.path)
     return thresholds, float((logits.argmax(1) == truth).mean())
 
 

@@ -116,7 +116,7 @@ def _evaluate(
     from kws_experiments.evaluation.evaluate_network import data_facts
 
     with unwrap_errors():
-        metrics, tables = evaluate(predictor.predictions(clips.split), run.labels, run.thresholds)
+        metrics, tables = evaluate(predictor.predictions(clips.split), run.labels, run.listening.thresholds)
         noise = predictor.in_noise(clips.noise_splits, snrs_db)
     if clips.heard_in_training is not None:  # all clips of another data set, in one split
         noise["split"] = clips.name

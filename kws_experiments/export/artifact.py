@@ -3,7 +3,9 @@
 RUN/exports/<format>-<quantize>/ (saved_model-none-all where it decodes all)
     the models, each a file or a folder
     labels.txt           class names, one a line, in the order of the scores
+    listening.json       sensitivities, as in the run's folder
     export.json          everything else, as `Artifact` describes it
+    <c_name>.h, .c       the network as C source, of TensorFlow Lite files that microcontrollers can run
     predictions.parquet  what the original and the exported models predict for each test clip
 """
 
@@ -78,6 +80,8 @@ class ModelFile:
         input: a batch of these.
         output: `scores` (softmax), or a SavedModel's `predictions` (logits).
         operators: the kinds of operators in it; empty for a SavedModel.
+        signatures: of each signature's name, the names of its `inputs` and `outputs`; ONNX has none.
+        micro: of an int8 network, its `peak` (see `tflite_graph.peak`) and what `tflm.measured` says.
         bytes: size.
         sha256: of its content.
         check: its results on the test split; empty where it was not checked.
@@ -88,6 +92,8 @@ class ModelFile:
     input: Port
     output: Port
     operators: list[str] = field(default_factory=list)
+    signatures: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    micro: dict[str, Any] = field(default_factory=dict)
     bytes: int = 0
     sha256: str = ""
     check: dict[str, Any] = field(default_factory=dict)
@@ -115,6 +121,8 @@ class Artifact:
         requires: what registers a SavedModel's own ops: look each name up (`pkgutil.resolve_name`) before loading it.
         clip_from: which part of longer files is a clip; earlier versions took the start.
         decode: the files whose names a SavedModel takes: wav (16-bit, at the sample rate) or all.
+        c_name: the prefix of the names in the C source, and the name of its files; None where there is none.
+        sensitivities: those in `listening.json` beside it; earlier versions wrote none.
     """
 
     format: str
@@ -134,6 +142,8 @@ class Artifact:
     requires: list[str] = field(default_factory=list)
     clip_from: str = "start"
     decode: str = "wav"
+    c_name: str | None = None
+    sensitivities: list[str] = field(default_factory=list)
 
     @property
     def title(self) -> str:

@@ -18,6 +18,7 @@ from kws_data.storage.atomic import replace_file
 from kws_data.storage.parallel import end_with, import_path, signal_name
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.export.artifact import Artifact, content_hash
+from kws_experiments.export.c_source import own_prefix
 from kws_experiments.export.formats.base import Request, clean_lines, find_format
 
 _REQUEST, _ANSWER = "request.pickle", "answer.pickle"
@@ -62,7 +63,6 @@ def convert(request: Request) -> Artifact:
     import tensorflow as tf
 
     from kws_experiments.experiment.experiment import Experiment
-    from kws_experiments.export import front_end
     from kws_experiments.export.trained import load_trained
     from kws_experiments.runs.folder import RunFolder
 
@@ -75,14 +75,16 @@ def convert(request: Request) -> Artifact:
     for file in written.files:
         size, sha256 = content_hash(request.out / file.file)
         files.append(replace(file, bytes=size, sha256=sha256))
+    run = {"name": experiment.name} | {key: record.get(key) for key in ("fingerprint", "data_fingerprint")}
+    c_name = request.c_name or own_prefix(experiment.name, run["fingerprint"], request.quantize)
     return Artifact(
         format=request.format,
         quantize=request.quantize,
-        run={"name": experiment.name} | {key: record.get(key) for key in ("fingerprint", "data_fingerprint")},
+        run=run,
         labels=facts.labels,
         sample_rate=facts.sample_rate,
         clip_samples=facts.clip_samples,
-        front_end=front_end.described(trained.features, experiment.part("features"), facts.clip_samples),
+        front_end=trained.front_end,
         thresholds=facts.thresholds,
         thresholds_from="the original's scores of the validation clips",
         data_licence=record.get("data_licence"),
@@ -93,6 +95,7 @@ def convert(request: Request) -> Artifact:
         requires=written.requires,
         clip_from=facts.clip_from,
         decode=request.decode,
+        c_name=c_name if request.quantize in format.in_c else None,
     )
 
 

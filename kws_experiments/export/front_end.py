@@ -15,7 +15,8 @@ def described(features: FeatureLayer, config: dict[str, Any], clip_samples: int 
     """What an implementation elsewhere needs to know.
 
     `config`, sizes in samples (`frame_length`, `frame_step`, `fft_size`), `frames` (None where clips keep their
-    lengths) and `bins`, and, if it normalises, the `mean` and `variance` of each bin.
+    lengths) and `bins`, the `scale` of what an implementation in integers gives, and, if it normalises, the `mean` and
+    `variance` of each bin.
     """
     described = {
         "config": config,
@@ -24,6 +25,7 @@ def described(features: FeatureLayer, config: dict[str, Any], clip_samples: int 
         "fft_size": features.fft_size,
         "frames": None if clip_samples is None else features.num_frames(clip_samples),
         "bins": features.num_bins,
+        "scale": features.output_scale,
     }
     if features.normalise:
         described |= {"mean": features.mean.numpy().tolist(), "variance": features.variance.numpy().tolist()}

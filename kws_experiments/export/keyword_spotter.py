@@ -10,7 +10,7 @@ from kws_experiments.export.trained import Trained
 
 
 class KeywordSpotter(tf.Module):
-    """A file name, or waveforms [batch, samples] float32 in [-1, 1] of any length → a dict.
+    """A file name, a vector of these, or waveforms [batch, samples] float32 in [-1, 1] of any length → a dict.
 
     `predictions` [batch, labels] float32 (logits, like the tutorial's), `class_ids` [batch] int64 and `class_names`
     [batch] string. Clips are padded with zeros at their end, or cut, to the model's length; where the model keeps
@@ -19,32 +19,47 @@ class KeywordSpotter(tf.Module):
     Args:
         trained: the model.
         read: (a file's bytes, the model's rate) → [samples] float32.
+
+    Attributes:
+        serving: its signatures, the graphs by which clients other than Python's loader call it.
     """
 
     def __init__(self, trained: Trained, read: Callable[[tf.Tensor, int], tf.Tensor]) -> None:
         super().__init__()
-        self._read = read
-        self._features, self._network = trained.features, trained.network  # so that their variables are saved
-        self._logits = trained.logits
+        self._read, self._trained = read, trained
+        # The variables themselves: of layers, Keras saves others under the graph's names, and only Python's loader
+        # finds the right ones
+        variables = [*trained.features.variables, *trained.network.variables]
+        self._variables = [variable.value for variable in variables]
         self._labels = tf.constant(trained.facts.labels)
-        self._sample_rate, self._clip_samples = trained.facts.sample_rate, trained.facts.clip_samples
-        self.__call__.get_concrete_function(tf.TensorSpec([], tf.string))
-        self.serving = self.__call__.get_concrete_function(tf.TensorSpec([None, None], tf.float32, name="waveform"))
+        self.serving = {
+            "serving_default": self.__call__.get_concrete_function(
+                tf.TensorSpec([None, None], tf.float32, name="waveform")
+            ),
+            "file_names": self.__call__.get_concrete_function(tf.TensorSpec(None, tf.string, name="file_names")),
+        }
 
     @tf.function
     def __call__(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
         """See the class."""
-        if x.dtype == tf.string:
-            waveforms = self._read(tf.io.read_file(x), self._sample_rate)[tf.newaxis]
+        if x.dtype == tf.string:  # one by one: where the model keeps lengths, a batch has one length
+            logits = tf.map_fn(self._of_file, tf.reshape(x, [-1]), fn_output_signature=tf.float32)
+            logits = tf.ensure_shape(logits, [None, len(self._labels)])
         else:
-            waveforms = tf.debugging.check_numerics(x, "waveform")
-        if self._clip_samples is not None:
-            waveforms = waveforms[:, : self._clip_samples]
-            waveforms = tf.pad(waveforms, [[0, 0], [0, self._clip_samples - tf.shape(waveforms)[1]]])
-            waveforms = tf.ensure_shape(waveforms, [None, self._clip_samples])
-        logits = self._logits(self._features(waveforms))
+            logits = self._of_waveforms(tf.debugging.check_numerics(x, "waveform"))
         class_ids = tf.argmax(logits, axis=-1)
         return {"predictions": logits, "class_ids": class_ids, "class_names": tf.gather(self._labels, class_ids)}
+
+    def _of_file(self, name: tf.Tensor) -> tf.Tensor:
+        return self._of_waveforms(self._read(tf.io.read_file(name), self._trained.facts.sample_rate)[tf.newaxis])[0]
+
+    def _of_waveforms(self, waveforms: tf.Tensor) -> tf.Tensor:
+        clip_samples = self._trained.facts.clip_samples
+        if clip_samples is not None:
+            waveforms = waveforms[:, :clip_samples]
+            waveforms = tf.pad(waveforms, [[0, 0], [0, clip_samples - tf.shape(waveforms)[1]]])
+            waveforms = tf.ensure_shape(waveforms, [None, clip_samples])
+        return self._trained.logits(self._trained.features(waveforms))
 
 
 def read_wav(content: tf.Tensor, sample_rate: int) -> tf.Tensor:

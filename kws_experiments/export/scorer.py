@@ -13,6 +13,7 @@ from kws_data.clip_format import DEFAULT_RULES, AudioRules, ClipFormat
 from kws_data.errors import KwsError
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.runs.folder import RunFolder
+from kws_experiments.runs.listening import Listening
 
 if TYPE_CHECKING:
     import keras
@@ -28,7 +29,7 @@ class Facts:
         labels: class names, in the order of the scores.
         sample_rate: Hz.
         clip_samples: every clip is padded or cut to this; None where clips keep their lengths.
-        thresholds: each keyword's decision threshold on its score; silence and unknown have none.
+        thresholds: each keyword's decision threshold on its score of a clip; silence and unknown have none.
         clip_from: which part of longer files is a clip; see `ClipFormat`.
         rules: what audio files may be.
     """
@@ -60,7 +61,9 @@ def run_facts(run: Path, clip_samples: int | None = None) -> Facts:
     experiment = Experiment(folder.read_config())
     length = experiment.clip_samples if clip_samples is None else clip_samples
     form = experiment.clip_form
-    return Facts(folder.read_labels(), form.sample_rate, length, folder.read_thresholds(), form.clip_from, form.rules)
+    return Facts(
+        folder.read_labels(), form.sample_rate, length, Listening.read(run).thresholds, form.clip_from, form.rules
+    )
 
 
 class Scorer:
@@ -127,8 +130,10 @@ class KerasScorer(Scorer):
     def __init__(self, model: keras.Model, facts: Facts) -> None:
         import tensorflow as tf
 
-        self.model = model
+        from kws_models.folding import folded
 
+        self.model = model
+        logits = folded(model)
         keeps_lengths = isinstance(model.input, dict)
 
         def scores(waveforms: tf.Tensor) -> tf.Tensor:
@@ -136,7 +141,7 @@ class KerasScorer(Scorer):
             if keeps_lengths:
                 lengths = tf.fill(tf.shape(waveforms)[:1], tf.shape(waveforms)[1])
                 inputs = {"waveform": waveforms, "lengths": lengths}
-            return tf.nn.softmax(model(inputs, training=False))
+            return tf.nn.softmax(logits(inputs))
 
         graph = tf.function(scores, [tf.TensorSpec([None, facts.clip_samples], tf.float32)])
         super().__init__(facts, lambda waveforms: graph(waveforms).numpy())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
@@ -20,6 +22,36 @@ def operators(model: bytes) -> list[str]:
 def has_branches(model: bytes) -> bool:
     """Whether a model has more than one subgraph: loops or branches."""
     return len(flatbuffer_utils.convert_bytearray_to_object(bytearray(model)).subgraphs) > 1
+
+
+def peak(model: bytes) -> dict[str, Any]:
+    """Where the activations that must be kept at once take the most: `operator`, `bytes`, and the `tensors`' shapes.
+
+    An interpreter's arena cannot be smaller. It counts what goes into the operator, what comes out, and what later
+    ones need.
+    """
+    content = flatbuffer_utils.convert_bytearray_to_object(bytearray(model))
+    graph = content.subgraphs[0]
+    last_use = {tensor: index for index, op in enumerate(graph.operators) for tensor in [*op.inputs, *op.outputs]}
+    last_use |= {tensor: len(graph.operators) for tensor in graph.outputs}
+    live = set(graph.inputs)
+    best: tuple[int, int, list[list[int]]] = (-1, 0, [])
+    for index, operator in enumerate(graph.operators):
+        live |= set(operator.outputs)
+        total = sum(_bytes(graph.tensors[tensor]) for tensor in live)
+        if total > best[0]:
+            best = total, index, [list(map(int, graph.tensors[tensor].shape)) for tensor in sorted(live)]
+        live = {tensor for tensor in live if last_use[tensor] > index}
+    total, index, shapes = best
+    code = content.operatorCodes[graph.operators[index].opcodeIndex]
+    name = _NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
+    return {"operator": f"{name}, {index + 1} of {len(graph.operators)}", "bytes": total, "tensors": shapes}
+
+
+def _bytes(tensor: Any) -> int:
+    kinds = vars(schema.TensorType)
+    (kind,) = (name.lower() for name, value in kinds.items() if value == tensor.type and not name.startswith("_"))
+    return math.prod(map(int, tensor.shape)) * np.dtype(kind).itemsize
 
 
 def joined(first: bytes, second: bytes) -> bytes:

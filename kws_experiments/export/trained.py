@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kws_experiments.experiment.experiment import Experiment
+from kws_experiments.export.front_end import described
 from kws_experiments.export.scorer import Facts, run_facts
 from kws_experiments.runs.folder import RunFolder
 from kws_experiments.runs.saved_model import load_model, network_of
@@ -27,11 +28,13 @@ class Trained:
         features: the front end, with the statistics that it was adapted to.
         network: features → logits.
         facts: labels, sample rate, the length of a clip, thresholds.
+        front_end: see `front_end.described`.
     """
 
     features: FeatureLayer
     network: keras.Model
     facts: Facts
+    front_end: dict[str, Any]
 
     def logits(self, features: tf.Tensor) -> tf.Tensor:
         """[batch, frames, bins] without padding → [batch, labels]."""
@@ -76,7 +79,7 @@ def load_trained(run: Path, clip_samples: int | None, *, unrolled: bool) -> Trai
         rebuilt = experiment.build_network(len(facts.labels), precision="float32", **changes)
         rebuilt.set_weights(network.get_weights())
         network = rebuilt
-    return Trained(features, network, facts)
+    return Trained(features, network, facts, described(features, experiment.part("features"), facts.clip_samples))
 
 
 def frozen(function: Callable[[Any], Any], shape: list[int | None], name: str, **options: Any) -> Any:

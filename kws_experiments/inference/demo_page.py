@@ -17,7 +17,9 @@ from kws_data.errors import KwsError
 from kws_experiments.console.output import say
 from kws_experiments.inference.demo_guard import MOST_BYTES, Guard
 from kws_experiments.inference.demo_session import ClipLabeller, LiveSession, read_chunk
+from kws_experiments.runs.listening import DEFAULT
 from kws_experiments.streaming.listener import open_listener
+from kws_experiments.streaming.sensitivity import listening_of, settings_of
 
 _CSS = """
 .kws-strip { position: relative; height: 4.2em; border-bottom: 2px solid currentColor; overflow: hidden; }
@@ -106,10 +108,14 @@ def build(run: Path) -> Any:
         with taken(recording) as path:
             return labeller.label(path)
 
-    def listen(chunk: str | None, session: LiveSession | None) -> tuple[LiveSession | None, str]:
+    levels = {name: settings_of(run, name) for name in listening_of(run).tuned}
+
+    def listen(chunk: str | None, session: LiveSession | None, level: int = 0) -> tuple[LiveSession | None, str]:
         if chunk is None:
             return session, ""
         session = session or LiveSession(open_listener(run))
+        if levels:
+            session.listen_with(list(levels.values())[level])
         with taken(chunk) as path:
             return session, session.feed(*read_chunk(path))
 
@@ -130,6 +136,11 @@ def build(run: Path) -> Any:
             live = gradio.Audio(sources=["microphone"], streaming=True, type="filepath", label="Microphone")
             strip = gradio.HTML(label="Detections")
             session = gradio.State(None, time_to_live=_SESSION_S)
-            live.stream(listen, [live, session], [session, strip], stream_every=0.25, show_progress="hidden")
+            inputs = [live, session]
+            if levels:
+                names = ", ".join(f"{level} {name}" for level, name in enumerate(levels))
+                chosen = list(levels).index(DEFAULT)
+                inputs.append(gradio.Slider(0, len(levels) - 1, chosen, step=1, label=f"Sensitivity: {names}"))
+            live.stream(listen, inputs, [session, strip], stream_every=0.25, show_progress="hidden")
             live.start_recording(lambda: None, outputs=session)
     return page

@@ -16,6 +16,7 @@ from kws_data.errors import KwsError
 from kws_experiments.export.scorer import fitted
 from kws_experiments.streaming.audio_file import check_file, file_blocks
 from kws_experiments.streaming.listener import Detection, Listener, open_listener
+from kws_experiments.streaming.recognize import RecognizerSettings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -114,6 +115,10 @@ class LiveSession:
         self._resampler: soxr.ResampleStream | None = None
         self._samples = 0
         self.detections: list[Detection] = []
+
+    def listen_with(self, settings: RecognizerSettings) -> None:
+        """Go on with other settings."""
+        self._listener.listen_with(settings)
 
     def feed(self, rate: int, chunk: np.ndarray) -> str:
         """Process the next samples, [n] or [n, channels] of any number type, at `rate` Hz; return the current strip."""

@@ -166,7 +166,7 @@ def count(choice: Choice) -> Row:
 
 HEADINGS = (
     "model", "features", "labels", "parameters", "trained", "folded", "multiply-adds", "float32", "int8",
-    "published parameters", "published accuracy",
+    "activations", "published parameters", "published accuracy",
 )  # fmt: skip
 NUMERIC = HEADINGS[2:-1]
 
@@ -175,13 +175,11 @@ def cells(row: Row) -> list[str]:
     """The row under `HEADINGS`, for people."""
     counts = [DASH if number is None else f"{number:,}" for number in (row.parameters, row.trained)]
     if row.cost is None:
-        counts += [DASH] * 4
+        counts += [DASH] * 5
     else:
-        counts += [
-            f"{row.cost.weights:,}",
-            f"{row.cost.multiply_adds / 1e6:,.2f} M",
-            *(f"{size / 1000:,.1f} kB" for size in (row.cost.float32_bytes, row.cost.int8_bytes)),
-        ]
+        sizes = row.cost.float32_bytes, row.cost.int8_bytes, row.cost.activations
+        counts += [f"{row.cost.weights:,}", f"{row.cost.multiply_adds / 1e6:,.2f} M"]
+        counts += [f"{size / 1000:,.1f} kB" for size in sizes]
     published = row.published.parameters or DASH
     if row.published.counted in ("trained", "folded"):
         published += f" {row.published.counted}"
@@ -200,12 +198,16 @@ def as_csv(rows: Sequence[Row]) -> str:
     """The same with plain numbers: sizes in bytes, and an empty field for what is not known."""
     columns = [
         "model", "features", "frames", "bins", "labels", "parameters", "trained", "folded", "multiply_adds",
-        "float32_bytes", "int8_bytes", "published_parameters", "published_counted", "published_accuracy",
+        "float32_bytes", "int8_bytes", "int8_activation_bytes", "published_parameters", "published_counted",
+        "published_accuracy",
     ]  # fmt: skip
     values = []
     for row in rows:
         cost, published = row.cost, row.published
-        at_inference = [cost.weights, cost.multiply_adds, cost.float32_bytes, cost.int8_bytes] if cost else [None] * 4
+        at_inference: list[int | None] = [None] * 5
+        if cost:
+            sizes = [cost.float32_bytes, cost.int8_bytes, cost.activations]
+            at_inference = [cost.weights, cost.multiply_adds, *sizes]
         values.append([
             row.model, row.features, *row.shape, row.labels, row.parameters, row.trained, *at_inference,
             published.parameters, published.counted, published.accuracy,

@@ -5,12 +5,16 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from kws_experiments.evaluation import intervals
+from kws_experiments.export.table import micro_lines
+from kws_experiments.plots.streams import chosen
 from kws_experiments.reports import run_pictures, run_tables
 from kws_experiments.reports.contents import Evaluation, Listening, RunContents
 from kws_experiments.reports.page import Clips, Code, Group, Heading, Page, Part, Section, Text, Tiles, filled
 from kws_experiments.reports.players import player
 from kws_experiments.reports.run_tables import interval
 from kws_experiments.reports.tables import number, percent
+from kws_experiments.runs.finished import FinishedRun
 
 PICTURED_EVALUATIONS = 6  # of those by `kws evaluate`; the others have no confusion matrix
 
@@ -26,7 +30,8 @@ def run_page(contents: RunContents) -> Page:
         Section("cost", "Cost", _cost(contents)),
         Section("repeat", "How to repeat it", _repeat(contents)),
         Section("evaluations", "Other clips", _other_clips(contents.others)),
-        Section("exports", "Exports", filled(run_tables.export_table(contents))),
+        Section("sensitivities", "Sensitivities", _sensitivities(contents.run)),
+        Section("exports", "Exports", _exports(contents)),
         Section("streams", "Long recordings", _long_recordings(contents.streams)),
     ]
     name = contents.experiment.name
@@ -37,6 +42,11 @@ def run_page(contents: RunContents) -> Page:
         sections=[section for section in sections if section.parts],
         footer="Written by kws report from the files in the run's folder.",
     )
+
+
+def _exports(contents: RunContents) -> list[Part]:
+    lines = [f"{artifact.title}: {line}." for artifact in contents.exports for line in micro_lines(artifact)]
+    return filled(run_tables.export_table(contents), *map(Text, lines))
 
 
 def _lead(contents: RunContents) -> list[Part]:
@@ -170,15 +180,35 @@ def _other_clips(others: list[Evaluation]) -> list[Part]:
     return filled(*parts)
 
 
+def _sensitivities(run: FinishedRun) -> list[Part]:
+    tuned, tuned_on = run.listening.tuned, run.listening.tuned_on
+    if not tuned:
+        return []
+    settings, streams = next(iter(tuned.values()))["settings"], tuned_on["streams"]
+    minutes = sum(stream["minutes"] for stream in streams)
+    return [
+        Text(
+            f"Chosen by kws tune for long audio, on {minutes:g} minutes made of {number(tuned_on['different_clips'])}"
+            f" validation clips of keywords and {number(tuned_on['different_unknown_clips'])} of other words, which"
+            f" come again and again. The rates are those of these same streams. Scores are averaged over"
+            f" {settings['average_window_ms']:g} ms; suppression is {settings['suppression_ms']:g} ms."
+        ),
+        run_tables.sensitivity_table(tuned),
+        run_tables.tuned_threshold_table(tuned),
+    ]
+
+
 def _long_recordings(streams: list[Listening]) -> list[Part]:
     parts: list[Part] = []
     for stream in streams:
         metrics, median = stream.metrics, stream.metrics["latency_ms"]["median"]
+        missed = f" ({percent(metrics['miss_rate'])})" if metrics["keywords"] else ""
         results = (
             f"{60 * metrics['hours']:.0f} minutes with {metrics['keywords']} keywords and {metrics['unknown_words']}"
-            f" other words. At threshold {metrics['detection_threshold']:g}: {metrics['correct']} correct,"
-            f" {metrics['missed']} missed ({percent(metrics['miss_rate'])}), {metrics['wrong']} wrong,"
-            f" {metrics['false_accepts']} false accepts ({metrics['false_accepts_per_hour']:.1f} an hour)."
+            f" other words. With {chosen(metrics)}: {metrics['correct']} correct,"
+            f" {metrics['missed']} missed{missed}, {metrics['wrong']} wrong,"
+            f" {metrics['false_accepts']} false accepts:"
+            f" {intervals.as_text(intervals.false_accepts(metrics['false_accepts'], metrics['hours']))}."
         )
         if median is not None:
             results += f" Detected {median:.0f} ms after the word's end (median)."

@@ -8,6 +8,7 @@ import pandas as pd
 
 from kws_data.splits import SPLITS
 from kws_experiments.config.command import Difference
+from kws_experiments.evaluation import intervals
 from kws_experiments.export import table as export_tables
 from kws_experiments.reports.contents import Evaluation, Listening, RunContents
 from kws_experiments.reports.tables import (
@@ -212,11 +213,43 @@ def export_table(contents: RunContents) -> Table:
     return Table(title, [Column("export"), *columns], rows, sortable=False)
 
 
+def sensitivity_table(tuned: dict[str, dict[str, Any]]) -> Table:
+    """What `kws tune` measured at each sensitivity."""
+    rows = []
+    for name, values in tuned.items():
+        asked, measured = values["false_accepts_per_hour_asked"], values["measured"]
+        claim = "shown" if measured["shown"] else f"not shown: needs {measured['hours_needed']:.1f} h"
+        by_snr = {f"snr {row['snr_db']}": row["miss_rate"] for row in measured["by_snr"]}
+        rows.append({"name": name, "asked": asked, "rate": intervals.as_text(measured), "claim": claim, **by_snr})
+    snrs = [row["snr_db"] for row in next(iter(tuned.values()))["measured"]["by_snr"]]
+    columns: Columns = {
+        "name": "sensitivity",
+        "asked": ("asked, an hour at most", number),
+        "rate": "false accepts",
+        "claim": "with 95 % confidence",
+        **{f"snr {snr_db}": (f"missed at {snr_db:g} dB", percent) for snr_db in snrs},
+    }
+    return table("Sensitivities", rows, columns, sortable=False)
+
+
+def tuned_threshold_table(tuned: dict[str, dict[str, Any]]) -> Table:
+    """Each word's thresholds."""
+    words = next(iter(tuned.values()))["thresholds"]
+    rows = [{"word": word, **{name: tuned[name]["thresholds"][word] for name in tuned}} for word in words]
+    return table("Thresholds on averaged scores", rows, {"word": "word", **{name: (name, fixed(3)) for name in tuned}})
+
+
 def listening_table(stream: Listening) -> Table:
     """The fewest misses for each rate of false accepts."""
     columns: Columns = {
         "false_accepts_per_hour_at_most": ("false accepts an hour, at most", fixed(1)),
+        "interval": "95 % interval",
         "miss_rate": ("missed", percent),
         "threshold": ("at threshold", fixed(4)),
     }
-    return table(f"Fewest misses: {stream.name}", stream.metrics["operating_points"], columns)
+    points = [
+        {**point, "interval": "{:.1f} to {:.1f}".format(*between) if between else None}
+        for point in stream.metrics["operating_points"]
+        for between in [point.get("false_accepts_per_hour_95")]  # None of earlier versions, too
+    ]
+    return table(f"Fewest misses: {stream.name}", points, columns)

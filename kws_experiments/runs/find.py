@@ -24,10 +24,11 @@ from kws_experiments.config.overrides import near
 from kws_experiments.config.upgrade import upgraded
 from kws_experiments.runs.files import START_OVER, number_or_none, parse_yaml, read_table, read_yaml, whole
 from kws_experiments.runs.folder import PRUNED, TRAINED, UNFINISHED, RunFolder
+from kws_experiments.runs.listening import DEFAULT, Listening
 from kws_experiments.runs.sweep_record import DONE, find_sweeps, read_sweep
 
 FIRST = ("path", "name", "run", "status", "started", "seconds")
-METRICS = ("accuracy", "validation_accuracy", "clips", "parameters")
+METRICS = ("accuracy", "validation_accuracy", "clips", "parameters", "missed")
 DAMAGED, NOT_BEGUN, REPORT_MISSING, NOT_CLOSED = "damaged", "not begun", "report missing", "not closed"
 _SAME_FOR_ALL = ("name", "force")  # keys that say nothing about what was trained
 _GROUPS_ONLY = ("experiment", "sweep", "logger")  # choices that are spelled out by other keys
@@ -46,8 +47,8 @@ def find_runs(folder: str | Path, where: Mapping[str, Any] | None = None, *, all
         `path`, `name`, `run` (the fingerprint of its configuration, and the attempt), `status` ('done', 'training',
         'pruned', 'report missing', 'not closed' (its loggers, that is), 'not begun', 'damaged'), `started` (UTC),
         `seconds` (of training); then the choices (`model`, `features`, …) and the config keys that differ among the
-        runs listed, dotted; then `accuracy` (of the test split), `validation_accuracy`, `clips`, `parameters`; then
-        `error`, which says what is damaged.
+        runs listed, dotted; then `accuracy` (of the test split), `validation_accuracy`, `clips`, `parameters`, `missed`
+        (of the keywords in validation streams, at medium sensitivity); then `error`, which says what is damaged.
 
     Raises:
         KwsError: there is no such folder, or no run has a key of `where`.
@@ -120,6 +121,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             metrics = folder.read_metrics()
             with whole(folder.metrics, START_OVER):
                 row |= {name: number_or_none(metrics.get(name)) for name in METRICS}
+                if folder.listening.is_file() and (medium := Listening.read(path).tuned.get(DEFAULT)):
+                    row["missed"] = number_or_none(medium["measured"]["miss_rate"])
     except Exception as error:  # of whatever kind: one folder must not end the table of all
         row |= {"status": DAMAGED, "error": str(error) if isinstance(error, KwsError) else f"'{path}' is damaged"}
     return row, keys

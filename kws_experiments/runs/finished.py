@@ -10,6 +10,7 @@ from kws_data.catalog import SILENCE, UNKNOWN
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import fingerprint
 from kws_experiments.runs.folder import RunFolder
+from kws_experiments.runs.listening import Listening
 
 
 @dataclass(frozen=True)
@@ -21,14 +22,14 @@ class FinishedRun:
         config: the composed configuration.
         record: of `run.json`.
         labels: class names, in the order of the model's outputs.
-        thresholds: each keyword's.
+        listening: the thresholds of its sensitivities.
     """
 
     folder: RunFolder
     config: dict[str, Any]
     record: dict[str, Any]
     labels: list[str]
-    thresholds: dict[str, float]
+    listening: Listening
 
     @classmethod
     def open(cls, path: Path) -> FinishedRun:
@@ -48,13 +49,13 @@ class FinishedRun:
                 f"'{folder.config}' is not what this run was trained with (its fingerprint is {found},"
                 f" {folder.record.name} says {record.get('fingerprint')}): undo the change, or train it as a new run"
             )
-        labels, thresholds = folder.read_labels(), folder.read_thresholds()
-        without = [label for label in labels if label not in (SILENCE, UNKNOWN, *thresholds)]
-        if without:
-            raise KwsError(
-                f"'{folder.thresholds}' has no threshold of {', '.join(without)}, which '{folder.labels}' names"
-            )
-        return cls(folder, folder.read_config(), record, labels, thresholds)
+        labels, listening = folder.read_labels(), Listening.read(path)
+        for values in listening.sensitivities.values():
+            if without := [label for label in labels if label not in (SILENCE, UNKNOWN, *values["thresholds"])]:
+                raise KwsError(
+                    f"'{listening.file}' has no threshold of {', '.join(without)}, which '{folder.labels}' names"
+                )
+        return cls(folder, folder.read_config(), record, labels, listening)
 
 
 def _fingerprint(config: dict[str, Any]) -> str:

@@ -71,7 +71,8 @@ class RunFolder:
         figures: PNG pictures.
         model: the trained model, waveform to logits, its front end inside.
         labels: the class names, one a line, in the order of the model's outputs.
-        thresholds: decision thresholds per keyword, found on validation, as JSON.
+        listening: decision thresholds per keyword, found on validation, as JSON; see `runs.listening`.
+        thresholds: in its place in runs of earlier versions.
         predictions: predictions of the test split, as Parquet.
         metrics: those of the test split, as JSON.
         cost: what the model costs: parameters, multiply-adds, sizes, latency; as JSON.
@@ -94,6 +95,7 @@ class RunFolder:
     figures = PathBelow("figures")
     model = PathBelow("model.keras")
     labels = PathBelow("labels.txt")
+    listening = PathBelow("listening.json")
     thresholds = PathBelow("thresholds.json")
     predictions = PathBelow("predictions.parquet")
     metrics = PathBelow("metrics.json")
@@ -186,14 +188,6 @@ class RunFolder:
             KwsError: the file is missing or damaged.
         """
         return [nfc(label) for label in read_lines(self.labels, GIVE_RUN)]
-
-    def read_thresholds(self) -> dict[str, float]:
-        """Each keyword's decision threshold.
-
-        Raises:
-            KwsError: the file is missing or damaged.
-        """
-        return read_json(self.thresholds, START_OVER, ["thresholds"])["thresholds"]
 
     def read_config(self) -> dict[str, Any]:
         """The composed configuration, as today's code takes it.

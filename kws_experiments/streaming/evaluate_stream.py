@@ -1,11 +1,12 @@
-"""Evaluate a model on a long recording whose words are known (`kws evaluate-stream`)."""
+"""Evaluate a model on long recordings whose words are known (`kws evaluate-stream`)."""
 
 from __future__ import annotations
 
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,77 +16,169 @@ import pandas as pd
 
 from kws_data.errors import KwsError
 from kws_data.storage.atomic import replace_file
+from kws_data.streams.speech import SPEECH
 from kws_data.text import to_csv
 from kws_experiments.console.output import say
+from kws_experiments.evaluation.intervals import as_text, false_accepts, poisson_rate, wilson, wilson_each
 from kws_experiments.runs.folder import RunFolder, write_text
 from kws_experiments.streaming.audio_file import check_file, file_blocks
+from kws_experiments.streaming.by_condition import by_condition, worst_speakers
 from kws_experiments.streaming.curve import detect, operating_points, smooth, threshold_curve
 from kws_experiments.streaming.listener import Detection
 from kws_experiments.streaming.matching import CORRECT, FALSE_ACCEPT, NOTHING, WRONG, Spoken, match
 from kws_experiments.streaming.recognize import RecognizerSettings, keywords_of
-from kws_experiments.streaming.truth import AUDIO, TRUTH, read_truth
+from kws_experiments.streaming.truth import AUDIO, CONDITIONS, TRUTH, read_truth
 from kws_experiments.streaming.windows import WindowScorer, open_windows
 
 log = logging.getLogger(__name__)
 
+_COUNTS = ["correct", "wrong", "false_accepts"]
+_LONGEST_NAME = 100  # bytes of a folder's name; file systems take 255
+
 
 def evaluate(
-    model: Path, recording: Path, settings: RecognizerSettings, *, hop_ms: float, tolerance_ms: float, out: Path | None
-) -> tuple[dict[str, Any], Path]:
-    """Detect keywords in `stream.wav` of a folder, compare them with its `truth.csv`, and write the results.
+    model: Path,
+    recordings: Sequence[Path],
+    settings: RecognizerSettings,
+    *,
+    hop_ms: float,
+    tolerance_ms: float,
+    out: Path | None,
+) -> tuple[dict[str, Any], pd.DataFrame, Path]:
+    """Detect keywords in `stream.wav` of folders, compare them with their `truth.csv`, and write the results.
+
+    A recording that cannot be used is set aside with a warning, unless none is left.
 
     Args:
         model: the folder of a finished run, or an export.
-        recording: the folder, as `kws make-stream` makes it.
+        recordings: the folders, as `kws make-stream` makes them; what is found in all counts together.
         settings: of the recognizer.
         hop_ms: from window to window.
         tolerance_ms: see `match`.
-        out: the folder to write to; None means `streams/<recording's name>` in the run's folder.
+        out: the folder to write to; None means `streams/<the recordings' names>` in the run's folder.
 
     Returns:
-        the metrics, and the folder with `metrics.json`, `detections.csv`, `words.csv`, `curve.parquet` and a picture.
+        the metrics, the table of `by_condition`, and the folder with `metrics.json`, `by_condition.csv`,
+        `detections.csv`, `words.csv`, `curve.parquet` and a picture.
 
     Raises:
-        KwsError: the model or the recording is missing, or no word in it is a keyword of the model.
+        KwsError: the model is missing, or no recording can be used.
     """
     if tolerance_ms < 0:
         raise KwsError(f"--tolerance-ms must not be negative, got {tolerance_ms:g}")
-    truth = _read_recording(recording)
+    names = _distinct_names(recordings)
+    bad: dict[str, str] = {}
+    truths: dict[str, pd.DataFrame] = {}
+    for name, folder in names.items():
+        with _set_aside(name, bad):
+            truths[name] = _read_recording(folder)
+    _require_some(truths, bad)
     if out is None and not RunFolder(model).config.is_file():
         raise KwsError(f"--out: give a folder to write to; '{model}' is not a run's folder, which is the default")
-    out = out or RunFolder(model).streams / recording.resolve().name
-    windows = open_windows(model, hop_ms)
+    parts = []
+    for name, truth in truths.items():
+        windows = open_windows(model, hop_ms)  # each recording begins with new ones
+        with _set_aside(name, bad):
+            parts.append(_listen(windows, name, names[name] / AUDIO, truth, settings, tolerance_ms))
+    _require_some(parts, bad)
+    for name, reason in bad.items():
+        log.warning("'%s' is set aside: %s", name, reason)
     keywords = keywords_of(windows.labels)
-    _require_keywords(keywords, truth, recording / TRUTH)
-    times_ms, scores, seconds = _score(windows, recording / AUDIO)
-    hours = seconds / 3600
-    smoothed = smooth(times_ms, scores, settings)
-    compared = compare(detect(smoothed, windows.labels, settings), truth, keywords, tolerance_ms)
-    curve = threshold_curve(smoothed, windows.labels, settings, truth, hours=hours, tolerance_ms=tolerance_ms)
+    hours = {part.name: part.hours for part in parts}
+    compared = Compared(
+        *(pd.concat(tables, ignore_index=True) for tables in zip(*(part.compared for part in parts), strict=True))
+    )
+    _warn_of_missing(keywords, compared.words["word"])
+    metrics = compute_metrics(compared, keywords, sum(hours.values()))
+    curve = _pooled([part.curve for part in parts], metrics["keywords"], metrics["hours"])
+    table = by_condition(*compared, keywords, hours)
     result = {
-        **asdict(settings), "hop_ms": hop_ms, "tolerance_ms": tolerance_ms, "hours": hours,
-        **compute_metrics(compared, keywords, hours), "operating_points": operating_points(curve),
+        **asdict(settings), "hop_ms": hop_ms, "tolerance_ms": tolerance_ms, **metrics,
+        "operating_points": _with_intervals(operating_points(curve), curve), "worst_speakers": worst_speakers(table),
+        "recordings": list(hours), "set_aside": bad,
     }  # fmt: skip
-    _write(out, result, curve, compared)
-    return result, out
+    out = out or RunFolder(model).streams / _folder_name(list(hours))
+    _write(out, result, curve, compared, table)
+    return result, table, out
 
 
-def _read_recording(recording: Path) -> list[Spoken]:
+class _Part(NamedTuple):
+    """What is found in one recording."""
+
+    name: str
+    hours: float
+    compared: Compared
+    curve: pd.DataFrame
+
+
+def _listen(
+    windows: WindowScorer,
+    name: str,
+    audio: Path,
+    truth: pd.DataFrame,
+    settings: RecognizerSettings,
+    tolerance_ms: float,
+) -> _Part:
+    times_ms, scores, seconds = _score(windows, audio)
+    labels, hours = windows.labels, seconds / 3600
+    spoken = [Spoken(*row) for row in truth[list(Spoken._fields)].itertuples(index=False, name=None)]
+    smoothed = smooth(times_ms, scores, settings)
+    found, words = compare(detect(smoothed, labels, settings), spoken, keywords_of(labels), tolerance_ms)
+    conditions = truth.reindex(columns=list(CONDITIONS), fill_value="")
+    compared = Compared(found.assign(recording=name), pd.concat([words, conditions], axis=1).assign(recording=name))
+    curve = threshold_curve(smoothed, labels, settings, spoken, hours=hours, tolerance_ms=tolerance_ms)
+    return _Part(name, hours, compared, curve)
+
+
+def _distinct_names(recordings: Sequence[Path]) -> dict[str, Path]:
+    """The folders by name, or by path where two have one name; a folder given twice counts once."""
+    folders = list(dict.fromkeys(recording.expanduser().resolve() for recording in recordings))
+    short = [folder.name for folder in folders]
+    return {folder.name if short.count(folder.name) == 1 else str(folder): folder for folder in folders}
+
+
+def _folder_name(names: Sequence[str]) -> str:
+    """The name of the folder for the results of these recordings."""
+    last = [Path(name).name for name in names]
+    joined = "+".join(last)
+    return joined if len(joined.encode()) <= _LONGEST_NAME else f"{last[0]}+{len(last) - 1}_more"
+
+
+@contextmanager
+def _set_aside(name: str, bad: dict[str, str]) -> Iterator[None]:
+    try:
+        yield
+    except KwsError as error:
+        bad[name] = str(error)
+
+
+def _require_some(usable: Collection[Any], bad: Mapping[str, str]) -> None:
+    if not usable:
+        reason, *others = bad.values()
+        raise KwsError(reason + (f" (nor can the other {len(others)} recordings be used)" if others else ""))
+
+
+def _read_recording(recording: Path) -> pd.DataFrame:
     """The words of a folder that also has readable audio."""
     if not recording.is_dir():
         raise KwsError(f"no folder '{recording}': give one that kws make-stream made")
     check_file(recording / AUDIO)
-    return [Spoken(*row) for row in read_truth(recording / TRUTH).itertuples(index=False, name=None)]
+    if not (recording / TRUTH).exists():
+        raise KwsError(f"no '{recording / TRUTH}'; if no keyword is said there, write one with the line time_ms,word")
+    return read_truth(recording / TRUTH)
 
 
-def _require_keywords(keywords: Sequence[str], truth: Sequence[Spoken], path: Path) -> None:
-    """Refuse a recording without any of the keywords; warn if some are missing."""
-    words = {word.word for word in truth}
-    if not words & set(keywords):
-        raise KwsError(f"'{path}' holds no word of the model's ({', '.join(keywords)}), but {', '.join(sorted(words))}")
-    missing = [word for word in keywords if word not in words]
-    if missing:
-        log.warning("the recording has none of %s: their misses are not measured", ", ".join(missing))
+def _warn_of_missing(keywords: Sequence[str], words: pd.Series) -> None:
+    said = words[~words.isin(keywords) & (words != SPEECH)].unique()
+    missing = [word for word in keywords if word not in words.to_numpy()]
+    if len(missing) < len(keywords):
+        if missing:
+            log.warning("the recording has none of %s: their misses are not measured", ", ".join(missing))
+    elif len(said):
+        log.warning(
+            "no word of the model's (%s) is said, but %s: only false accepts are counted",
+            ", ".join(keywords), ", ".join(sorted(said)),
+        )  # fmt: skip
 
 
 def _score(windows: WindowScorer, audio: Path) -> tuple[list[int], np.ndarray, float]:
@@ -110,6 +203,8 @@ class Compared(NamedTuple):
     Attributes:
         detections: `time_ms`, `word`, `score`, `outcome` (see `Matching`) and `on_speech`.
         words: `time_ms`, `end_ms`, `word` and `detected_ms`: the time of its correct detection, NA if missed.
+
+    Of several recordings, both also have the column `recording`, and words have CONDITIONS.
     """
 
     detections: pd.DataFrame
@@ -138,17 +233,18 @@ def compute_metrics(compared: Compared, keywords: Sequence[str], hours: float) -
 
     Returns:
         `keywords` and `unknown_words` spoken; `correct`, `missed`, `wrong` (another keyword is spoken there, or the
-        word was detected already) and `false_accepts` (no keyword is spoken there), of these
-        `false_accepts_on_other_words`; `miss_rate`, `false_accepts_per_hour`, `latency_ms` (from a word's end to its
-        detection) and `per_word`.
+        word was detected already) and `false_accepts` (no keyword is spoken there) with their rate, of these
+        `false_accepts_on_other_words` (or running speech); `miss_rate` with Wilson's 95 % interval, None if no keyword
+        is spoken; `latency_ms` (from a word's end to its detection) and `per_word`.
     """
     found, words = compared
+    words = words[words["word"] != SPEECH]
     spoken = words.loc[words["word"].isin(keywords), "word"].value_counts().reindex(keywords, fill_value=0)
     names = {CORRECT: "correct", WRONG: "wrong", FALSE_ACCEPT: "false_accepts"}
     outcomes = pd.crosstab(found["word"], found["outcome"]).reindex(index=keywords, columns=list(names), fill_value=0)
     per_word = outcomes.astype(int).rename(columns=names)
     per_word.insert(0, "said", spoken)
-    said, correct, wrong, false_accepts = per_word.sum().tolist()
+    said, correct, wrong, accepts = per_word.sum().tolist()
     latency = compared.latency_ms()
     percentiles = np.percentile(latency, (50, 90, 100)).tolist() if len(latency) else [None] * 3
     return {
@@ -157,16 +253,45 @@ def compute_metrics(compared: Compared, keywords: Sequence[str], hours: float) -
         "correct": correct,
         "missed": said - correct,
         "wrong": wrong,
-        "false_accepts": false_accepts,
         "false_accepts_on_other_words": int(((found["outcome"] == FALSE_ACCEPT) & found["on_speech"]).sum()),
-        "miss_rate": 1 - correct / said,
-        "false_accepts_per_hour": false_accepts / hours,
+        "miss_rate": 1 - correct / said if said else None,
+        "miss_rate_95": wilson(said - correct, said) if said else None,
+        **false_accepts(accepts, hours),
         "latency_ms": dict(zip(("median", "p90", "max"), percentiles, strict=True)),
         "per_word": per_word.to_dict("index"),
     }
 
 
-def _write(out: Path, result: dict[str, Any], curve: pd.DataFrame, compared: Compared) -> None:
+def _pooled(curves: Sequence[pd.DataFrame], said: int, hours: float) -> pd.DataFrame:
+    """The curve of all recordings together, with the 95 % intervals of both rates: `…_low` and `…_high`."""
+    curve = pd.concat(curves).groupby("threshold", as_index=False)[["correct", "wrong", "false_accepts"]].sum()
+    missed = said - curve["correct"]
+    misses = wilson_each(missed.to_numpy(), np.full(len(curve), said))
+    accepts = np.array([poisson_rate(events, hours) for events in curve["false_accepts"]])
+    return curve.assign(
+        miss_rate=1 - curve["correct"] / said if said else np.nan,
+        miss_rate_low=misses[:, 0], miss_rate_high=misses[:, 1], false_accepts_per_hour=curve["false_accepts"] / hours,
+        false_accepts_per_hour_low=accepts[:, 0], false_accepts_per_hour_high=accepts[:, 1],
+    )  # fmt: skip
+
+
+def _with_intervals(points: Sequence[dict[str, Any]], curve: pd.DataFrame) -> list[dict[str, Any]]:
+    """Operating points, each with the intervals of the curve at its threshold; None instead of a rate of nothing."""
+    by_threshold = curve.set_index("threshold")
+    result = []
+    for point in points:
+        row = by_threshold.loc[point["threshold"]] if point["threshold"] is not None else None
+        intervals = {
+            f"{rate}_95": None if row is None else [float(row[f"{rate}_low"]), float(row[f"{rate}_high"])]
+            for rate in ("miss_rate", "false_accepts_per_hour")
+        }
+        result.append(point | intervals)
+        if curve["miss_rate"].isna().any():  # no keyword is said
+            result[-1] |= {"miss_rate": None, "miss_rate_95": None}
+    return result
+
+
+def _write(out: Path, result: dict[str, Any], curve: pd.DataFrame, compared: Compared, table: pd.DataFrame) -> None:
     """Write all files, the metrics last."""
     from kws_experiments.plots.streams import stream_figure
     from kws_experiments.plots.style import save
@@ -174,31 +299,77 @@ def _write(out: Path, result: dict[str, Any], curve: pd.DataFrame, compared: Com
     detections = compared.detections.drop(columns="on_speech").round({"score": 4})
     write_text(out / "detections.csv", to_csv(detections))
     write_text(out / "words.csv", to_csv(compared.words))
+    write_text(out / "by_condition.csv", to_csv(table.round(4)))
     with replace_file(out / "curve.parquet") as temporary:
         curve.to_parquet(temporary, index=False)
     save(stream_figure(curve, result, compared.latency_ms()), out / "stream.png")
     write_text(out / "metrics.json", json.dumps(result, indent=2) + "\n")
 
 
-def show(result: dict[str, Any]) -> None:
-    """Print the operating points, then detections and latency at the chosen threshold."""
+def show(result: dict[str, Any], table: pd.DataFrame) -> None:
+    """Print the operating points, misses and false accepts by condition, then all at the chosen threshold."""
     from kws_experiments.console.tables import by_column, print_table
+    from kws_experiments.plots.streams import chosen
 
-    headings = ("false accepts an hour, at most", "missed", "threshold")
+    headings = ("false accepts an hour, at most", "missed", "95 %", "threshold", "false accepts an hour, 95 %")
     rows = [
-        (f"{point['false_accepts_per_hour_at_most']:g}", f"{point['miss_rate']:.1%}", f"{point['threshold']:g}")
+        (
+            f"{point['false_accepts_per_hour_at_most']:g}", _percent(point["miss_rate"]),
+            _percents(point["miss_rate_95"]), f"{point['threshold']:g}", _rates(point["false_accepts_per_hour_95"]),
+        )
         for point in result["operating_points"]
         if point["threshold"] is not None
-    ]
-    print_table(by_column(headings, rows), title="Fewest misses", numeric=headings[1:])
-    if result["hours"] < 1:
-        say(f"one false accept in {60 * result['hours']:.3g} minutes is {1 / result['hours']:.3g} an hour")
+    ]  # fmt: skip
+    print_table(by_column(headings, rows), title="Fewest misses", numeric=headings)
+    _show_conditions(result, table)
+    misses = "no keyword is said"
+    if result["keywords"]:
+        misses = (
+            f"of {result['keywords']} keywords {result['correct']} correct, {result['missed']} missed "
+            f"({_percent(result['miss_rate'])}, 95 %: {_percents(result['miss_rate_95'])})"
+        )
     say(
-        f"threshold {result['detection_threshold']:g}: of {result['keywords']} keywords {result['correct']} correct, "
-        f"{result['missed']} missed ({result['miss_rate']:.1%}); {result['wrong']} wrong detections; "
-        f"{result['false_accepts']} false accepts ({result['false_accepts_per_hour']:.1f} an hour), "
-        f"{result['false_accepts_on_other_words']} of them on other words"
+        f"{chosen(result)}: {misses}; {result['wrong']} wrong detections; {result['false_accepts']} false accepts,"
+        f" {result['false_accepts_on_other_words']} of them on other words or running speech: {as_text(result)}"
     )
     median, p90 = result["latency_ms"]["median"], result["latency_ms"]["p90"]
     if median is not None:
         say(f"detected {median:.0f} ms after the word's end (median; 90 % within {p90:.0f} ms)")
+
+
+def _show_conditions(result: dict[str, Any], table: pd.DataFrame) -> None:
+    """The table by condition, in which the speakers are one row: the worst tenth."""
+    from kws_experiments.console.tables import by_column, print_table
+
+    headings = ("", "keywords", "missed", "95 %", "latency", "false accepts", "an hour", "an hour, 95 %")
+    rows = [
+        (
+            f"{row.condition} {row.value}", str(row.said), _percent(row.miss_rate if row.said else None),
+            _percents((row.miss_rate_low, row.miss_rate_high) if row.said else None),
+            f"{row.latency_ms:.0f} ms" if row.said > row.missed else "", str(row.false_accepts),
+            "" if np.isnan(row.hours) else f"{row.false_accepts_per_hour:.1f}",
+            "" if np.isnan(row.hours) else _rates((row.false_accepts_per_hour_low, row.false_accepts_per_hour_high)),
+        )
+        for row in table[table["condition"] != "speaker"].itertuples()
+    ]  # fmt: skip
+    worst = result["worst_speakers"]
+    if worst is not None:
+        name = f"worst {len(worst['speakers'])} of {worst['of']} speakers"
+        interval = _percents(wilson(worst["missed"], worst["said"]))
+        rows.append((name, str(worst["said"]), _percent(worst["miss_rate"]), interval, "", "", "", ""))
+    if rows:
+        print_table(by_column(headings, rows), title="By condition", numeric=headings[1:])
+    if worst is not None:
+        say(f"the speakers with the most misses: {', '.join(worst['speakers'])}")
+
+
+def _percent(fraction: float | None) -> str:
+    return "none said" if fraction is None else f"{fraction:.1%}"
+
+
+def _percents(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else " to ".join(f"{100 * bound:.1f}" for bound in interval)
+
+
+def _rates(interval: Sequence[float]) -> str:
+    return " to ".join(f"{bound:.1f}" for bound in interval)

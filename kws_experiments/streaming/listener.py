@@ -10,6 +10,7 @@ import numpy as np
 
 from kws_data.catalog import SILENCE, UNKNOWN
 from kws_experiments.streaming.recognize import Recognizer, RecognizerSettings
+from kws_experiments.streaming.sensitivity import settings_of
 from kws_experiments.streaming.windows import Scored, WindowScorer, open_windows
 
 HOP_MS = 40.0  # a whole number of frame steps of every front end here (8, 10 and 20 ms)
@@ -56,6 +57,11 @@ class Listener:
         """Hz, of the samples."""
         return self.windows.sample_rate
 
+    def listen_with(self, settings: RecognizerSettings) -> None:
+        """Go on with other settings; what was averaged so far is forgotten if they are."""
+        if settings != self.recognizer.settings:
+            self.recognizer = Recognizer(self.windows.labels, settings)
+
     def feed(self, samples: np.ndarray) -> list[Detection]:
         """Process the next samples, [n] float32 in [-1, 1].
 
@@ -85,9 +91,9 @@ class Listener:
 def open_listener(
     path: Path, settings: RecognizerSettings | None = None, *, hop_ms: float = HOP_MS, unknown: bool = False
 ) -> Listener:
-    """A listener with the model of a run's folder or of an export.
+    """A listener with the model of a run's folder or of an export; by default with the settings of `settings_of`.
 
     Raises:
         KwsError: there is no model, or the hop is not possible.
     """
-    return Listener(open_windows(path, hop_ms), settings, unknown=unknown)
+    return Listener(open_windows(path, hop_ms), settings or settings_of(path), unknown=unknown)

@@ -1,29 +1,71 @@
-"""Open the test clips and the noise of a run, or of a configuration, to make a stream of."""
+"""Open the test clips and the noise of a run, or of a configuration, and running speech, to make a stream of."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kws_data.catalog import UNKNOWN
+import pandas as pd
+
+from kws_data.catalog import SILENCE, UNKNOWN
+from kws_data.errors import KwsError
+from kws_data.folders import audio_files, find_folder
+from kws_data.streams.recorded_speech import RecordedSpeech
 from kws_data.streams.source import StreamSource
+from kws_data.streams.speech import SPEECH, Speech
+from kws_data.streams.synthetic_speech import SyntheticSpeech
 from kws_experiments.config.compose import compose
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.runs.files import GIVE_RUN
 from kws_experiments.runs.folder import RunFolder, no_run
+from kws_experiments.streaming.truth import FILE, TRUTH, read_truth
+
+SYNTHETIC = "synthetic"
 
 
-def open_source(source: Sequence[str]) -> StreamSource:
+def open_source(source: Sequence[str], speech: str | None = None, *, loop: bool = False) -> StreamSource:
     """Catalog, split and decode the data of a run's folder, or of overrides for train.py.
 
+    Args:
+        source: either of them.
+        speech: SYNTHETIC, a folder of recordings in which no keyword is said that its `truth.csv` does not list, or
+            None.
+        loop: use recordings again when they are used up.
+
     Raises:
-        KwsError: `source` is neither, or no clip of the task's words is for testing.
+        KwsError: `source` is neither, no clip of the task's words is for testing, or there is no such speech.
     """
+    if speech not in (None, SYNTHETIC):
+        find_folder(Path(speech), "--speech", f"; give a folder of recordings, or '{SYNTHETIC}'")
     experiment = Experiment(_config(source))
     corpus = experiment.corpus()
     origin = {"root": str(corpus.roots[0]), "split": experiment.part("split"), "data_seed": experiment.data_seed}
-    return StreamSource.of_split(corpus, set(experiment.task.labels(corpus)) - {UNKNOWN}, origin=origin)
+    keywords = set(experiment.task.labels(corpus)) - {SILENCE, UNKNOWN}
+    data = StreamSource.of_split(corpus, keywords, origin=origin)
+    return data if speech is None else replace(data, speech=_open_speech(speech, data, keywords, loop=loop))
+
+
+def _open_speech(speech: str, data: StreamSource, keywords: Collection[str], *, loop: bool) -> Speech:
+    rate = data.corpus.sample_rate
+    if speech == SYNTHETIC:
+        return SyntheticSpeech(keywords, data.split, rate)
+    return RecordedSpeech(Path(speech), _words_in(Path(speech).expanduser()), rate, loop=loop)
+
+
+def _words_in(folder: Path) -> pd.DataFrame:
+    """The words that the folder's table lists: `path`, `time_ms`, `end_ms`, `word`; none if there is no table."""
+    table = folder / TRUTH
+    if not table.exists():
+        return pd.DataFrame(columns=["path", "time_ms", "end_ms", "word"])
+    words = read_truth(table)
+    if FILE not in words:
+        recordings = audio_files(folder)
+        if len(recordings) != 1:
+            raise KwsError(f"'{table}' needs a column {FILE}: which of the {len(recordings)} recordings a word is in")
+        words[FILE] = recordings[0].relative_to(folder).as_posix()
+    return words[words["word"] != SPEECH].rename(columns={FILE: "path"})
 
 
 def _config(source: Sequence[str]) -> dict[str, Any]:

@@ -11,12 +11,16 @@ from kws_data.errors import KwsError
 from kws_data.text import from_csv
 
 AUDIO, TRUTH, TRACK, FACTS = "stream.wav", "truth.csv", "labels.txt", "stream.json"
+FILE = "file"  # column of the recording that a word is in, where a folder has several
+# How a word was made, as far as that is known.
+CONDITIONS = ("snr_db", "clip", "speaker", "room", "channel", "level_db")
 
 
 def read_truth(path: Path) -> pd.DataFrame:
     """Read rows of `time_ms` and `end_ms` (floats: the word's start and end) and `word`, sorted by time.
 
-    The file needs `time_ms` and `word`; without `end_ms` a word ends where it starts. Other columns are ignored.
+    The file needs `time_ms` and `word`; without `end_ms` a word ends where it starts. A table without rows says that no
+    word is spoken. Of other columns, CONDITIONS and FILE are kept, as text.
 
     Raises:
         KwsError: naming the file and the row.
@@ -29,8 +33,6 @@ def read_truth(path: Path) -> pd.DataFrame:
     for column in ("time_ms", "word"):
         if column not in table:
             raise KwsError(f"'{path}' has no column {column}; it has {', '.join(table.columns)}")
-    if table.empty:
-        raise KwsError(f"'{path}' holds no word")
     if "end_ms" not in table:
         table["end_ms"] = table["time_ms"]
     for column in ("time_ms", "end_ms"):
@@ -43,4 +45,5 @@ def read_truth(path: Path) -> pd.DataFrame:
     wrong = np.flatnonzero((table["end_ms"] < table["time_ms"]) | (table["word"] == ""))
     if len(wrong):
         raise KwsError(f"'{path}' row {wrong[0] + 2}: needs a word, and end_ms not before time_ms")
-    return table[["time_ms", "end_ms", "word"]].sort_values("time_ms", kind="stable", ignore_index=True)
+    columns = ["time_ms", "end_ms", "word", *(name for name in (*CONDITIONS, FILE) if name in table)]
+    return table[columns].sort_values("time_ms", kind="stable", ignore_index=True)

@@ -170,16 +170,19 @@ class NetworkWindows:
     def __init__(self, network: keras.Model, num_frames: int, hop_frames: int) -> None:
         import tensorflow as tf
 
+        from kws_models.folding import folded
+
         self._sliding = SlidingWindows(num_frames, hop_frames)
+        logits = folded(network)
         self._num_labels = network.output_shape[-1]
         has_lengths = len(network.inputs) > 1
         bins = max(network.inputs, key=lambda tensor: len(tensor.shape)).shape[-1]
 
         def infer(windows: tf.Tensor) -> tf.Tensor:
             if not has_lengths:
-                return network(windows, training=False)
+                return logits(windows)
             lengths = tf.fill(tf.shape(windows)[:1], num_frames)
-            return network({"features": windows, "num_frames": lengths}, training=False)
+            return logits({"features": windows, "num_frames": lengths})
 
         self._infer = tf.function(infer, [tf.TensorSpec([None, num_frames, bins], tf.float32)])
 

@@ -26,7 +26,7 @@ from kws_experiments.config.interrupts import interrupt
 from kws_experiments.console.output import say, set_up
 from kws_experiments.runs.folder import discard
 from kws_experiments.runs.sweep_record import DONE, FAILED, RUNNING, STOPPED, SweepFolder, read_sweep, sweep_folder
-from kws_experiments.sweeps import optuna_sweeper  # noqa: F401  registers it with Hydra
+from kws_experiments.sweeps import optuna_sweeper, ray_launcher  # noqa: F401  register themselves with Hydra
 from kws_experiments.sweeps.run_job import run_job
 from kws_experiments.sweeps.search_space import by_key
 
@@ -132,7 +132,6 @@ class SweepCallback(Callback):
 
     def _stop_workers(self, number: int, frame: Any) -> None:
         """Let the jobs in other processes save their state before the launcher ends those; a second Ctrl-C does so."""
-        del number, frame
         assert self.sweep is not None
         for again in (signal.SIGINT, signal.SIGTERM):
             signal.signal(again, interrupt)
@@ -141,7 +140,7 @@ class SweepCallback(Callback):
         deadline = time.monotonic() + _SAVING_S
         while time.monotonic() < deadline and any(job.status == RUNNING for job in self.sweep.read_jobs()):
             time.sleep(0.2)
-        raise KeyboardInterrupt
+        interrupt(number, frame)
 
     def end(self, *, stopped: bool = False) -> int:
         """Complete the record, print the table, and return the exit status."""

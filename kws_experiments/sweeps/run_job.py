@@ -60,14 +60,14 @@ def run_job(cfg: DictConfig, sweep: SweepFolder, number: int, *, worker: bool) -
     try:
         config = resolved(cfg)
     except KwsError as error:
-        return _record(sweep, replace(job, folder=None, status=FAILED, error=str(error), seconds=0.0))
+        return record_end(sweep, replace(job, folder=None, status=FAILED, error=str(error), seconds=0.0))
     try:
         record = RunFolder(folder).read_record()
     except KwsError as error:
-        return _record(sweep, replace(job, status=FAILED, error=str(error), seconds=0.0))
+        return record_end(sweep, replace(job, status=FAILED, error=str(error), seconds=0.0))
     if record is not None and record["status"] == RUN_DONE:
         log.info("job %d is trained already: %s", number, folder)
-        return _record(sweep, replace(job, status=DONE, seconds=sweep.seconds_of(number, folder)))
+        return record_end(sweep, replace(job, status=DONE, seconds=sweep.seconds_of(number, folder)))
     sweep.write_job(job)
     job = replace(job, status=STOPPED)
     launcher = os.getppid()
@@ -78,16 +78,22 @@ def run_job(cfg: DictConfig, sweep: SweepFolder, number: int, *, worker: bool) -
         log.debug("job %d", number, exc_info=True)
         job = replace(job, status=FAILED, error=" ".join(f"{type(failure).__name__}: {failure}".split()))
     finally:
-        accuracy = _record(sweep, replace(job, seconds=round(time.monotonic() - started, 1)))
+        accuracy = record_end(sweep, replace(job, seconds=round(time.monotonic() - started, 1)))
     if worker and os.getppid() != launcher:  # the launcher was killed: nobody takes the result
         os._exit(1)
     return accuracy
 
 
-def _record(sweep: SweepFolder, job: Job) -> float | None:
+def record_end(sweep: SweepFolder, job: Job) -> float | None:
     """Record and log how a job ended, and return its accuracy on validation."""
     job = with_results(job)
     sweep.write_job(job)
+    log_end(job)
+    return job.accuracy if job.validation_accuracy is None else job.validation_accuracy
+
+
+def log_end(job: Job) -> None:
+    """Log how a job ended."""
     if job.status == FAILED:
         log.error("job %d failed: %s", job.number, job.error)
     elif job.status == STOPPED:
@@ -96,7 +102,6 @@ def _record(sweep: SweepFolder, job: Job) -> float | None:
         log.info("job %d was pruned: %s", job.number, job.folder)
     elif job.accuracy is not None:
         log.info("job %d: accuracy %.1f %%", job.number, 100 * job.accuracy)
-    return job.accuracy if job.validation_accuracy is None else job.validation_accuracy
 
 
 def _train_in_child(

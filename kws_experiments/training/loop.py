@@ -10,6 +10,7 @@ import logging
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -30,6 +31,8 @@ from kws_experiments.training.progress import TrainingConsole
 from kws_experiments.training.step import FrontEndFunction, TrainingStep
 
 log = logging.getLogger(__name__)
+
+CHECK_EVERY = 20  # steps; each check waits for the device
 
 Evaluated = Callable[[dict[str, Any], np.ndarray], None]  # called with the history's new row and a confusion matrix
 
@@ -85,6 +88,7 @@ class Trainer:
         self._front_end, self._callbacks = front_end, callbacks
         self._progress = checkpoint.Progress(0, [], 0.0)
         self._started = 0.0
+        self._recent: deque[tuple[tf.Tensor, tf.Tensor]] = deque(maxlen=CHECK_EVERY)  # example ids and learning rate
 
     def fit(
         self,
@@ -120,14 +124,17 @@ class Trainer:
             for batch in batches:
                 if _should_stop(progress.history, self.settings):
                     break
-                self._require(step(batch), batch, progress.step)
+                step(batch)
+                self._recent.append((batch["ids"], step.learning_rate))
                 progress.step += 1
                 console.advance(batch["labels"].shape[0])
                 evaluating = progress.step % eval_every == 0 or progress.step == total_steps
                 stopping = interrupts.pending
                 saving = evaluating or stopping or progress.step % self.settings.checkpoint_every == 0
+                if saving or progress.step % CHECK_EVERY == 0:
+                    self._require(step.since_bad())
                 if saving:  # finite gradients can still make too large a step
-                    self._require(_finite(self._state), batch, progress.step - 1)
+                    self._require(0 if _finite(self._state) else 1)
                 evaluated = self._evaluate(infer, validation, progress.step / steps_per_epoch) if evaluating else None
                 if saving:
                     self._save()
@@ -171,7 +178,7 @@ class Trainer:
         with step.average.in_place() if step.average else nullcontext():
             scores, confusion = evaluate(infer, validation, len(self._labels))
             row = {"step": self._progress.step, "epoch": epoch} | step.take() | scores
-            row["learning_rate"] = step.learning_rate
+            row["learning_rate"] = float(step.learning_rate)
             row["seconds"] = round(time.monotonic() - self._started, 3)
             history.append(row)
             if best_row(history, self.settings.monitor) == len(history) - 1:
@@ -188,9 +195,11 @@ class Trainer:
         self._progress.seconds = time.monotonic() - self._started
         checkpoint.save(self.files.state, self._state, self._progress)
 
-    def _require(self, finite: bool, batch: dict[str, Any], steps_before: int) -> None:
-        if not finite:
-            raise Diverged(steps_before, self._step.learning_rate, batch["ids"].numpy())
+    def _require(self, since_bad: int) -> None:
+        """Raise Diverged for the step that is so many steps back, 1 for the last one, unless 0."""
+        if since_bad:
+            ids, learning_rate = self._recent[-since_bad]
+            raise Diverged(self._progress.step - since_bad, float(learning_rate), ids.numpy())
 
 
 def evaluate(infer: Infer, batches: tf.data.Dataset, num_labels: int) -> tuple[dict[str, float], np.ndarray]:

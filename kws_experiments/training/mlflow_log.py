@@ -94,11 +94,9 @@ class MLflowLog:
 
     @contextmanager
     def _first_error_logged(self) -> Iterator[None]:
-        from mlflow.exceptions import MlflowException
-
         try:
             yield
-        except (MlflowException, OSError) as error:
+        except Exception as error:  # of whatever kind: a database's driver has its own
             log.warning("MLflow at %s: %s; nothing more is logged there", self._uri, str(error).splitlines()[0])
             self._failed = True
 

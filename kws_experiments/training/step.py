@@ -77,10 +77,12 @@ class WeightAverage:
 class TrainingStep:
     """One step of training as a graph.
 
+    A call reads nothing back, so that a GPU never waits for Python: whether all was finite is asked now and then.
+
     Attributes:
         state: its own variables, besides those of the model and the optimizer: the totals since `take` (sum of losses,
             correct clips and clips, float64), and the average of the weights.
-        learning_rate: of the last step.
+        learning_rate: of the last step, [] float32.
     """
 
     def __init__(
@@ -98,7 +100,8 @@ class TrainingStep:
         self._label_smoothing = settings.label_smoothing
         self._class_weights = tf.constant(class_weights, tf.float32)
         self._totals = tf.Variable(tf.zeros(3, tf.float64))
-        self.learning_rate = float("nan")
+        self._since_bad = tf.Variable(tf.zeros((), tf.int64))
+        self.learning_rate = tf.constant(float("nan"))
         self.average = WeightAverage(model, settings.ema_momentum) if settings.ema_momentum is not None else None
         self.state = [self._totals, *(self.average.variables if self.average else [])]
         compiled = settings.jit_compile
@@ -110,11 +113,13 @@ class TrainingStep:
         # last bits, and a resumed run may start with an epoch's smaller last batch.
         self._graph = tf.function(self._step, input_signature=[spec])
 
-    def __call__(self, batch: dict[str, tf.Tensor]) -> bool:
-        """Train on a batch; False if its loss or gradients are not finite."""
-        finite, learning_rate = self._graph(batch)
-        self.learning_rate = float(learning_rate)
-        return bool(finite)
+    def __call__(self, batch: dict[str, tf.Tensor]) -> None:
+        """Train on a batch."""
+        self.learning_rate = self._graph(batch)
+
+    def since_bad(self) -> int:
+        """0 if loss and gradients were finite in all steps; else the steps since the first where not, it included."""
+        return int(self._since_bad.numpy())
 
     def take(self) -> dict[str, float]:
         """Loss and accuracy since the last call."""
@@ -122,13 +127,14 @@ class TrainingStep:
         self._totals.assign(tf.zeros_like(self._totals))
         return {"loss": float(loss / count), "accuracy": float(correct / count)}
 
-    def _step(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    def _step(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
         learning_rate = tf.cast(self._optimizer.learning_rate, tf.float32)  # before the update counts a step
         sums, finite = self._update(batch if self._front_end is None else self._front_end(batch))
         self._totals.assign_add(sums)
+        self._since_bad.assign_add(tf.cast((self._since_bad > 0) | ~finite, tf.int64))
         if self.average:
             self.average.update(self._optimizer.iterations.value - 1)
-        return finite, learning_rate
+        return learning_rate
 
     def _forward_and_update(self, batch: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Update the weights: (sum of losses, correct clips, clips), and whether loss and gradients are finite."""

@@ -617,3 +617,13 @@ def test_a_clip_of_one_value_is_known_as_muted(real_data: Path, tmp_path: Path) 
     late[15000] = 1 / 32768
     assert not muted(late)
     assert not muted(speech(real_data))
+
+
+@pytest.mark.parametrize(("begin", "codec"), [(b"\x7fFLAC\x01\0\0\x01fLaC", "FLAC"), (b"Speex   1.2rc1", "Speex")])
+def test_a_codec_in_ogg_that_is_not_read_is_named(begin: bytes, codec: str, tmp_path: Path) -> None:
+    """As ffmpeg and some recorders write it."""
+    pages = [b"OggS\0" + bytes([flags]) + bytes(20) + bytes([1, 99]) + begin.ljust(99, b"\0") for flags in (2, 4)]
+    (tmp_path / "a.ogg").write_bytes(b"".join(pages))
+    for read in (read_header, lambda path: read_pcm(path, 16000)):
+        with pytest.raises(UnreadableAudioError, match=f"{codec} in an Ogg container; convert it to FLAC or WAV"):
+            read(tmp_path / "a.ogg")

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from kws_data.feature_cache import cached_evaluation_batches
+from kws_data import feature_cache
+from kws_data.errors import KwsError
+from kws_data.feature_cache import CachedBatches
 from kws_data.features.base import FeatureLayer
 from kws_data.pipeline import ClipSource, evaluation_batches
 from kws_data.splits import VALIDATION
+from kws_data.storage.atomic import lock_for
 from kws_data.storage.cache import features_dir
 from kws_experiments.config.compose import compose
 from kws_experiments.experiment.data import prepare_data
@@ -27,6 +33,11 @@ def source_and_features(root: Path, *overrides: str) -> tuple[ClipSource, Featur
     experiment.features.build()
     source = experiment.clip_source(data.corpus, data.examples)
     return source, experiment.features, experiment.part("features")
+
+
+def cached_evaluation_batches(*arguments: Any, threads: int) -> tf.data.Dataset:
+    with CachedBatches(*arguments, threads=threads) as batches:
+        return batches.dataset()
 
 
 def arrays(dataset) -> list[np.ndarray]:  # type: ignore[no-untyped-def]
@@ -126,3 +137,45 @@ def test_where_nothing_can_be_kept_they_are_computed_and_it_is_said(
     assert all(np.array_equal(one, other) for one, other in zip(computed, arrays(cached), strict=True))
     assert "No space left on device" in caplog.text
     assert not entries()
+
+
+def test_leaving_stops_the_computation_and_keeps_nothing(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, features, config = source_and_features(real_data)
+    begun, go_on = threading.Event(), threading.Event()
+    intact = feature_cache.is_intact
+
+    def slow(folder: Path) -> bool:
+        begun.set()
+        go_on.wait()
+        return intact(folder)
+
+    monkeypatch.setattr(feature_cache, "is_intact", slow)
+    with CachedBatches(source, VALIDATION, features, feature_identity(config), threads=1):
+        begun.wait()
+        threading.Timer(0.1, go_on.set).start()
+    assert not [path for path in features_dir().iterdir() if path.is_dir()]
+
+
+def test_one_that_waits_for_another_run_can_be_left(real_data: Path) -> None:
+    source, features, config = source_and_features(real_data)
+    cached_evaluation_batches(source, VALIDATION, features, feature_identity(config), threads=1)
+    (folder,) = entries()
+    with lock_for(folder), CachedBatches(source, VALIDATION, features, feature_identity(config), threads=1):
+        pass  # returns
+    assert folder.is_dir()
+
+
+def test_what_goes_wrong_in_the_background_is_raised_by_the_first_use(
+    real_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, features, config = source_and_features(real_data)
+
+    def fail() -> Path:
+        raise KwsError("no folder for features")
+
+    monkeypatch.setattr(feature_cache, "features_dir", fail)
+    with (
+        CachedBatches(source, VALIDATION, features, feature_identity(config), threads=1) as batches,
+        pytest.raises(KwsError, match="no folder for features"),
+    ):
+        next(iter(batches))

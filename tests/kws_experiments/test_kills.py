@@ -121,7 +121,7 @@ def leftovers(run: Path) -> list[str]:
 
 
 def assert_same_results(ours: Path, theirs: Path) -> None:
-    for name in ("predictions.parquet", "thresholds.json", "labels.txt"):
+    for name in ("predictions.parquet", "listening.json", "labels.txt"):
         assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
     for name in ("checkpoint/initial.npz", "checkpoint/best.npz"):
         assert_same_arrays(ours / name, theirs / name)

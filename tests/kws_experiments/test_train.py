@@ -341,7 +341,7 @@ def test_all_at_once_in_half_precision_on_real_clips(real_data: Path, tmp_path: 
     run = only_run(tmp_path)
     assert output.count("Confusion matrix: a row per label") > 2
     assert list((run / "tensorboard").rglob("events*"))
-    kept = json.loads((run / "thresholds.json").read_text())
+    kept = json.loads((run / "listening.json").read_text())["sensitivities"]["clips"]
     assert list(kept["thresholds"]) == ["yes", "no", "up"]
     metrics = read_metrics(run)
     predictions = pd.read_parquet(run / "predictions.parquet")

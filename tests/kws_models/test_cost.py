@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -48,14 +50,15 @@ def test_ds_cnn_s_is_hello_edges() -> None:
 
 
 def test_clips_of_any_length_cost_the_same() -> None:
-    assert inference_cost(ds_cnn((None, 10), 12), frames=49) == inference_cost(ds_cnn((49, 10), 12))
+    any_length, one = inference_cost(ds_cnn((None, 10), 12), frames=49), inference_cost(ds_cnn((49, 10), 12))
+    assert replace(any_length, activations=0) == replace(one, activations=0)
 
 
 @pytest.mark.parametrize("return_sequences", [False, True])
 def test_svdf_filters_every_frame_once(return_sequences: bool) -> None:
     cost = inference_cost(network((20, 6), SVDF(3, 8, rank=2, return_sequences=return_sequences)))
     bins_and_frames = 20 * 6 + 20 * 8 if return_sequences else 8 * 6 + 8  # the last 8 frames are enough
-    assert cost == Cost(3 * 2 * bins_and_frames, kernels=3 * 2 * (6 + 8) + 3, biases=0)
+    assert replace(cost, activations=0) == Cost(3 * 2 * bins_and_frames, kernels=3 * 2 * (6 + 8) + 3, biases=0)
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -217,14 +220,24 @@ class Subclassed(keras.Model):
 
 def test_a_layer_says_its_own_multiply_adds() -> None:
     own = inference_cost(network((4, 6), Counted(), layers.BatchNormalization()))
-    assert own == Cost(4 * 6 * 5 + 4 * 5, kernels=6 * 5 + 5, biases=5)
+    assert replace(own, activations=0) == Cost(4 * 6 * 5 + 4 * 5, kernels=6 * 5 + 5, biases=5)
 
 
 def test_products_of_activations_count_by_operator_or_layer() -> None:
     inputs = keras.Input((4, 6))
     by_operator = keras.Model(inputs, keras.ops.matmul(inputs, keras.ops.transpose(inputs, (0, 2, 1))))
     by_layer = keras.Model(inputs, layers.Dot(2)([inputs, inputs]))
-    assert inference_cost(by_operator) == inference_cost(by_layer) == Cost(4 * 4 * 6, 0, 0)
+    for model in (by_operator, by_layer):
+        assert replace(inference_cost(model), activations=0) == Cost(4 * 4 * 6, 0, 0)
+
+
+def test_activations_are_what_must_be_kept_at_once() -> None:
+    inputs = keras.Input((10, 4))
+    wide = layers.ReLU()(layers.BatchNormalization()(layers.Conv1D(16, 1)(inputs)))  # in place
+    narrow = layers.Conv1D(2, 1)(wide)
+    assert inference_cost(keras.Model(inputs, narrow)).activations == 10 * 16 + 10 * 4
+    with_skip = layers.Add()([layers.Conv1D(4, 1)(narrow), inputs])  # the input is needed to the end
+    assert inference_cost(keras.Model(inputs, with_skip)).activations == 10 * 4 + 10 * 16 + 10 * 2
 
 
 def variable_times(x):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from kws_data.errors import KwsError
+from kws_experiments.export.c_source import check_prefix
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +38,7 @@ class Request:
         clip_samples: samples of a clip; None: any number.
         calibration: for int8, [clips, samples] float32 waveforms of training clips.
         decode: the files whose names a SavedModel takes: wav or all.
+        c_name: the prefix of names in C; None: one from the run's name.
     """
 
     run: Path
@@ -46,6 +48,7 @@ class Request:
     clip_samples: int | None = None
     calibration: np.ndarray | None = None
     decode: str = "wav"
+    c_name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class Format(ABC):
         needs: packages of the extra that has the format's name.
         any_length: whether one model can take clips of any length.
         runs_programs: whether a model can do more than compute: read and write files.
+        in_c: the values of `--quantize` with which C source is written too.
         unrolls: whether recurrent layers are written out frame by frame, where the model can (its parameter `unroll`).
     """
 
@@ -82,6 +86,7 @@ class Format(ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     any_length: ClassVar[bool] = False
     runs_programs: ClassVar[bool] = False
+    in_c: ClassVar[tuple[str, ...]] = ()
     unrolls: ClassVar[bool] = False
 
     @property
@@ -89,7 +94,9 @@ class Format(ABC):
         """The name of its file."""
         return type(self).__module__.rpartition(".")[2]
 
-    def check_choice(self, quantize: str, decode: str, experiment: Experiment, clip_ms: float | None) -> int | None:
+    def check_choice(
+        self, quantize: str, decode: str, experiment: Experiment, clip_ms: float | None, c_name: str | None = None
+    ) -> int | None:
         """The samples of a clip, or None for any number; before any work, and without TensorFlow.
 
         Args:
@@ -97,6 +104,7 @@ class Format(ABC):
             decode: the option `--decode`.
             experiment: the run's.
             clip_ms: the option `--clip-ms`, for a run that keeps its clips' lengths.
+            c_name: the option `--c-name`.
 
         Raises:
             KwsError: an option does not go with the format or the run, or a package is missing.
@@ -106,6 +114,10 @@ class Format(ABC):
             raise KwsError(f"--quantize with {self.name} must be one of {known}, got '{quantize}'")
         if decode not in self.decodes:
             raise KwsError(f"--decode with {self.name} must be one of {', '.join(self.decodes)}, got '{decode}'")
+        if c_name is not None:
+            if quantize not in self.in_c:
+                raise KwsError("--c-name goes with --format tflite and --quantize none or int8, which write C source")
+            check_prefix(c_name)
         if any(importlib.util.find_spec(package) is None for package in self.needs):
             raise KwsError(f"--format {self.name} needs {' and '.join(self.needs)}: pip install -e '.[{self.name}]'")
         if experiment.clip_samples is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kws_experiments.export.formats.base import Format, Request, Written
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
     import tensorflow as tf
 
@@ -26,11 +29,11 @@ class Onnx(Format):
     """`model.onnx`, or `network.onnx`, which takes features, where ONNX lacks an op of the front end."""
 
     about = "`model.onnx` takes waveforms"
-    quantizations = ("none", "dynamic")
+    quantizations = ("none", "int8")
     needs = ("tf2onnx", "onnxruntime")
 
     def write(self, trained: Trained, request: Request) -> Written:
-        """See Format. dynamic: weights and activations of the network in eight bits, by onnxruntime."""
+        """See Format. int8: weights and activations of the network, their ranges set by training clips."""
         import onnx
         import tensorflow as tf
 
@@ -53,13 +56,16 @@ class Onnx(Format):
             notes.append(f"{reason}, so that {NETWORK} takes features: {' '.join(str(error).split())[:200]}")
             name, takes, shape = NETWORK, "features", [frames, bins]
             model = _converted(trained.scores, shape, takes)
-        path = request.out / name
-        if request.quantize == "dynamic":
-            _write_quantized(model, path)
-            notes.append(f"dynamic is the network in {name}; its front end stays in float32")
-        else:
-            onnx.save(model, path)
-        operators = sorted({node.op_type for node in onnx.load(path).graph.node})
+        if request.quantize == "int8":
+            clips = request.calibration
+            assert clips is not None
+            model = _quantized(model, clips if takes == "waveform" else trained.features(clips).numpy())
+            notes.append(f"int8 is the network in {name}: its inputs and scores stay in float32")
+        facts = trained.facts
+        about = {"labels": facts.labels, "sample_rate": facts.sample_rate, "front_end": trained.front_end}
+        onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in about.items()})
+        onnx.save(model, request.out / name)
+        operators = sorted({node.op_type for node in model.graph.node})
         ports = Port(takes, [-1, *shape], "float32"), Port("scores", [-1, len(trained.facts.labels)], "float32")
         return Written([ModelFile(name, takes, *ports, operators=operators)], notes)
 
@@ -112,14 +118,27 @@ def _converted(function: Callable[[Any], Any], shape: list[int], name: str) -> o
     return model
 
 
-def _write_quantized(model: onnx.ModelProto, path: Path) -> None:
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+def _quantized(model: onnx.ModelProto, calibration: np.ndarray) -> onnx.ModelProto:
+    """The network in int8, with ranges that don't depend on the clips of a batch; front end and scores in float32."""
+    import onnx
+    from onnxruntime import quantization
 
-    front_end = [node.name for node in model.graph.node if f"{_FRONT_END}/" in node.name]
+    source = model.graph.input[0].name
+    clips = iter([{source: clip[None]} for clip in calibration])
+
+    class Reader(quantization.CalibrationDataReader):
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(clips, None)
+
+    nodes = model.graph.node
+    in_float = [node.name for node in nodes if f"{_FRONT_END}/" in node.name or node.op_type == "Softmax"]
     root = logging.getLogger()  # through which it advises to pre-process the model
     level = root.level
     root.setLevel(logging.ERROR)
     try:
-        quantize_dynamic(model, path, weight_type=QuantType.QUInt8, nodes_to_exclude=front_end)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "quantized.onnx"
+            quantization.quantize_static(model, path, Reader(), per_channel=True, nodes_to_exclude=in_float)
+            return onnx.load(path)
     finally:
         root.setLevel(level)

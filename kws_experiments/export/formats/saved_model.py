@@ -18,14 +18,16 @@ FOLDER = "saved_model"
 class SavedModel(Format):
     """The folder `saved_model`, which TensorFlow runs."""
 
-    about = "a file name or waveforms in, `predictions`, `class_ids` and `class_names` out"
+    about = "file names or waveforms in, `predictions`, `class_ids` and `class_names` out"
     decodes = ("wav", "all")
     any_length = True
     runs_programs = True
 
-    def check_choice(self, quantize: str, decode: str, experiment: Experiment, clip_ms: float | None) -> int | None:
+    def check_choice(
+        self, quantize: str, decode: str, experiment: Experiment, clip_ms: float | None, c_name: str | None = None
+    ) -> int | None:
         """See Format."""
-        clip_samples = super().check_choice(quantize, decode, experiment, clip_ms)
+        clip_samples = super().check_choice(quantize, decode, experiment, clip_ms, c_name)
         if decode == "all":
             from kws_data.second_opinion import require_tensorflow_io
 
@@ -49,8 +51,15 @@ class SavedModel(Format):
         tf.saved_model.save(module, str(request.out / FOLDER), signatures=module.serving)
         lines = [f"pkgutil.resolve_name('{name}')" for name in requires]
         notes = [f"before loading {FOLDER}, register its ops: import pkgutil; {'; '.join(lines)}"] if lines else []
-        logits = Port("predictions", [-1, len(trained.facts.labels)], "float32")
-        return Written([ModelFile(FOLDER, "waveform", Port("waveform", [-1, -1], "float32"), logits)], notes, requires)
+        ports = Port("waveform", [-1, -1], "float32"), Port("predictions", [-1, len(trained.facts.labels)], "float32")
+        signatures = {
+            name: {
+                "inputs": [spec.name for spec in graph.structured_input_signature[0]],
+                "outputs": list(graph.structured_outputs),
+            }
+            for name, graph in module.serving.items()
+        }
+        return Written([ModelFile(FOLDER, "waveform", *ports, signatures=signatures)], notes, requires)
 
     def load(self, path: Path) -> Function:
         """See Format."""

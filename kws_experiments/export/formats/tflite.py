@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from kws_experiments.export.trained import Trained
 
 WHOLE, NETWORK = "model.tflite", "network.tflite"
-_FOR_MICROCONTROLLERS = ("none", "int8")  # TensorFlow Lite Micro runs no hybrid operators
+_TRIED = 100  # clips, in TensorFlow Lite Micro
 
 
 class Tflite(Format):
@@ -24,24 +25,31 @@ class Tflite(Format):
 
     about = (
         "`model.tflite` takes a waveform, `network.tflite` features; int8 is all of the latter, input and output"
-        " included, with a C header beside it"
+        " included, with C source beside it"
     )
     quantizations = ("none", "dynamic", "float16", "int8")
+    in_c = ("none", "int8")  # TensorFlow Lite Micro runs no hybrid operators
     unrolls = True
 
     def write(self, trained: Trained, request: Request) -> Written:
         """See Format. dynamic: weights in int8; float16: weights; int8: everything, input and output too."""
         from kws_experiments.export import tflite_graph
+        from kws_experiments.export.tflite_metadata import named
+        from kws_experiments.export.tflm import measured
 
         out, quantize, clip_samples = request.out, request.quantize, trained.facts.clip_samples
         assert clip_samples is not None
         calibration = None if request.calibration is None else trained.features(request.calibration).numpy()
         shape = trained.features.output_shape_for(clip_samples)
         network = converter(trained.scores, [1, *shape], "features", quantize, calibration).convert()
-        (out / NETWORK).write_bytes(network)
+        facts, front_end = trained.facts, trained.front_end
+        (out / NETWORK).write_bytes(named(network, "features", facts, front_end))
         features_in = _described(out / NETWORK, "features")
+        if calibration is not None:
+            found = measured(out / NETWORK, features_in.input.quantized(calibration[:_TRIED]))
+            features_in = replace(features_in, micro={"peak": tflite_graph.peak(network)} | found)
         try:
-            front_end = converter(trained.features.in_one_piece, [1, clip_samples], "waveform").convert()
+            first = converter(trained.features.in_one_piece, [1, clip_samples], "waveform").convert()
         except Exception as error:  # whatever the converter raises; a converter that aborts ends the process anyway
             reason = f"the front end ({type(trained.features).__name__}) can't be converted to TensorFlow Lite"
             why = (*clean_lines(str(error)), type(error).__name__)[0][:200]
@@ -49,7 +57,7 @@ class Tflite(Format):
         if tflite_graph.has_branches(network):  # recurrent layers of clips that keep their lengths
             note = f"the network has loops and can't be joined with its front end: {NETWORK} takes features"
             return Written([features_in], [note])
-        (out / WHOLE).write_bytes(tflite_graph.joined(front_end, network))
+        (out / WHOLE).write_bytes(named(tflite_graph.joined(first, network), "waveform", facts, front_end))
         notes = [] if quantize == "none" else [f"{quantize} is the network in {WHOLE}; its front end stays in float32"]
         return Written([_described(out / WHOLE, "waveform"), features_in], notes)
 
@@ -68,21 +76,15 @@ class Tflite(Format):
             return inference(interpreter)
 
     def write_extras(self, artifact: Artifact, out: Path) -> None:
-        """Write a C header for the model that microcontrollers can run."""
-        from kws_experiments.export.c_header import c_header
+        """Write C source for the model that microcontrollers can run."""
+        from kws_experiments.export.c_source import c_source
         from kws_experiments.runs.folder import write_text
+        from kws_experiments.runs.listening import Listening
 
-        if artifact.quantize not in _FOR_MICROCONTROLLERS:
-            return
-        file = artifact.files[-1]
-        about = [
-            f"{file.file} of run {artifact.run['name']} {artifact.run['fingerprint']}: features in, scores out.",
-            "The front end's parameters are in export.json beside it.",
-            f"Trained on data of licence: {artifact.data_licence or 'not stated'}",
-        ]
-        content = (out / file.file).read_bytes()
-        text = c_header(content, file, labels=artifact.labels, thresholds=artifact.thresholds, about=about)
-        write_text(out / f"{Path(file.file).stem}.h", text)
+        if artifact.c_name is not None:
+            listening = Listening.read(out) if artifact.sensitivities else None
+            for name, text in c_source((out / artifact.files[-1].file).read_bytes(), artifact, listening).items():
+                write_text(out / name, text)
 
 
 def converter(
@@ -124,7 +126,7 @@ def inference(interpreter: Any) -> Function:
 
     interpreter.allocate_tensors()
     (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
-    takes, gives = _port("inputs", source), _port("scores", result)
+    takes, gives = _port(source), _port(result)
 
     def one(clip: np.ndarray) -> np.ndarray:
         interpreter.set_tensor(source["index"], takes.quantized(clip))
@@ -142,11 +144,12 @@ def _described(path: Path, takes: str) -> ModelFile:
 
     interpreter = Interpreter(str(path))
     (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
-    ports = _port(takes, source), _port("scores", result)
-    return ModelFile(path.name, takes, *ports, operators=operators(path.read_bytes()))
+    found = operators(path.read_bytes())
+    signatures = interpreter.get_signature_list()
+    return ModelFile(path.name, takes, _port(source), _port(result), operators=found, signatures=signatures)
 
 
-def _port(name: str, details: dict[str, Any]) -> Port:
+def _port(details: dict[str, Any]) -> Port:
     """An interpreter's details of a tensor as a Port."""
     import numpy as np
 
@@ -154,4 +157,4 @@ def _port(name: str, details: dict[str, Any]) -> Port:
 
     dtype, (scale, zero_point) = np.dtype(details["dtype"]).name, details["quantization"]
     steps = () if dtype == "float32" else (float(scale), int(zero_point))
-    return Port(name, details["shape"].tolist(), dtype, *steps)
+    return Port(details["name"], details["shape"].tolist(), dtype, *steps)

@@ -181,6 +181,90 @@ def test_evaluate_stream_agrees_with_stream_and_writes_everything(kws: Kws, run:
     assert (out / "metrics.json").read_bytes() == before
 
 
+def test_a_tuned_run_listens_by_its_sensitivities_and_so_do_its_exports(
+    kws: Kws, run: Path, recording: Path, tmp_path: Path
+) -> None:
+    tuned, audio = tmp_path / "tuned", recording / "stream.wav"
+    shutil.copytree(run, tuned)
+    asked = ("--false-accepts-per-hour", "5,40,200", "--snr-db", "10,20", "--minutes", 1.5)
+
+    result = kws("tune", tuned, *asked)
+
+    assert result.status == 0, result.err
+    assert result.out.splitlines()[-1] == str(tuned / "listening.json")
+    assert "low: at most 5 an hour is not shown by 0.05 h" in result.out
+    kept = (tuned / "listening.json").read_bytes()
+    content = json.loads(kept)
+    assert list(content["sensitivities"]) == ["clips", "low", "medium", "high"]
+    assert [stream["seed"] for stream in content["tuned_on"]["streams"]] == [0, 1]
+    assert not (tuned / "streams").exists()
+    assert kws("tune", tuned, *asked).status == 0
+    assert (tuned / "listening.json").read_bytes() == kept
+
+    def words(model: Path, *options: object) -> list[str]:
+        return kws("stream", model, audio, "--json", *options).out.splitlines()
+
+    assert words(tuned) == words(tuned, "--sensitivity", "medium")
+    assert len(words(tuned, "--sensitivity", "low")) < len(words(tuned, "--sensitivity", "high"))
+    assert words(tuned, "--rule", "original") == words(run)  # as before it was tuned
+    assert words(tuned, "--threshold", 0.999) == []
+    assert "--sensitivity: " in kws("stream", tuned, audio, "--sensitivity", "loud").error()
+    assert "--rule must be one of original, per-word" in kws("stream", tuned, audio, "--rule", "newest").error()
+    metrics = {}
+    for name in ("low", "high"):
+        assert kws("evaluate-stream", tuned, recording, "--sensitivity", name).status == 0
+        metrics[name] = json.loads((tuned / "streams" / "three_minutes" / "metrics.json").read_text())
+        assert metrics[name]["sensitivity"] == name
+        assert metrics[name]["thresholds"] == content["sensitivities"][name]["thresholds"]
+        low, high = metrics[name]["false_accepts_per_hour_95"]
+        assert low <= metrics[name]["false_accepts_per_hour"] <= high
+    assert metrics["low"]["missed"] > metrics["high"]["missed"]
+
+    command = [sys.executable, "-m", "kws_experiments.cli.main", "export", str(tuned), "--format", "tflite"]
+    for quantize in ("none", "int8"):
+        whole = [*command, "--quantize", quantize, "--check" if quantize == "int8" else "--no-check"]
+        done = subprocess.run(whole, cwd=ROOT, check=True, capture_output=True, text=True)
+        export = tuned / "exports" / f"tflite-{quantize}"
+        assert json.loads((export / "export.json").read_text())["sensitivities"] == ["clips", "low", "medium", "high"]
+        (header,) = export.glob("*.h")
+        assert "_thresholds_medium[" in header.read_text()
+        assert ("tuned on the scores of the run's own model" in done.stderr) == (quantize == "int8")
+    theirs = json.loads((export / "listening.json").read_text())["sensitivities"]
+    assert theirs["clips"]["thresholds"] == json.loads((export / "export.json").read_text())["thresholds"]
+    assert theirs["high"] == content["sensitivities"]["high"]
+    assert words(tuned / "exports" / "tflite-none") == words(
+        tuned / "exports" / "tflite-none", "--sensitivity", "medium"
+    )
+
+
+def test_recordings_with_and_without_keywords_are_evaluated_together(
+    kws: Kws, run: Path, recording: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("espeakng_loader")
+    talk, busy = tmp_path / "talk", tmp_path / "busy"
+    options = ["--minutes", 1, "--speech", "synthetic"]
+    assert kws("make-stream", run, "--out", talk, *options, "--level-db", "-40,-20").status == 0
+    rooms = ["--rooms", "none", "--rooms", "synthetic", "--channel", "clean", "--channel", "telephone"]
+    inside = ["--speech-percentage", 0, "--inside-percentage", 50, "--repeat-percentage", 50]
+    assert kws("make-stream", run, "--out", busy, *options, *rooms, *inside).status == 0
+    assert set(pd.read_csv(talk / "truth.csv")["word"]) == {"_speech_"}
+    assert set(pd.read_csv(busy / "truth.csv")["word"]) > {"_speech_"}
+
+    result = kws("evaluate-stream", run, recording, talk, busy, tmp_path / "absent", "--threshold", 0.6)
+
+    assert result.status == 1
+    assert "'absent' is set aside: no folder" in result.log
+    for text in ("recording talk", "none said", "channel telephone", "word stop", "speakers with the most misses"):
+        assert text in result.out, text
+    metrics = json.loads((run / "streams" / "three_minutes+talk+busy" / "metrics.json").read_text())
+    assert metrics["hours"] == pytest.approx(5 / 60)
+    low, high = metrics["false_accepts_per_hour_95"]
+    assert low <= metrics["false_accepts_per_hour"] <= high
+    alone = kws("evaluate-stream", run, talk)
+    assert alone.status == 0
+    assert json.loads((run / "streams" / "talk" / "metrics.json").read_text())["miss_rate"] is None
+
+
 def test_an_export_labels_and_listens_as_its_run(
     kws: Kws, run: Path, recording: Path, real_data: Path, tmp_path: Path
 ) -> None:
@@ -209,7 +293,7 @@ def test_mistakes_are_one_line(kws: Kws, run: Path, recording: Path, tmp_path: P
     soundfile.write(nan, np.full(SAMPLE_RATE, np.nan), SAMPLE_RATE, subtype="FLOAT")
     other = tmp_path / "other"
     shutil.copytree(recording, other)
-    (other / "truth.csv").write_text("time_ms,word\n100,marvin\n")
+    (other / "truth.csv").write_text("time_ms,word\nsoon,marvin\n")
     short = tmp_path / "short"
     shutil.copytree(recording, short)
     soundfile.write(short / "stream.wav", np.zeros(100), SAMPLE_RATE)
@@ -227,12 +311,16 @@ def test_mistakes_are_one_line(kws: Kws, run: Path, recording: Path, tmp_path: P
         (("label", run, tmp_path / "absent"), "no such file or folder"),
         (("label", run, nan), "none of the 1 files can be read"),
         (("label", run, audio, "--out", "x.txt"), "must end in .csv or .json"),
-        (("evaluate-stream", run, other), "holds no word of the model's (yes, stop, left), but marvin"),
+        (("evaluate-stream", run, other), "row 2: time_ms must be a number of milliseconds, got 'soon'"),
         (("evaluate-stream", run, tmp_path), "stream.wav"),
         (("evaluate-stream", run, tmp_path / "absent"), "give one that kws make-stream made"),
         (("evaluate-stream", run, short), "shorter than one window"),
         (("make-stream", run, "--out", tmp_path / "new", "--snr-db", "loud"), "--snr-db must be a number, or LOW,HIGH"),
         (("make-stream", run, "--out", tmp_path), "is not a stream"),
+        (("make-stream", run, "--out", tmp_path / "new", "--channel", "radio"), "--channel must be one of clean, tele"),
+        (("make-stream", run, "--out", tmp_path / "new", "--rooms", tmp_path / "absent"), "--rooms: no folder"),
+        (("make-stream", run, "--out", tmp_path / "new", "--speech", tmp_path / "absent"), "or 'synthetic'"),
+        (("make-stream", run, "--out", tmp_path / "new", "--inside-percentage", 5), "give --speech"),
     ):
         assert message in kws(*arguments).error(), arguments
     assert not (tmp_path / "new").exists()
@@ -321,7 +409,7 @@ def test_the_microphone(kws: Kws, run: Path, recording: Path, monkeypatch: pytes
     assert "pip install -e '.[microphone]'" in kws("stream", run, "--microphone").err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("command", ["label", "stream", "make-stream", "evaluate-stream"])
+@pytest.mark.parametrize("command", ["label", "stream", "make-stream", "evaluate-stream", "tune"])
 def test_help_needs_no_tensorflow(command: str) -> None:
     code = f"""
 import sys

@@ -30,6 +30,7 @@ def test_a_model_is_built_for_its_papers_features_and_task(kws: Kws) -> None:
         "model": "ds_cnn_s", "features": "mfcc_hello_edge", "frames": "49", "bins": "10", "labels": "12",
         "parameters": "24332", "trained": "23180", "folded": "22604", "multiply_adds": "2656768",
         "float32_bytes": str(4 * 22604), "int8_bytes": str(22604 + 3 * (9 * 64 + 12)),
+        "int8_activation_bytes": str(2 * 25 * 5 * 64),
         "published_parameters": "22,604", "published_counted": "folded", "published_accuracy": "94.4 % v0.01",
     }  # fmt: skip
     assert (simple_audio["frames"], simple_audio["bins"], simple_audio["labels"]) == ("124", "129", "8")
@@ -64,7 +65,7 @@ def test_the_printed_table_holds_a_line_for_each_model(kws: Kws) -> None:
     cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
     assert cells[0] == [
         "ds_cnn_s", "mfcc_hello_edge 49 × 10", "12", "24,332", "23,180", "22,604", "2.66 M", "90.4 kB", "24.4 kB",
-        "22,604 folded", "94.4 % v0.01",
+        "16.0 kB", "22,604 folded", "94.4 % v0.01",
     ]  # fmt: skip
     assert cells[1][-1] == "–"
 

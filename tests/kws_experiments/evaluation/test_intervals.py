@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import poisson
 from sklearn.metrics import f1_score
 
 from kws_experiments.evaluation import intervals
@@ -16,6 +18,13 @@ def test_wilson_is_as_published() -> None:
     published = [[0.2553, 0.3662], [0.0624, 0.1605], [0, 0.1611], [0.0061, 0.1718]]
     np.testing.assert_allclose(intervals.wilson_each(correct, clips), published, atol=5e-5)
     assert intervals.wilson(20, 20) == pytest.approx((1 - 0.1611, 1), abs=5e-5)
+
+
+def test_the_interval_of_a_rate_is_garwoods() -> None:
+    # table 1 of F. Garwood, 'Fiducial limits for the Poisson distribution', Biometrika 28, 1936
+    for events, low, high in ((0, 0, 3.689), (1, 0.0253, 5.572), (10, 4.795, 18.39), (50, 37.11, 65.92)):
+        assert intervals.poisson_rate(events, 1) == pytest.approx((low, high), rel=1e-3)
+        assert intervals.poisson_rate(events, 10) == pytest.approx((low / 10, high / 10), rel=1e-3)
 
 
 def some_predictions(speakers: int = 12, clips: int = 300) -> pd.DataFrame:
@@ -84,3 +93,27 @@ def test_whatever_the_predictions_intervals_are_none_or_within_bounds(prediction
             assert 0 <= interval[0] <= interval[1] <= 1
             if right in (0, 1):
                 assert interval == (right, right)
+
+
+@given(st.integers(0, 300), st.floats(0.1, 100))
+def test_at_both_ends_of_a_rates_interval_such_a_count_is_one_in_forty(events: int, hours: float) -> None:
+    low, high = intervals.poisson_rate(events, hours)
+    assert poisson.cdf(events, high * hours) == pytest.approx(0.025)
+    assert poisson.sf(events - 1, low * hours) == pytest.approx(0.025 if events else 1)
+
+
+@given(st.integers(0, 50), st.floats(0.1, 20))
+def test_a_claim_is_shown_once_so_few_events_would_be_one_in_twenty(events: int, rate: float) -> None:
+    hours = intervals.hours_for(events, rate)
+    assert poisson.cdf(events, rate * hours) == pytest.approx(0.05)
+    assert intervals.false_accepts(events, 1.01 * hours, rate)["shown"]
+    assert not intervals.false_accepts(events, 0.99 * hours, rate)["shown"]
+
+
+def test_an_hour_without_events_bounds_the_rate_at_three() -> None:
+    rate = intervals.false_accepts(0, 1.0, 0.5)
+    assert rate["hours_needed"] == pytest.approx(6, abs=0.01)
+    assert intervals.hours_for(0, 3) == pytest.approx(1, abs=0.01)
+    assert intervals.as_text(rate) == "0.0 an hour (0 in 1.00 h, 95 % interval 0.0 to 3.7)"
+    text = "at most 0.5 an hour is not shown by 1.00 h with 0 false accepts; it needs 6.0 h with as many"
+    assert intervals.not_shown(rate, 0.5) == text

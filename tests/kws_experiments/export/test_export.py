@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
 import json
 import math
 import pickle
@@ -23,9 +24,9 @@ from hypothesis import strategies as st
 from kws_data.clip_format import ClipFormat
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import compose
-from kws_experiments.export import convert, table
+from kws_experiments.export import convert, table, tflm
 from kws_experiments.export.artifact import Artifact, ModelFile, Port, content_hash, read_artifact
-from kws_experiments.export.c_header import c_header, c_string
+from kws_experiments.export.c_source import c_source, c_string, own_prefix
 from kws_experiments.export.check import compared
 from kws_experiments.export.export_run import export_run
 from kws_experiments.export.formats.base import Format, Request, find_format, format_names
@@ -33,6 +34,7 @@ from kws_experiments.export.formats.tflite import converter
 from kws_experiments.export.load import load_scorer
 from kws_experiments.export.scorer import Facts, Scorer, fitted
 from kws_experiments.runs.folder import RunFolder, write_text
+from kws_experiments.runs.listening import Listening
 from tests.conftest import SAMPLE_RATE
 
 LABELS = ["_silence_", "yes", "no"]
@@ -43,7 +45,10 @@ INT8 = ModelFile(
     Port("scores", [1, 3], "int8", 1 / 256, -128),
     operators=["CONV_2D", "SOFTMAX"],
 )
-FRONT_END = {"config": {"_target_": "kws_data.features.log_mel.LogMel"}}
+FRONT_END = {
+    "config": {"_target_": "kws_data.features.micro.MicroFrontend"},
+    "frame_length": 480, "frame_step": 320, "fft_size": 512, "frames": 49, "bins": 10, "scale": 10 / 256,
+}  # fmt: skip
 
 
 def loudness() -> Scorer:
@@ -52,17 +57,19 @@ def loudness() -> Scorer:
     return Scorer(facts, lambda inputs: np.abs(inputs).sum(axis=1, keepdims=True) * [[1, 2, 3]])
 
 
+EXPORT = Artifact(
+    format="tflite", quantize="int8", run={"name": "train", "fingerprint": "0123456789ab"}, labels=LABELS,
+    sample_rate=SAMPLE_RATE, clip_samples=SAMPLE_RATE, front_end=FRONT_END, thresholds={"yes": 0.5, "no": 0.7},
+    thresholds_from="", data_licence=None, data_citation=None, versions={}, notes=[], files=[INT8], c_name="words",
+)  # fmt: skip
+
+
 def artifact(folder: Path, content: bytes = b"model") -> Artifact:
     """An export on disk, its model no model."""
     folder.mkdir(parents=True)
     (folder / INT8.file).write_bytes(content)
     size, sha256 = content_hash(folder / INT8.file)
-    written = Artifact(
-        format="tflite", quantize="int8", run={"name": "train", "fingerprint": "0123456789ab"}, labels=LABELS,
-        sample_rate=SAMPLE_RATE, clip_samples=SAMPLE_RATE, front_end=FRONT_END, thresholds={"yes": 0.5, "no": 0.7},
-        thresholds_from="", data_licence=None, data_citation=None, versions={}, notes=[],
-        files=[dataclasses.replace(INT8, bytes=size, sha256=sha256)],
-    )  # fmt: skip
+    written = dataclasses.replace(EXPORT, files=[dataclasses.replace(INT8, bytes=size, sha256=sha256)])
     written.write(folder)
     return written
 
@@ -116,17 +123,34 @@ def test_quantized_values_are_the_nearest_possible(value: float, scale: float, z
     assert abs(back - min(max(value, lowest), highest)) <= 0.5001 * scale + 1e-5
 
 
+def test_c_source_has_the_sensitivities_of_a_tuned_run() -> None:
+    settings = {"average_window_ms": 300.0, "suppression_ms": 250.0, "release": 0.8, "repeat_ms": 1000.0}
+    tuned = {name: {"settings": settings, "thresholds": {"yes": level, "no": 0.5}}
+             for name, level in (("low", 0.875), ("high", 0.25))}  # fmt: skip
+    clips = {"clips": {"thresholds": {"yes": 0.5, "no": 0.7}}}
+
+    text = c_source(b"x", EXPORT, Listening(clips | tuned, {"hop_ms": 40.0}))
+
+    for name, value in (("hop_ms", 40), ("average_window_ms", 300), ("suppression_ms", 250), ("repeat_ms", 1000)):
+        assert float(re.search(rf"float words_{name} = (\S+)f;", text["words.h"])[1]) == value
+    for name, level in (("low", 0.875), ("high", 0.25)):
+        assert f"extern const float words_thresholds_{name}[3];" in text["words.h"]
+        limits = re.search(rf"words_thresholds_{name}\[\] = \{{(.*)\}}", text["words.c"])[1].replace("f", "").split(",")
+        assert list(map(float, limits)) == [2.0, level, 0.5]  # no score reaches that of silence
+    assert c_source(b"x", EXPORT, Listening(clips)) == c_source(b"x", EXPORT)
+
+
 @given(threshold=st.floats(0, 1), output=st.integers(-128, 127))
-def test_a_score_reaches_the_headers_threshold_where_it_reaches_the_own(threshold: float, output: int) -> None:
-    text = c_header(b"x", INT8, labels=LABELS, thresholds={"yes": threshold}, about=[])
-    silence, yes, no = map(int, re.search(r"g_thresholds\[\] = \{(.*)\}", text)[1].split(","))
+def test_a_score_reaches_the_c_sources_threshold_where_it_reaches_the_own(threshold: float, output: int) -> None:
+    text = c_source(b"x", dataclasses.replace(EXPORT, thresholds={"yes": threshold}))["words.c"]
+    silence, yes, no = map(int, re.search(r"words_thresholds\[\] = \{(.*)\}", text)[1].split(","))
     score = float(INT8.output.dequantized(np.array([output], np.int8))[0])
     assert (output >= yes) == (score >= threshold)
     assert output < silence
     assert output < no
 
 
-# the C header
+# C source
 
 
 @given(st.text())
@@ -137,42 +161,94 @@ def test_strings_survive_c(text: str) -> None:
     assert octal == text.encode()
 
 
-USES_HEADER = r"""
+# Each translation unit includes both headers; the second one would be skipped if the guards were the same
+USES_BOTH = r"""
+#include <stddef.h>
 #include <stdio.h>
-#include "network.h"
+#include "first.h"
+#include "second.h"
+#include "first.h"
+const unsigned char* other_unit(void);
+#ifdef MAIN
 int main(void) {
-  fwrite(g_model, 1, g_model_len, stdout);
-  printf("|end|%d\n%.9g %d\n", (int)((size_t)g_model % 16), g_input_scale, g_input_zero_point);
-  for (int i = 0; i < g_num_labels; i++) printf("%s %d\n", g_labels[i], g_thresholds[i]);
-  return g_input_frames != 49 || g_input_bins != 10 || g_output_zero_point != -128 || g_output_scale != 1.0f / 256;
+  char sized[first_num_labels];
+  fwrite(first_model, 1, first_model_len, stdout);
+  printf("|end|");
+  fwrite(second_model, 1, second_model_len, stdout);
+  printf("|end|%d %d %d\n", (int)((size_t)first_model % 16), other_unit() == first_model, (int)sizeof(sized));
+  printf("%.9g %d %.9g\n", first_input_scale, first_input_zero_point, first_front_end_scale);
+  for (int i = 0; i < first_num_labels; i++) printf("%s %d\n", first_labels[i], first_thresholds[i]);
+  for (int i = 0; i < second_num_labels; i++) printf("%s %g\n", second_labels[i], second_thresholds[i]);
+  printf("%d %d %d %d\n", first_sample_rate, first_window_samples, first_hop_samples, first_clip_samples);
+  return first_input_frames != 49 || first_input_bins != 10 || first_output_zero_point != -128;
 }
+#else
+const unsigned char* other_unit(void) { return first_model; }
+#endif
 """
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 @pytest.mark.parametrize("language", ["c", "c++"])
-def test_the_header_compiles_to_the_models_bytes(language: str, tmp_path: Path) -> None:
-    model = np.random.default_rng(0).integers(0, 256, 1001, np.uint8).tobytes()
+def test_two_exports_compile_into_one_program_each_array_once(language: str, tmp_path: Path) -> None:
+    models = [np.random.default_rng(seed).integers(0, 256, 1001 + seed, np.uint8).tobytes() for seed in (0, 1)]
     labels = ["_silence_", "größe", 'a "?" \\ b']
-    text = c_header(model, INT8, labels=labels, thresholds={"größe": 0.5}, about=["made */ here"])
-    (tmp_path / "network.h").write_text(text)
-    (tmp_path / "use.src").write_text(USES_HEADER)
-    command = ["cc", "-Wall", "-Werror", "-x", language, "use.src", "-o", "use"]
-    subprocess.run([*command, *(["-lstdc++"] if language == "c++" else [])], cwd=tmp_path, check=True)
-    content, _, rest = subprocess.run([tmp_path / "use"], capture_output=True, check=True).stdout.partition(b"|end|")
-    aligned, quantization, *rows = rest.decode().splitlines()
-    assert content == model
-    assert aligned == "0"
-    assert quantization == f"{np.float32(0.1194):.9g} -27"
-    assert rows == ["_silence_ 128", "größe 0", 'a "?" \\ b 128']
-
-
-def test_a_float_models_header_has_no_quantization() -> None:
+    first = dataclasses.replace(EXPORT, c_name="first", labels=labels, thresholds={"größe": 0.5}, data_licence="*/")
     ports = Port("features", [1, 49, 10], "float32"), Port("scores", [1, 3], "float32")
-    file = ModelFile("network.tflite", "features", *ports)
-    text = c_header(b"x", file, labels=LABELS, thresholds={"no": 0.25}, about=[])
-    assert "scale" not in text
-    assert "g_thresholds[] = {2.000000000e+00f, 2.000000000e+00f, 2.500000000e-01f};" in text
+    files = [ModelFile("network.tflite", "features", *ports)]
+    second = dataclasses.replace(EXPORT, c_name="second", files=files, thresholds={"no": 0.25})
+    for model, export in zip(models, (first, second), strict=True):
+        for name, text in c_source(model, export).items():
+            (tmp_path / name).write_text(text)
+    (tmp_path / "use.c").write_text(USES_BOTH)
+    (tmp_path / "main.c").write_text("#define MAIN\n" + USES_BOTH)
+    command = [
+        "cc",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-x",
+        language,
+        "main.c",
+        "use.c",
+        "first.c",
+        "second.c",
+        "-o",
+        "use",
+    ]
+    subprocess.run([*command, *(["-lstdc++"] if language == "c++" else [])], cwd=tmp_path, check=True)
+    printed = subprocess.run([tmp_path / "use"], capture_output=True, check=True).stdout
+    *contents, rest = printed.split(b"|end|")
+    once, scales, *rows = rest.decode().splitlines()
+    assert contents == models
+    assert once == "0 1 3"
+    assert scales == f"{np.float32(0.1194):.9g} -27 {np.float32(10 / 256):.9g}"
+    assert rows == [
+        "_silence_ 128", "größe 0", 'a "?" \\ b 128', "_silence_ 2", "yes 2", "no 0.25", "16000 480 320 16000",
+    ]  # fmt: skip
+
+
+def test_the_header_has_the_resolvers_lines() -> None:
+    """Of micro_mutable_op_resolver.h, those whose names are written in ways of their own."""
+    methods = {
+        "ADD": "AddAdd", "ADD_N": "AddAddN", "AVERAGE_POOL_2D": "AddAveragePool2D", "BATCH_MATMUL": "AddBatchMatMul",
+        "CONV_2D": "AddConv2D", "CUMSUM": "AddCumSum", "DEPTHWISE_CONV_2D": "AddDepthwiseConv2D",
+        "FULLY_CONNECTED": "AddFullyConnected", "L2_NORMALIZATION": "AddL2Normalization", "L2_POOL_2D": "AddL2Pool2D",
+        "PADV2": "AddPadV2", "RELU6": "AddRelu6", "SPACE_TO_BATCH_ND": "AddSpaceToBatchNd", "SPLIT_V": "AddSplitV",
+        "SVDF": "AddSvdf", "TRANSPOSE_CONV": "AddTransposeConv",
+    }  # fmt: skip
+    file = dataclasses.replace(INT8, operators=list(methods), micro={"arena": 12_340})
+    header = c_source(b"x", dataclasses.replace(EXPORT, files=[file]))["words.h"]
+    assert "words_arena_bytes = 12340," in header
+    assert f"tflite::MicroMutableOpResolver<{len(methods)}> resolver;" in header
+    assert re.findall(r"resolver\.(\w+)\(\);", header) == list(methods.values())
+
+
+def test_each_exports_names_in_c_are_its_own() -> None:
+    assert own_prefix("train", "0123456789ab", "int8") == "train_012345_int8"
+    assert own_prefix("train", "0123456789ab", "none") == "train_012345_float"
+    assert own_prefix("Größe 1/2", None, "int8") == "gr_e_1_2_int8"
+    assert own_prefix("12 words", None, "none") == "kws_12_words_float"
 
 
 # on disk
@@ -280,16 +356,39 @@ def test_comparison_counts_clips() -> None:
 
 def test_table_has_the_original_and_each_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     written = artifact(tmp_path / "export")
-    assert table.rows(written) == [("network.tflite", "features", "–", "–", "0.0 kB", "–")]
+    assert table.rows(written) == [("network.tflite", "features", "–", "–", "0.0 kB", "", "–")]
     own = {"accuracy": 0.925, "bytes": 100_000, "latency_ms": 1.0}
     check = {"split": "testing", "clips": 50, "accuracy": 0.9, "disagreements": 2, "latency_ms": 0.123, "original": own}
-    checked = dataclasses.replace(written, files=[dataclasses.replace(INT8, bytes=2000, check=check)])
+    micro = {"peak": {"operator": "CONV_2D, 3 of 9", "bytes": 9000, "tensors": [[1, 9, 500], [1, 4500]]}}
+    found = {"arena": 12_340, "activations": 9000, "clips": 100, "identical": 100, "largest_difference": 0}
+    file = dataclasses.replace(INT8, bytes=2000, check=check, micro=micro | found)
+    checked = dataclasses.replace(written, files=[file])
     assert table.rows(checked) == [
-        ("model.keras", "waveform", "92.5%", "", "100.0 kB", "1.00"),
-        ("network.tflite", "features", "90.0%", "48 of 50", "2.0 kB", "0.12"),
+        ("model.keras", "waveform", "92.5%", "", "100.0 kB", "", "1.00"),
+        ("network.tflite", "features", "90.0%", "48 of 50", "2.0 kB", "12.3 kB", "0.12"),
     ]
     table.show(checked, tmp_path)
-    assert "testing split, 50 clips" in capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "testing split, 50 clips" in printed
+    assert "activations take the most at CONV_2D, 3 of 9: 9.0 kB, 1×9×500 and 1×4500" in printed
+    assert "bit for bit on 100 of 100 clips" in printed
+    (row,) = table.rows(dataclasses.replace(written, files=[dataclasses.replace(INT8, micro=micro)]))
+    assert row[5] == "not measured"
+
+
+@pytest.mark.parametrize("harm", ["not installed", "no model"])
+def test_an_arena_that_cannot_be_measured_is_one_line(
+    harm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if harm == "not installed":
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    elif not importlib.util.find_spec("tflite_micro"):
+        pytest.skip("tflite-micro is for Linux on x86-64")
+    (tmp_path / "network.tflite").write_bytes(b"no model")
+    (reason,) = tflm.measured(tmp_path / "network.tflite", np.zeros((1, 49, 10), np.int8)).values()
+    wanted = {"not installed": r"tflite-micro.*pip install -e '.\[tflm\]'", "no model": "does not run it"}[harm]
+    assert re.search(wanted, str(reason))
+    assert "\n" not in str(reason)
 
 
 # choices, before any work
@@ -323,9 +422,13 @@ def run_folder(path: Path, clip_ms: int | None = 1000, status: str = "done") -> 
     ("choice", "clip_ms", "message"),
     [
         ({"format": "h5"}, 1000, "--format must be one of onnx, saved_model, tflite, got 'h5'"),
-        ({"format": "onnx", "quantize": "int8"}, 1000, "--quantize with onnx must be one of none, dynamic, got 'int8'"),
+        ({"format": "onnx", "quantize": "dynamic"}, 1000, "with onnx must be one of none, int8, got 'dynamic'"),
         ({"format": "saved_model", "quantize": "float16"}, 1000, "--quantize with saved_model must be one of none"),
         ({"format": "tflite", "clip_ms": 500}, 1000, r"the run's clips have one length already \(clip_ms=1000\)"),
+        ({"format": "onnx", "c_name": "words"}, 1000, "--c-name goes with --format tflite and --quantize none or int8"),
+        ({"format": "tflite", "quantize": "dynamic", "c_name": "words"}, 1000, "--c-name goes with --format tflite"),
+        ({"format": "tflite", "c_name": "my-words"}, 1000, "--c-name must be letters, digits and _, .* got 'my-words'"),
+        ({"format": "tflite", "c_name": ""}, 1000, "--c-name must be letters, digits and _, .* got ''"),
         ({"format": "tflite"}, None, r"--clip-ms: this run keeps its clips' lengths .* --clip-ms 1000"),
         ({"format": "tflite", "clip_ms": math.nan}, None, "--clip-ms must be a number from 10 to 60000, got nan"),
         ({"format": "saved_model", "clip_ms": 1000}, None, "--clip-ms: a SavedModel takes clips of any length"),

@@ -20,6 +20,7 @@ import soundfile
 
 from kws_experiments.export.artifact import read_artifact
 from kws_experiments.export.load import load_scorer
+from kws_experiments.runs.listening import Listening
 from kws_experiments.runs.saved_model import load_model
 from tests.conftest import ROOT, SAMPLE_RATE
 from tests.kws_experiments.test_train import SMALL, only_run, train
@@ -51,6 +52,8 @@ import tensorflow as tf
 model = tf.saved_model.load(sys.argv[1])
 names = json.loads(sys.argv[3])
 by_name = [model(tf.constant(name)) for name in names]
+one_by_one = [result["predictions"][0] for result in by_name]
+np.testing.assert_array_equal(model(tf.constant(names))["predictions"], one_by_one)
 at_once = model(np.load(sys.argv[2]))
 served = model.signatures["serving_default"](waveform=np.load(sys.argv[2]))
 assert set(at_once) == {"predictions", "class_ids", "class_names"} == set(served)
@@ -117,8 +120,9 @@ def test_float_exports_agree_on_every_clip(run: Path) -> None:
             assert file.check["disagreements"] == 0
             assert file.check["accuracy"] == file.check["original"]["accuracy"] == metrics["accuracy"]
             assert file.check["largest_difference"] < 1e-4
-        thresholds = json.loads((run / "thresholds.json").read_text())["thresholds"]
-        assert artifact.thresholds == thresholds
+        assert artifact.thresholds == Listening.read(run).thresholds
+        assert artifact.sensitivities == ["clips"]
+        assert (run / "exports" / name / "listening.json").read_bytes() == (run / "listening.json").read_bytes()
 
 
 def test_what_is_written_says_what_was_compared(run: Path) -> None:
@@ -148,9 +152,12 @@ def test_int8_for_microcontrollers_as_typed(run: Path, real_data: Path) -> None:
     for file in artifact.files:
         assert file.check["accuracy"] > file.check["original"]["accuracy"] - 0.05
         assert file.check["agreement"] > 0.9
-    header = (folder / "network.h").read_text()
-    assert f"g_input_zero_point = {network.input.zero_point};" in header
-    assert f"g_model_len = {network.bytes};" in header
+    name = f"train_{run.name[:6]}_int8"
+    header = (folder / f"{name}.h").read_text()
+    assert artifact.c_name == name
+    assert f"{name}_input_zero_point = {network.input.zero_point}," in header
+    assert f"{name}_model_len = {network.bytes}," in header
+    assert f'#include "{name}.h"' in (folder / f"{name}.c").read_text()
     assert artifact.thresholds_from == "the scores of model.tflite on the validation clips"
 
 
@@ -225,6 +232,16 @@ def test_benchmark_tells_what_a_quantized_front_end_costs(run: Path) -> None:
     assert min(same["network, int8"], same["network, int8, reference kernels"]) > 0.9 * clips
     assert same["front end and network, int8"] < same["network, int8"]
     assert same["front end and network, dynamic"] <= same["network, dynamic"]
+
+
+def test_benchmark_compares_clients_clip_by_clip(run: Path) -> None:
+    environment = os.environ | {"COLUMNS": "160", "PYTHONPATH": str(ROOT)}
+    done = process("-m", "benchmarks.clients", str(run), "--clips", "20", cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {(export, client): (same, apart) for export, _, client, same, apart in cells(done.stdout)}
+    for row in (("onnx, none", "onnxruntime"), ("saved_model, none", "session"), ("tflite, none", "litert")):
+        assert rows[row][0] == "20"
+        assert float(rows[row][1]) < 1e-4
 
 
 def cells(printed: str) -> list[list[str]]:

@@ -17,7 +17,8 @@ from playwright.sync_api import expect
 from kws_data.errors import KwsError
 from kws_experiments.inference import demo_page
 from kws_experiments.inference.demo_session import LiveSession, strip
-from kws_experiments.streaming.listener import Detection
+from kws_experiments.streaming.listener import Detection, Listener
+from kws_experiments.streaming.recognize import RecognizerSettings
 from tests.browser import open_browser
 from tests.conftest import ROOT, SAMPLE_RATE
 from tests.kws_experiments.test_train import SMALL, only_run, train
@@ -55,6 +56,18 @@ def test_samples_of_any_kind_reach_the_listener_at_its_rate(rate: int, kind: str
     assert np.argmax(spectrum) * SAMPLE_RATE / len(got) == pytest.approx(440, abs=1)
     assert np.sqrt(np.mean(got[1000:-1000] ** 2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.01)
     assert shown.count('class="kws-word"') == len(session.detections) == 9
+
+
+def test_a_session_goes_on_with_another_sensitivity() -> None:
+    class Windows:
+        labels, sample_rate, clip_samples = ["yes"], SAMPLE_RATE, SAMPLE_RATE
+
+    listener = Listener(Windows())  # type: ignore[arg-type]
+    session, before = LiveSession(listener), listener.recognizer
+    session.listen_with(RecognizerSettings())
+    assert listener.recognizer is before  # nothing that was averaged is lost
+    session.listen_with(RecognizerSettings(detection_threshold=0.2))
+    assert listener.recognizer.settings.detection_threshold == 0.2
 
 
 def test_a_strip_shows_recent_detections_and_escapes_them() -> None:

@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 
 from kws_data.errors import KwsError
+from kws_experiments.evaluation.intervals import false_accepts
 from kws_experiments.export.artifact import Artifact, ModelFile, Port
 from kws_experiments.reports.run_report import renew_run_report, write_run_report
 from kws_experiments.runs.folder import RunFolder
+from kws_experiments.runs.listening import Listening
 from tests.kws_experiments.reports.test_report import make_run
 
 
@@ -58,8 +60,17 @@ def test_exports_and_long_recordings_are_told_of(tmp_path: Path) -> None:
     html, markdown = write_run_report(run).read_text(), (run / "report.md").read_text()
 
     for text in (html, markdown):
-        for figure in ("539 of 543", "91.3%", "386.6 kB", "0.54", "318 correct, 81 missed", "54.0 an hour", "33.8 %"):
+        for figure in (
+            "539 of 543",
+            "91.3%",
+            "386.6 kB",
+            "0.54",
+            "318 correct, 81 missed",
+            "54.0 an hour (27 in 0.50 h, 95 % interval 35.6 to 78.6)",
+            "33.8 %",
+        ):
             assert figure in text
+        assert "27 false accepts: 54.0 an hour (27 in 0.50 h, 95 % interval 35.6 to 78.6)" in text
     assert 'href="#exports"' in html
     assert 'href="#streams"' in html
     assert "half &lt;hour&gt;" in html
@@ -70,11 +81,39 @@ def test_exports_and_long_recordings_are_told_of(tmp_path: Path) -> None:
     assert f"figures/{picture.name}" in markdown
 
 
+def add_sensitivities(run: Path) -> None:
+    measured = {
+        "keywords": 400, "missed": 60, "miss_rate": 0.15, "wrong": 3, **false_accepts(1, 0.75, 2.0),
+        "by_snr": [{"snr_db": 10.0, "keywords": 400, "missed": 60, "miss_rate": 0.153}],
+    }  # fmt: skip
+    listening = Listening.read(run)
+    words = dict.fromkeys(listening.thresholds, 0.877)
+    settings = {"average_window_ms": 320.0, "suppression_ms": 300.0}
+    medium = {"settings": settings, "thresholds": words, "false_accepts_per_hour_asked": 2.0, "measured": measured}
+    tuned_on = {"streams": [{"minutes": 15.0}] * 3, "different_clips": 271, "different_unknown_clips": 37}
+    Listening(listening.sensitivities | {"medium": medium}, tuned_on).write(run)
+
+
+def test_sensitivities_stand_with_their_hours_intervals_and_claims(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    add_sensitivities(run)
+
+    html, markdown = write_run_report(run).read_text(), (run / "report.md").read_text()
+
+    for text in (html, markdown):
+        assert "1.3 an hour (1 in 0.75 h, 95 % interval 0.0 to 7.4)" in text
+        assert "not shown: needs 2.4 h" in text
+        for value in ("15.3 %", "0.877", "45 minutes", "271", "320 ms"):
+            assert value in text
+    assert 'href="#sensitivities"' in html
+
+
 def test_a_report_without_them_has_no_such_section(tmp_path: Path) -> None:
     html = write_run_report(make_run(tmp_path / "run")).read_text()
 
     assert 'id="exports"' not in html
     assert 'id="streams"' not in html
+    assert 'id="sensitivities"' not in html
 
 
 def test_a_damaged_addition_is_one_line_and_the_older_report_stays(

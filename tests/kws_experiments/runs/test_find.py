@@ -14,6 +14,7 @@ import yaml
 from kws_data.errors import KwsError
 from kws_experiments.runs.find import DAMAGED, NOT_BEGUN, find_runs, find_sweeps_below
 from kws_experiments.runs.folder import RunFolder
+from kws_experiments.runs.listening import Listening
 from kws_experiments.runs.sweep_record import SweepFolder
 from tests.kws_experiments.conftest import Kws
 
@@ -52,6 +53,17 @@ def test_a_pruned_run_is_listed_without_results(runs: Path) -> None:
     assert row[["accuracy", "validation_accuracy", "error"]].isna().all()
 
 
+def test_a_tuned_run_is_listed_with_what_it_misses(runs: Path, kws: Kws) -> None:
+    assert "missed" not in kws("runs", runs).out
+    medium = {"thresholds": {}, "measured": {"miss_rate": 0.125}}
+    Listening({"clips": {"thresholds": {}}, "medium": medium}).write(runs / "train" / "aaa")
+    Listening({"clips": {"thresholds": {}}}).write(runs / "train" / "bbb")
+    missed = find_runs(runs).set_index("run")["missed"]
+    assert missed.loc["aaa"] == 0.125
+    assert missed.drop("aaa").isna().all()
+    assert "12.5%" in kws("runs", runs).out
+
+
 def test_runs_are_a_table_of_what_differs(runs: Path) -> None:
     table = find_runs(runs)
 
@@ -60,7 +72,7 @@ def test_runs_are_a_table_of_what_differs(runs: Path) -> None:
     assert list(table.columns) == [
         "path", "name", "run", "status", "started", "seconds",
         "model", "model._target_", "model.units", "seed", "words",
-        "accuracy", "validation_accuracy", "clips", "parameters", "error",
+        "accuracy", "validation_accuracy", "clips", "parameters", "missed", "error",
     ]  # fmt: skip
     ours = table.set_index("run")
     assert ours.loc["bbb", ["model", "seed", "accuracy", "seconds"]].tolist() == ["res8", 1, 0.75, 7.5]

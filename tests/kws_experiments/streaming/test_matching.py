@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
+from kws_experiments.evaluation.intervals import poisson_rate, wilson
 from kws_experiments.streaming.evaluate_stream import compare, compute_metrics
 from kws_experiments.streaming.listener import Detection
 from kws_experiments.streaming.matching import CORRECT, FALSE_ACCEPT, NOTHING, WRONG, Matching, Spoken, match
@@ -63,9 +64,11 @@ def test_metrics_follow_from_the_outcomes(detections: list[tuple[int, str]]) -> 
     some = bool(detections)
     assert compared.words["detected_ms"].fillna(-1).tolist() == [1400 if some else -1, -1, -1]
     assert metrics == {
+        "miss_rate_95": wilson(2 - some, 2),
         "keywords": 2, "unknown_words": 1, "correct": int(some), "missed": 2 - some, "wrong": int(some),
         "false_accepts": 2 * some, "false_accepts_on_other_words": int(some), "miss_rate": 1 - some / 2,
-        "false_accepts_per_hour": 4.0 * some,
+        "hours": 0.5, "false_accepts_per_hour": 4.0 * some,
+        "false_accepts_per_hour_95": poisson_rate(2 * some, 0.5),
         "latency_ms": dict.fromkeys(("median", "p90", "max"), -100.0 if some else None),
         "per_word": {
             "yes": {"said": 1, "correct": int(some), "wrong": int(some), "false_accepts": 0},

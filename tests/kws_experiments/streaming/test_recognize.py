@@ -1,11 +1,25 @@
-"""Detections from scores: the rules of the original's RecognizeCommands, case by case."""
+"""Detections from scores: the rules of the original's RecognizeCommands and our own, case by case."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from kws_experiments.streaming.recognize import Recognition, Recognizer, RecognizerSettings
+from kws_experiments.streaming.curve import detect, smooth
+from kws_experiments.streaming.listener import Detection
+from kws_experiments.streaming.recognize import (
+    ORIGINAL,
+    PER_WORD,
+    RULES,
+    Recognition,
+    Recognizer,
+    RecognizerSettings,
+    keywords_of,
+)
 
 LABELS = ["_silence_", "_unknown_", "yes", "no"]
 
@@ -16,8 +30,8 @@ def scores(label: str, score: float = 1.0) -> np.ndarray:
     return np.array([score if name == label else rest for name in LABELS])
 
 
-def recognizer(**settings: float) -> Recognizer:
-    return Recognizer(LABELS, RecognizerSettings(**settings))  # type: ignore[arg-type]
+def recognizer(**settings: Any) -> Recognizer:
+    return Recognizer(LABELS, RecognizerSettings(**settings))
 
 
 def run(recognizer: Recognizer, *stretches: tuple[str, int], step_ms: int = 50) -> list[tuple[int, str]]:
@@ -142,8 +156,82 @@ def test_scores_of_another_number_of_labels_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("average_window_ms", -1), ("detection_threshold", 1.5), ("suppression_ms", -5), ("minimum_count", 0)],
-)
+    [
+        ("average_window_ms", -1), ("detection_threshold", 1.5), ("suppression_ms", -5), ("minimum_count", 0),
+        ("rule", "newest"), ("release", 2), ("repeat_ms", -1),
+    ],
+)  # fmt: skip
 def test_settings_out_of_range_are_named(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"^{name} must be"):
         RecognizerSettings(**{name: value})  # type: ignore[arg-type]
+
+
+# the rule of our own
+
+OWN: dict[str, Any] = {**QUICK, "rule": PER_WORD, "suppression_ms": 200.0, "thresholds": {"yes": 0.6, "no": 0.9}}
+
+
+def levels(recognizer: Recognizer, word: str, *stretches: tuple[float, int]) -> list[tuple[int, str]]:
+    """New labels where a word has each score for so many milliseconds, with a window every 50 ms."""
+    rows = [scores(word, score) for score, length_ms in stretches for _ in range(length_ms // 50)]
+    results = [recognizer.process(50 * number, row) for number, row in enumerate(rows)]
+    return [(50 * number, result.label) for number, result in enumerate(results) if result.is_new]
+
+
+def test_each_word_has_a_threshold() -> None:
+    assert levels(recognizer(**OWN), "yes", (0.7, 500)) == [(50, "yes")]
+    assert levels(recognizer(**OWN), "no", (0.7, 500)) == []
+    assert levels(recognizer(**OWN), "no", (0.95, 500)) == [(50, "no")]
+    assert levels(recognizer(**QUICK, thresholds={"no": 0.9}), "no", (0.7, 500)) == []  # with the original's rule too
+
+
+def test_a_word_above_its_threshold_is_new_though_another_is_higher() -> None:
+    recognize = recognizer(**OWN | {"thresholds": {"yes": 0.3, "no": 0.9}})
+    results = [recognize.process(time_ms, np.array([0.0, 0.6, 0.4, 0.0])) for time_ms in (0, 50)]
+    assert results[-1] == Recognition("yes", pytest.approx(0.4), True)
+
+
+@pytest.mark.parametrize(
+    ("stretches", "new"),
+    [
+        # it falls below eight tenths of its threshold, to no silence
+        ([(0.9, 400), (0.4, 150), (0.9, 400)], [50, 600]),
+        # it doesn't
+        ([(0.9, 400), (0.55, 150), (0.9, 300)], [50]),
+        # it stays up for longer than a window: said twice without a pause
+        ([(0.9, 1000)], [50]),
+        ([(0.9, 1400)], [50, 1050]),
+        # it falls at once, and rises before the suppression ends
+        ([(0.9, 100), (0.1, 100), (0.9, 400)], [50, 300]),
+    ],
+)
+def test_the_same_word_again_needs_no_silence(stretches: list[tuple[float, int]], new: list[int]) -> None:
+    assert levels(recognizer(**OWN), "yes", *stretches) == [(time_ms, "yes") for time_ms in new]
+    assert len(levels(recognizer(**OWN | {"rule": ORIGINAL}), "yes", *stretches)) == 1
+
+
+def test_the_unknown_class_suppresses_no_word_and_silence_is_never_new() -> None:
+    stretches = [("_silence_", 500), ("_unknown_", 150), ("yes", 500)]
+    assert run(recognizer(**OWN), *stretches) == [(600, "_unknown_"), (700, "yes")]
+
+
+@given(st.integers(0, 10_000), st.sampled_from(sorted(RULES)), st.sampled_from([100.0, 330.0, 500.0]))
+def test_all_at_once_is_detected_what_is_detected_window_by_window(seed: int, rule: str, average_ms: float) -> None:
+    generator = np.random.default_rng(seed)
+    logits = np.repeat(generator.normal(0, 5, (30, len(LABELS))), generator.integers(1, 12, 30), axis=0)
+    rows = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    times = np.cumsum(generator.choice([40, 40, 41, 300], len(rows))).tolist()
+    settings = RecognizerSettings(average_ms, 0.6, 200, 2, rule, {"no": 0.3})
+    recognize = Recognizer(LABELS, settings)
+
+    results = [(time_ms, recognize.process(time_ms, row)) for time_ms, row in zip(times, rows, strict=True)]
+
+    one_by_one = [(t, r.label, round(r.score, 9)) for t, r in results if r.is_new and r.label in keywords_of(LABELS)]
+    found = detect(smooth(times, rows, settings), LABELS, settings)
+    assert all(isinstance(detection, Detection) for detection in found)
+    assert [(t, label, round(score, 9)) for t, label, score in found] == one_by_one
+
+
+def test_thresholds_out_of_range_are_named() -> None:
+    with pytest.raises(ValueError, match=r"^thresholds of yes must be a number from 0 to 1, got 1\.1"):
+        recognizer(thresholds={"yes": 1.1})

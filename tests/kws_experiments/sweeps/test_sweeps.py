@@ -272,6 +272,8 @@ def composed(*overrides: str) -> dict[str, object]:
         (["hydra/launcher=joblib", "hydra.launcher.n_jobs=1000"], 1),
         (["hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=7"], 7),
         (["sweep=slurm"], 4),
+        (["hydra/launcher=ray"], 1),
+        (["hydra/launcher=ray", "hydra.launcher.cpus_per_task=7"], 7),
     ],
 )
 def test_jobs_at_once_share_the_threads(launcher: list[str], threads: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -66,3 +67,26 @@ def test_training_goes_on_without_mlflow(tmp_path: Path, caplog: pytest.LogCaptu
     log.end({"accuracy": 1.0})
 
     assert [record.getMessage().startswith("MLflow at file:") for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize("store", ["{}/mlruns", "sqlite:///{}/mlflow.db"])
+@pytest.mark.parametrize("full_at", ["begin", "evaluated"])
+def test_a_full_disk_is_one_warning(
+    store: str, full_at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    log, limit = MLflowLog(store.format(tmp_path), "kws"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        for step in ("begin", "evaluated"):
+            if step == full_at:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+            if step == "begin":
+                log.begin(RunFolder(tmp_path / "run"), {"seed": 3})
+            else:
+                log.evaluated({"step": 1, "val_loss": 1.0}, np.eye(2))
+        log.evaluated({"step": 2, "val_loss": 1.0}, np.eye(2))
+        log.end({"accuracy": 0.75})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    (line,) = [line for line in caplog.messages if "nothing more is logged there" in line]
+    assert "\n" not in line

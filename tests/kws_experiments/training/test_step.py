@@ -114,7 +114,8 @@ def test_a_step_is_gradient_descent_on_the_mean_loss_and_the_penalty(compiled: b
     kernel, bias = (np.asarray(weight, np.float64) for weight in model.trainable_variables)
     step = training_step(model, keras.optimizers.SGD(0.5), [1, 2, 3], label_smoothing=0.1, jit_compile=compiled)
 
-    assert step(some)
+    step(some)
+    assert not step.since_bad()
 
     x = some["inputs"].numpy().reshape(7, -1).astype(np.float64)
     logits = x @ kernel + bias
@@ -128,7 +129,7 @@ def test_a_step_is_gradient_descent_on_the_mean_loss_and_the_penalty(compiled: b
     want = numpy_losses(logits, some, 0.1, np.array([1, 2, 3])).mean() + 0.01 * (kernel**2).sum()
     assert taken["loss"] == pytest.approx(want, rel=1e-4)
     assert taken["accuracy"] == pytest.approx((logits.argmax(1) == labels).mean())
-    assert step.learning_rate == 0.5
+    assert float(step.learning_rate) == 0.5
 
 
 def test_totals_are_of_all_clips_since_they_were_taken() -> None:
@@ -232,7 +233,7 @@ def test_gradients_are_scaled_down_to_the_chosen_norm() -> None:
     moved = {}
     for clip in (None, 0.01):
         model = linear()
-        assert training_step(model, keras.optimizers.SGD(1.0, global_clipnorm=clip))(batch(8))
+        training_step(model, keras.optimizers.SGD(1.0, global_clipnorm=clip))(batch(8))
         changes = [np.asarray(a) - b for a, b in zip(model.weights, before.weights, strict=True)]
         moved[clip] = np.concatenate([change.ravel() for change in changes])
     assert np.linalg.norm(moved[None]) > 0.1
@@ -266,11 +267,12 @@ def test_mixed_precision_learns_in_float32_weights(precision: str, compiled: boo
 
     losses = []
     for _ in range(30):
-        assert step(data)
+        step(data)
+        assert not step.since_bad()
         losses.append(step.take()["loss"])
 
     assert losses[-1] < 0.7 * losses[0]
-    assert step.learning_rate == pytest.approx(0.02)
+    assert float(step.learning_rate) == pytest.approx(0.02)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -298,8 +300,11 @@ def trapped() -> keras.Model:
 def test_a_finite_loss_can_have_infinite_gradients() -> None:
     step = training_step(trapped(), keras.optimizers.SGD(0.1))
 
-    assert not step(batch(4))
+    step(batch(4))
+    assert step.since_bad() == 1
     assert np.isfinite(step.take()["loss"])
+    step(batch(4))
+    assert step.since_bad() == 2
 
 
 def test_half_precision_skips_overflows_and_stops_if_all_steps_overflow() -> None:
@@ -308,10 +313,31 @@ def test_half_precision_skips_overflows_and_stops_if_all_steps_overflow() -> Non
     optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
     step = training_step(model, optimizer, ema_momentum=0.9)
 
-    finite = [step(batch(4, number)) for number in range(16)]
+    since_bad = []
+    for number in range(16):
+        step(batch(4, number))
+        since_bad.append(step.since_bad())
 
-    assert finite == [True] * 15 + [False]
+    assert since_bad == [0] * 15 + [1]
     np.testing.assert_array_equal(model.weights[0], before)
     assert step.average is not None
     np.testing.assert_allclose(step.average.variables[0], before, rtol=1e-6)
     assert int(optimizer.iterations) == 0
+
+
+def test_a_step_reads_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU each read waits for all that was begun."""
+    step = training_step(trapped(), keras.optimizers.SGD(0.1), ema_momentum=0.9)
+    batches = [batch(4, number) for number in range(3)]
+    step(batches[0])
+    reads = []
+    tensor = type(tf.constant(0.0))
+    for name in ("numpy", "__bool__", "__float__", "__int__", "__index__", "__array__"):
+        monkeypatch.setattr(tensor, name, lambda self, *args, name=name: reads.append(name))
+
+    for made in batches:
+        step(made)
+
+    assert not reads
+    tf.constant(1.0).numpy()
+    assert reads == ["numpy"]

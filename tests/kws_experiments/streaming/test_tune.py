@@ -1,0 +1,164 @@
+"""`kws tune`: what it chooses, on which clips, and what it keeps."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kws_data.splits import VALIDATION
+from kws_data.streams.plan import StreamSettings
+from kws_data.streams.source import StreamSource
+from kws_experiments.config.compose import compose
+from kws_experiments.experiment.data import prepare_data
+from kws_experiments.experiment.experiment import Experiment
+from kws_experiments.streaming.curve import detect, smooth
+from kws_experiments.streaming.matching import FALSE_ACCEPT, Spoken, match
+from kws_experiments.streaming.recognize import PER_WORD, RecognizerSettings
+from kws_experiments.streaming.tune import Scored, TuneSettings, choose, score
+from kws_experiments.streaming.windows import WindowScorer
+from tests.conftest import SAMPLE_RATE, MakeFolder
+from tests.kws_experiments.conftest import Kws
+from tests.kws_experiments.evaluation.test_evaluate_run import finished_folder
+
+LABELS = ["_silence_", "_unknown_", "yes", "no"]
+
+
+def some_scores(seed: int = 0, words: int = 300) -> Scored:
+    """A word every four seconds: 'yes' is heard well, 'no' badly, and 'bed' is often taken for 'no'."""
+    generator = np.random.default_rng(seed)
+    times = np.arange(1000, 4000 * words, 40)
+    logits = np.tile([4.0, 0, -2, -2], (len(times), 1))
+    truth = []
+    for number, word in enumerate(generator.choice(["yes", "no", "bed"], words)):
+        begin = 4000 * number + 1500
+        truth.append(Spoken(begin, begin + 500, word))
+        during = (times > begin + 400) & (times < begin + 1200)
+        level = {"yes": generator.normal(7, 2), "no": generator.normal(5.5, 1.5), "bed": generator.normal(2, 2)}[word]
+        logits[during, LABELS.index("yes" if word == "yes" else "no")] = level
+    scores = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    snr_db = np.repeat([0.0, 20.0], words // 2)
+    return Scored(LABELS, times.tolist(), scores, truth, snr_db, words * 4 / 3600, 1000)
+
+
+def counted(scored: Scored, settings: RecognizerSettings) -> tuple[int, int]:
+    """(missed keywords, false accepts)."""
+    found = detect(smooth(scored.times_ms, scored.scores, settings), LABELS, settings)
+    matching = match(found, scored.truth, ["yes", "no"], 750)
+    said = sum(word.word != "bed" for word in scored.truth)
+    return said - matching.outcomes.count("correct"), matching.outcomes.count(FALSE_ACCEPT)
+
+
+def test_sensitivities_keep_to_their_rates_and_say_what_they_miss() -> None:
+    scored = some_scores()
+    rates = (3.0, 30.0, 100.0)
+
+    chosen = choose(scored, rates)
+
+    assert list(chosen) == ["low", "medium", "high"]
+    assert chosen == choose(scored, rates)
+    misses = []
+    for rate, values in zip(rates, chosen.values(), strict=True):
+        measured = values["measured"]
+        settings = RecognizerSettings(**values["settings"], thresholds=values["thresholds"])
+        assert settings.rule == PER_WORD
+        assert counted(scored, settings) == (measured["missed"], measured["false_accepts"])
+        assert measured["false_accepts_per_hour"] <= rate
+        assert values["false_accepts_per_hour_expected"] <= rate
+        assert sum(row["missed"] for row in measured["by_snr"]) == measured["missed"]
+        assert [row["snr_db"] for row in measured["by_snr"]] == [0, 20]
+        misses.append(measured["miss_rate"])
+    assert misses[0] > misses[1] > misses[2]
+    assert chosen["medium"]["thresholds"]["no"] > chosen["medium"]["thresholds"]["yes"]
+    assert len({json.dumps(values["settings"]) for values in chosen.values()}) == 1
+    assert json.loads(json.dumps(chosen))["low"]["measured"]["shown"] is False
+
+
+def test_a_rate_that_no_thresholds_keep_to_gets_the_highest() -> None:
+    chosen = choose(some_scores(words=60), (0.001, 0.002, 0.003))
+    for values in chosen.values():
+        assert min(values["thresholds"].values()) > 0.9
+        assert not values["measured"]["shown"]
+
+
+def test_thresholds_per_word_miss_fewer_than_one_for_all_on_other_words() -> None:
+    """At no more false accepts, on scores that nothing was chosen on."""
+    chosen = choose(some_scores(0), (3.0, 30.0, 100.0))["medium"]
+    settings = RecognizerSettings(**chosen["settings"], thresholds=chosen["thresholds"])
+    other = some_scores(1, 600)
+    missed, false_accepts = counted(other, settings)
+    assert 30 / 3 < false_accepts / other.hours < 30 * 2
+    for threshold in np.linspace(0.1, 0.99, 20):
+        common = replace(settings, thresholds={}, detection_threshold=float(threshold))
+        at_one = counted(other, common)
+        assert at_one[1] > false_accepts or at_one[0] > missed
+
+
+class Ears(WindowScorer):
+    """Remembers the samples."""
+
+    def __init__(self) -> None:
+        super().__init__(LABELS, SAMPLE_RATE, SAMPLE_RATE, 640)
+        self.samples: list[np.ndarray] = []
+        self._count = 0
+
+    def _feed(self, samples: np.ndarray) -> np.ndarray:
+        self.samples.append(samples)
+        before, self._count = self._count, self._count + len(samples)
+        windows = [max(0, (count - SAMPLE_RATE) // 640 + 1) for count in (before, self._count)]
+        return np.full((windows[1] - windows[0], 4), 0.25, np.float32)
+
+
+def test_streams_are_of_validation_clips_one_after_the_other(make_folder: MakeFolder) -> None:
+    overrides = ["dataset=folder", f"dataset.path={make_folder()}", "task=custom", "task.words=[yes,no]"]
+    corpus = prepare_data(Experiment(compose([*overrides, "task.unknown=true", "split=speaker"]))).corpus
+    source = StreamSource.of_split(corpus, {"yes", "no"}, VALIDATION)
+    streams = TuneSettings(snrs_db=(0, 20), minutes=0.5, seed=3).streams()
+    assert streams == [StreamSettings(0.5, (0, 0), seed=3), StreamSettings(0.5, (20, 20), seed=4)]
+    ears = Ears()
+
+    scored = score(source, ears, streams)
+
+    clips = corpus.clips
+    assert set(clips.loc[[*source.keywords, *source.unknown], "split"]) == {VALIDATION}
+    samples = np.concatenate(ears.samples)
+    assert len(samples) == 60 * SAMPLE_RATE
+    assert scored.hours == pytest.approx(1 / 60)
+    assert scored.times_ms[0] == 1000
+    assert len(scored.times_ms) == len(scored.scores) == (59 * SAMPLE_RATE) // 640 + 1
+    begins = np.array([word.time_ms for word in scored.truth])
+    assert (np.diff(begins) > 0).all()
+    assert set(scored.snr_db[begins > 30_000]) == {20}
+    assert set(scored.snr_db[begins < 30_000]) == {0}
+    for word in scored.truth:  # each is where it is said to be: the noise is as loud, or far quieter
+        part = samples[round(16 * word.time_ms) : round(16 * word.end_ms)]
+        assert np.sqrt(np.mean(part**2)) > 0.03
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--false-accepts-per-hour", "2,1,10"), "--false-accepts-per-hour must be three rates, the lowest first"),
+        (("--false-accepts-per-hour", "1,2"), "--false-accepts-per-hour must be three rates, the lowest first"),
+        (
+            ("--false-accepts-per-hour", "0,1,2"),
+            "--false-accepts-per-hour must be a number from 0.001 to",
+        ),
+        (
+            ("--false-accepts-per-hour", "few"),
+            "must be numbers with commas between, got 'few'",
+        ),
+        (("--snr-db", "loud"), "--snr-db must be numbers with commas between"),
+        (("--snr-db", "99"), "--snr-db must be"),
+        (("--minutes", "0"), "--minutes must be a number from 0.05"),
+    ],
+)
+def test_mistakes_are_one_line_before_anything_is_done(
+    kws: Kws, tmp_path: Path, arguments: tuple[str, str], message: str
+) -> None:
+    run = finished_folder(tmp_path / "run")
+    assert message in kws("tune", run.path, *arguments).error()
+    assert "holds no run" in kws("tune", tmp_path / "absent", *arguments).error()
