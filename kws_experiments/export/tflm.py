@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from kws_data.storage.parallel import import_path
+from kws_experiments.console.output import say_document
 from kws_experiments.export.formats.base import clean_lines
 
 _ENOUGH = 64_000_000  # bytes; more than any microcontroller has
@@ -75,7 +76,7 @@ def main() -> None:
         "largest_difference": int(np.abs(ours - theirs).max()),
     }
     micro.print_allocations()
-    sys.stdout.write(json.dumps(compared))
+    say_document(json.dumps(compared))
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def test_a_model_that_can_not_be_counted_still_has_its_parameters(kws: Kws, tmp_
 def test_a_model_that_does_not_fit_gets_dashes_and_a_reason(kws: Kws) -> None:
     result = kws("models", "cnn4", "ds_cnn_s", "features=mfcc_hello_edge", "--markdown")
     assert result.status == 0
-    assert "| cnn4 | mfcc_hello_edge 49 × 10 | 30 | – | – | – | – | – | – | 2,226,846 |" in result.out
+    assert "| cnn4 | mfcc_hello_edge 49 × 10 | 30 | – | – | – | – | – | – | – | 2,226,846 |" in result.out
     assert "| ds_cnn_s | mfcc_hello_edge 49 × 10 | 12 | 24,332 |" in result.out
     assert "cnn4: model.input_shape: cnn4 needs at least 46 frames x 46 bins" in result.log
 
