@@ -33,7 +33,8 @@ install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml $(LOCK)
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --disable-pip-version-check -c $(LOCK) -e '.[$(EXTRAS)]'
+	@echo "installing the project into $(VENV): 2 to 5 minutes"
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c $(LOCK) -e '.[$(EXTRAS)]'
 	touch $@
 
 lock: ## pin anew what pyproject.toml admits; needs uv

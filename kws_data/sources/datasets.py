@@ -80,7 +80,7 @@ class Synthetic:
     """Words spoken by text-to-speech, made once into the cache folder; see `synthesis.synthesize`."""
 
     speaker_pattern, layout = None, "words"
-    licence: str | None = "Made on this machine with the speech synthesiser eSpeak NG."
+    licence: str | None = "none needed (made on this machine by the speech synthesiser eSpeak NG, without a recording)"
     citation: str | None = None
 
     def __init__(

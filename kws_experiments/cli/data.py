@@ -127,8 +127,8 @@ def describe(
     print_table(by_column(headings, rows), title=str(root), keep=headings)
     hours = (good["num_samples"] / good["sample_rate"]).sum() / 3600
     say(
-        f"{len(good)} clips by {good['speaker'].nunique()} speakers, {hours:.2f} hours;"
-        f" {len(usable(table[is_noise]))} noise recordings; {len(set_aside(table))} files set aside"
+        f"clips: {len(good)}; speakers: {good['speaker'].nunique()}; hours: {hours:.2f};"
+        f" noise recordings: {len(usable(table[is_noise]))}; files set aside: {len(set_aside(table))}"
     )
     if figure is not None:
         from kws_experiments.plots.clips import dataset

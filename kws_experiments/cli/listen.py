@@ -171,9 +171,10 @@ def _from_microphone(listener: Listener, device: str | None) -> Iterator[Detecti
     from kws_experiments.streaming.microphone import microphone_blocks
 
     number = int(device) if device is not None and device.isdigit() else device
-    say("listening; Ctrl-C ends", error=True)
     try:
-        for block in microphone_blocks(listener.sample_rate, listener.windows.hop_samples, number):
+        for count, block in enumerate(microphone_blocks(listener.sample_rate, listener.windows.hop_samples, number)):
+            if not count:  # there is a microphone, and it gives sound
+                say("listening; Ctrl-C ends", error=True)
             yield from listener.feed(block)
     except KeyboardInterrupt:
         yield from listener.finish()

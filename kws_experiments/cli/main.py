@@ -19,7 +19,7 @@ with interrupts.on_interrupt(interrupts.end):
     from kws_experiments.config.overrides import with_home
     from kws_experiments.console.output import set_up
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(data.app, name="data")
 for command in (
     models.models, with_trust(runs.evaluate), with_trust(runs.report), with_trust(reproduce.reproduce), runs.runs,

@@ -13,10 +13,12 @@ from kws_data.splits import SPLITS, TESTING, TRAINING, VALIDATION, SplitPolicy
 # Of a word, in a split; an untrained word or an untested one is worse than a nearly untrained one.
 _FEW_CLIPS = {TRAINING: 10, VALIDATION: 3, TESTING: 3}
 _NEARLY_ALL = {TRAINING: 0.97, VALIDATION: 0.9, TESTING: 0.9}  # of all clips, in one split
-_NOTHING_SAYS = {
-    SILENCE: "how often silence is taken for a word; raise task.silence_percentage, or set task.silence=false",
-    UNKNOWN: "how often other words are taken for one of the task's; add clips of other words or task.unknown_dirs, or"
-    " set task.unknown=false",
+_NOT_MEASURED = {  # how often that happens, and what would help
+    SILENCE: ("silence is taken for a word", "raise task.silence_percentage, or set task.silence=false"),
+    UNKNOWN: (
+        "other words are taken for one of the task's",
+        "add clips of other words or task.unknown_dirs, or set task.unknown=false",
+    ),
 }
 
 
@@ -39,10 +41,10 @@ def cautions(examples: pd.DataFrame, labels: Sequence[str], policy: SplitPolicy)
         lines.append(f"'{labels[0]}' is the only class: any model gets every clip right, so accuracy means nothing")
     if TESTING not in used and policy.testing_percentage > 0:
         lines.append("no clip is for testing: the result is that of validation, which also chose the best weights")
-    for label, meaning in _NOTHING_SAYS.items():
+    for label, (mistake, advice) in _NOT_MEASURED.items():
         empty = [split for split in used if label in labels and not counts.loc[label, split]]
         if empty:
-            lines.append(f"no clip of {label} is for {shortened(empty)}: nothing there says {meaning}")
+            lines.append(f"no clip of {label} is for {shortened(empty)}: how often {mistake} is not known; {advice}")
     for split in used:
         if missing := words.index[words[split] == 0].tolist():
             means = "the model can't learn it" if split == TRAINING else f"the {split} figures leave it out"

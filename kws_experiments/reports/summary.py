@@ -19,7 +19,7 @@ _PAIRS = 5
 _NEXT = {  # command: its options, and what it does
     "evaluate": (["--noise-snr", "20,10,0"], "its test clips in noise"),
     "export": (["--format", "tflite", "--quantize", "int8"], "for microcontrollers"),
-    "stream": (["--microphone"], "listen; or give a long recording"),
+    "stream": (["recording.wav"], "find words in a long recording of yours; or --microphone"),
 }
 
 

@@ -61,7 +61,7 @@ def test_describe_prints_and_draws(kws: Kws, make_folder: MakeFolder, tmp_path: 
 
     result = kws("data", "describe", make_folder(), "--split", "speaker", "--figure", figure)
 
-    assert "60 clips by 20 speakers, 0.02 hours; 2 noise recordings" in result.out
+    assert "clips: 60; speakers: 20; hours: 0.02; noise recordings: 2" in result.out
     assert Image.open(figure).size[0] > 500
 
 

@@ -37,9 +37,9 @@ def test_good_data_need_no_caution() -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"_unknown_": (0, 0, 0)}, "no clip of _unknown_ is for training, validation, testing: nothing there says how"),
-        ({"_unknown_": (8, 0, 1)}, "no clip of _unknown_ is for validation: nothing there says how often other words"),
-        ({"_silence_": (0, 1, 1)}, "no clip of _silence_ is for training: nothing there says how often silence"),
+        ({"_unknown_": (0, 0, 0)}, "no clip of _unknown_ is for training, validation, testing: how often other"),
+        ({"_unknown_": (8, 0, 1)}, "no clip of _unknown_ is for validation: how often other words are taken"),
+        ({"_silence_": (0, 1, 1)}, "no clip of _silence_ is for training: how often silence is taken"),
         ({"yes": (80, 0, 10)}, "no validation clip of yes: the validation figures leave it out"),
         ({"yes": (80, 10, 0), "no": (40, 5, 0)}, "no testing clip of yes, no: the testing figures leave it out"),
         ({"yes": (0, 10, 10)}, "no training clip of yes: the model can't learn it"),
