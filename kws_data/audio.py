@@ -273,7 +273,7 @@ def _one_error() -> Iterator[None]:
     except TooManyTagsError as error:
         raise UnreadableAudioError(f"cannot be decoded: {error}") from error
     except soundfile.LibsndfileError as error:
-        reason = error.error_string.strip()
+        reason = error.error_string.strip().removeprefix("Error : ")
         # libsndfile's message for a regular file without an MPEG frame
         if not reason or "not a regular file" in reason:
             reason = "Format not recognised."

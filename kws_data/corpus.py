@@ -197,8 +197,11 @@ def _require_apart(root: Path, unknown: Sequence[Path]) -> None:
     """Refuse a folder inside another: its clips would be used twice, with two labels."""
     for index, folder in enumerate(unknown):
         for other in [root, *unknown[:index]]:
-            if folder.is_relative_to(other) or other.is_relative_to(folder):
-                raise KwsError(f"task.unknown_dirs: '{folder}' and '{other}' share clips; give folders apart")
+            inner, outer = sorted((folder, other), key=lambda path: len(path.parts), reverse=True)
+            if inner.is_relative_to(outer):
+                raise KwsError(
+                    f"task.unknown_dirs: '{inner}' is inside '{outer}': each clip can be in one of them only"
+                )
 
 
 def _require_usable(source: _Source, key: str) -> None:

@@ -24,18 +24,20 @@ Sensitivity = Annotated[
     str | None,
     typer.Option(help="low, medium or high, as kws tune chose them; default: medium if it did, else the original's"),
 ]
-AverageWindowMs = Annotated[float | None, typer.Option(help="scores of so long are averaged; the original's: 500")]
-Threshold = Annotated[float | None, typer.Option(help="of all words: an averaged score above it; the original's: 0.7")]
-SuppressionMs = Annotated[float | None, typer.Option(help="no other detection for so long; the original's: 500")]
-MinimumCount = Annotated[
-    int | None, typer.Option(help="averages of fewer windows count for nothing; the original's: 4")
+AverageWindowMs = Annotated[
+    float | None, typer.Option(help="scores of this stretch of time are averaged; the original's: 500")
 ]
+Threshold = Annotated[float | None, typer.Option(help="of all words: an averaged score above it; the original's: 0.7")]
+SuppressionMs = Annotated[
+    float | None, typer.Option(help="no other detection for this time after one; the original's: 500")
+]
+MinimumCount = Annotated[int | None, typer.Option(help="averages of fewer windows are ignored; the original's: 4")]
 Rule = Annotated[str | None, typer.Option(help="when a word is new: per-word, or original, with its settings")]
 
 
 def label(
     model: Annotated[Path, typer.Argument(help="the folder of a finished run, or of an export")],
-    files: Annotated[list[Path], typer.Argument(help="WAV, FLAC, Ogg or MP3 files, or folders of them")],
+    files: Annotated[list[Path], typer.Argument(help="WAV, FLAC, Ogg or MP3 files, or folders; in alphabetical order")],
     top: Annotated[int, typer.Option(min=1, help="classes to print for each file")] = 3,
     csv: Annotated[bool, typer.Option("--csv", help="print CSV")] = False,
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
@@ -237,7 +239,9 @@ def evaluate_stream(
     suppression_ms: SuppressionMs = None,
     minimum_count: MinimumCount = None,
     rule: Rule = None,
-    tolerance_ms: Annotated[float, typer.Option(help="a detection may be so long before a word or after it")] = 750.0,
+    tolerance_ms: Annotated[
+        float, typer.Option(help="how long before a word or after it a detection still counts as its own")
+    ] = 750.0,
     out: Annotated[Path | None, typer.Option(help="the folder to write; default: RUN/streams/<their names>")] = None,
 ) -> None:
     """Compare detections with what was said: misses, false accepts an hour, latency; over all thresholds.

@@ -57,7 +57,7 @@ def write(paths: Sequence[Path], out: Path, *, features: str, form: ClipFormat) 
             log.warning("%s: %s", path, error)
             failed.append(path)
     if not waveforms:
-        raise KwsError(f"none of the {len(files)} files can be read")
+        raise KwsError("no file can be read" if len(files) > 1 else "the file cannot be read")
     if longer:
         log.warning("%d files are longer than a clip and are cut (clip_from=%s)", longer, form.clip_from)
     batch = np.concatenate(waveforms)

@@ -78,7 +78,7 @@ def label(
                     _draw(picture, path, clip.samples, best, scorer.sample_rate)
             bar.update(min(BATCH, len(files) - start))
     if not labelled:
-        raise KwsError(f"none of the {len(files)} files can be read")
+        raise KwsError("no file can be read" if len(files) > 1 else "the file cannot be read")
     if longer:
         seconds = form.longest / form.sample_rate
         log.warning(

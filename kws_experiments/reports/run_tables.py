@@ -109,9 +109,9 @@ def class_table(evaluation: Evaluation) -> Table:
         "f1": ("F1", percent),
         "auc": ("area under ROC", fixed(4)),
         "equal_error_rate": ("equal error rate", percent),
-        "threshold": ("threshold", fixed(3)),
-        "false_accept_rate": ("false accepts at it", percent),
-        "false_reject_rate": ("false rejects at it", percent),
+        "threshold": ("at threshold", fixed(3)),
+        "false_accept_rate": ("false accepts", percent),
+        "false_reject_rate": ("false rejects", percent),
     }
     return table("By class", rows, columns)
 

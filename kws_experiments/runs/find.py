@@ -98,7 +98,8 @@ def find_sweeps_below(folder: str | Path) -> pd.DataFrame:
 def _run_folders(root: Path) -> list[Path]:
     """What holds a run's record, or is what `train.py` made for one; those of `kws reproduce` belong to their run."""
     begun = {path.parent for name in ("run.json", ".hydra") for path in root.rglob(name)}
-    return sorted(path for path in begun if path.name != NOT_VALID and path.parent.name != "reproductions")
+    again = {path for path in begun if path.parent.parent in begun}  # RUN/reproductions/1
+    return sorted(path for path in begun - again if path.name != NOT_VALID)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

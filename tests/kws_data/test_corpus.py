@@ -309,7 +309,7 @@ def test_a_window_that_also_stands_as_a_clip_elsewhere_is_a_leak(make_folder: Ma
 
 @pytest.mark.parametrize("inner", ["clips/yes", "clips", "."])
 def test_folders_within_each_other_are_refused(make_folder: MakeFolder, tmp_path: Path, inner: str) -> None:
-    with pytest.raises(KwsError, match=r"task\.unknown_dirs.*share clips"):
+    with pytest.raises(KwsError, match=r"task\.unknown_dirs.*is inside"):
         corpus_of(make_folder(), folders=[tmp_path / inner])
 
 

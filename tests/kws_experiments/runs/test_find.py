@@ -53,6 +53,13 @@ def test_a_pruned_run_is_listed_without_results(runs: Path) -> None:
     assert row[["accuracy", "validation_accuracy", "error"]].isna().all()
 
 
+def test_what_was_trained_again_belongs_to_its_run(runs: Path) -> None:
+    again = make_run(RunFolder(runs / "train" / "aaa").reproductions / "1", 0.5)
+    make_run(runs / "reproductions" / "eee", 0.5)  # a name like any other
+    assert find_runs(runs)["run"].tolist() == ["ddd", "eee", "aaa", "bbb", "ccc"]
+    assert find_runs(again.parent)["run"].tolist() == ["1"]
+
+
 def test_a_tuned_run_is_listed_with_what_it_misses(runs: Path, kws: Kws) -> None:
     assert "missed" not in kws("runs", runs).out
     medium = {"thresholds": {}, "measured": {"miss_rate": 0.125}}
