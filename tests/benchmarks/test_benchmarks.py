@@ -142,7 +142,7 @@ def test_full_size_prints_every_figure_and_leaves_nothing(tmp_path: Path) -> Non
     assert "Training on 210 clips" in result.stdout
     figures = [number(cells[-1]) for cells in table_rows(result.stdout)]
     assert len(figures) == 9
-    assert min(figures) > 0
+    assert min(figures) >= 0  # gigabytes of so few clips are rounded to 0
     assert re.search(rf"packing: {NUMBER} of cat \+ soundfile", result.stdout)
     assert not list(tmp_path.iterdir())
 

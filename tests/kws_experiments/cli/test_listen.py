@@ -185,7 +185,7 @@ def test_a_tuned_run_listens_by_its_sensitivities_and_so_do_its_exports(
     kws: Kws, run: Path, recording: Path, tmp_path: Path
 ) -> None:
     tuned, audio = tmp_path / "tuned", recording / "stream.wav"
-    shutil.copytree(run, tuned)
+    shutil.copytree(run, tuned, ignore=shutil.ignore_patterns("streams"))
     asked = ("--false-accepts-per-hour", "5,40,200", "--snr-db", "10,20", "--minutes", 1.5)
 
     result = kws("tune", tuned, *asked)

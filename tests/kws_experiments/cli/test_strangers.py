@@ -395,7 +395,7 @@ def test_a_tflite_model_with_tensorflow_s_operators_is_not_run(kws: Kws, strange
 
     line = refused(kws, stranger, "label", folder, stranger.run.path.parent / "clip.wav")
 
-    assert line.endswith("can't be loaded: it has custom operators, which are not run")
+    assert "it has custom operators, which are not run" in line
 
 
 @pytest.mark.slow

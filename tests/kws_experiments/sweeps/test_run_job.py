@@ -339,7 +339,7 @@ def test_ray_is_stopped_while_it_starts(place: Path, tmp_path: Path) -> None:
 
     output, _ = process.communicate(timeout=100)
     assert process.returncode == STATUS_STOPPED, output
-    assert output == "stopping: the jobs save their state (Ctrl-C again: at once)\n"
+    assert output == "stopping: the jobs save their state (Ctrl-C again: at once)\nstopped\n"
     assert not psutil.wait_procs(of_ray, timeout=30)[1]
     assert not list(tmp_path.glob("runs/*"))
 
