@@ -309,7 +309,7 @@ def test_mistakes_are_one_line(kws: Kws, run: Path, recording: Path, tmp_path: P
         (("stream", run, audio, "--threshold", 2), "--threshold must be a number from 0 to 1"),
         (("stream", run, audio, "--minimum-count", 0), "--minimum-count must be"),
         (("label", run, tmp_path / "absent"), "no such file or folder"),
-        (("label", run, nan), "none of the 1 files can be read"),
+        (("label", run, nan), "the file cannot be read"),
         (("label", run, audio, "--out", "x.txt"), "must end in .csv or .json"),
         (("evaluate-stream", run, other), "row 2: time_ms must be a number of milliseconds, got 'soon'"),
         (("evaluate-stream", run, tmp_path), "stream.wav"),
