@@ -36,10 +36,18 @@ if TYPE_CHECKING:
 log = logging.getLogger("train")
 
 
-def train(config: dict[str, Any], folder: Path, loggers: Sequence[RunLogger] = ()) -> float | None:
-    """Train, evaluate, print the result, and return the accuracy on validation; None if one of `loggers` prunes it.
+def train(
+    config: dict[str, Any], folder: Path, loggers: Sequence[RunLogger] = (), *, show: bool = True
+) -> float | None:
+    """Train and evaluate, and return the accuracy on validation; None if one of `loggers` prunes it.
 
     An error is one line in the log, and the exit status 1; after Ctrl-C it is 130.
+
+    Args:
+        config: resolved.
+        folder: the run's.
+        loggers: some beside the configuration's.
+        show: print the result, as a single run does; of a sweep's job, the sweep has a line.
     """
     with one_line_errors(log=log, stopped=f"stopped; the same command goes on from here: {folder}"):
         from kws_experiments import train as training
@@ -51,7 +59,8 @@ def train(config: dict[str, Any], folder: Path, loggers: Sequence[RunLogger] = (
         except Pruned as pruned:
             log.info("%s", pruned)
             return None
-    summary.show_training(result, RunFolder(folder))
+    if show:
+        summary.show_training(result, RunFolder(folder))
     accuracy = result.get("validation_accuracy", result["accuracy"])
     return math.nan if accuracy is None else float(accuracy)
 
@@ -82,7 +91,7 @@ def _train_job() -> None:
     sys.argv = ["train.py", *hydra.overrides.task]  # the command of a single run that trains the same
     configure_log(hydra.job_logging, hydra.verbose)
     threading.Thread(target=_stop_with_the_sweep, daemon=True).start()
-    train(config, Path(hydra.runtime.output_dir), _loggers(hydra.sweeper, sweep))
+    train(config, Path(hydra.runtime.output_dir), _loggers(hydra.sweeper, sweep), show=False)
 
 
 def _loggers(sweeper: DictConfig, sweep: Path) -> list[RunLogger]:

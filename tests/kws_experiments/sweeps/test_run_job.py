@@ -89,6 +89,8 @@ def test_a_crash_is_one_failed_job(place: Path, tmp_path: Path, monkeypatch: pyt
     history = pd.read_csv(fine.folder / "history.csv")
     assert fine.validation_accuracy == pytest.approx(history["val_accuracy"].max())
     assert "about to crash" in output  # one job at a time is heard
+    assert "job 1: accuracy" in output
+    assert "next:" not in output  # as after a single run
     assert "validation loss" in (fine.folder / "output.log").read_text()
 
     # What is done is left alone, what failed is tried again; a run of a sweep is a run as any other.
