@@ -23,6 +23,7 @@ NAMES = (
     "confusion_matrix", "alluvial", "roc", "det", "calibration", "accuracy_against_noise", "accuracy_by_speaker",
     "accuracy_by_level",
 )  # fmt: skip
+MOST_LABELS = 60  # for a count in each cell of a matrix, and for flows; a picture of more would be metres wide
 NAMED_CURVES = 4  # the keywords with the highest equal error rates; the others are grey
 _DET_TICKS = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8)
 _DET_LIMITS = (0.0005, 0.9)
@@ -44,8 +45,9 @@ def of_evaluation(metrics: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]
     )
     found: dict[str, Callable[[], Figure]] = {
         "confusion_matrix": lambda: confusion(matrix, labels, "Confusion matrix"),
-        "alluvial": lambda: alluvial(matrix, labels, "From labels to predictions"),
     }
+    if len(labels) <= MOST_LABELS:
+        found["alluvial"] = lambda: alluvial(matrix, labels, "From labels to predictions")
     known = [(name, value["equal_error_rate"]) for name, value in keywords.items() if value["auc"] is not None]
     if rates := dict(sorted(known, key=lambda item: (-item[1], item[0]))):
         found["roc"] = lambda: roc(tables["detection"], rates)
@@ -72,8 +74,11 @@ def draw(folder: FilePath, metrics: Mapping[str, Any], tables: Mapping[str, pd.D
 
 
 def confusion(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
-    """Clips by label (rows) and prediction (columns), coloured by the fraction of the row."""
-    size = max(5.0, 0.36 * len(labels) + 1.3)
+    """Clips by label (rows) and prediction (columns), coloured by the fraction of the row.
+
+    With more than MOST_LABELS there are no counts in the cells, and some labels have no name.
+    """
+    size = max(5.0, 0.36 * min(len(labels), MOST_LABELS) + 1.3)
     figure, axis = plt.subplots(figsize=(size, size), layout="constrained")
     fractions = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
     display = ConfusionMatrixDisplay(fractions, display_labels=list(labels))
@@ -81,8 +86,12 @@ def confusion(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
     look = {"interpolation": "none", "vmin": 0, "vmax": 1}
     display.plot(ax=axis, include_values=False, cmap=_BLUES, colorbar=False, xticks_rotation="vertical", im_kw=look)
     axis.spines[:].set_visible(True)
+    every = -(-len(labels) // MOST_LABELS)
+    if every > 1:
+        for side in (axis.xaxis, axis.yaxis):
+            side.set_ticks(range(0, len(labels), every), labels=list(labels)[::every])
     for (row, column), count in np.ndenumerate(matrix):
-        if count:
+        if count and every == 1:
             colour = "white" if fractions[row, column] > 0.65 else "black"
             axis.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
     axis.set(xlabel="predicted", ylabel="label", title=title)

@@ -32,7 +32,8 @@ class TensorBoardLog:
             for name in ("loss", "accuracy"):
                 tf.summary.scalar(name, row[f"val_{name}"])
             tf.summary.image("confusion matrix", confusion_image(confusion, self._labels)[None])
-            tf.summary.text("confusion", markdown_table(confusion, self._labels))
+            if len(self._labels) <= evaluations.MOST_LABELS:
+                tf.summary.text("confusion", markdown_table(confusion, self._labels))
         for writer in (self._training, self._validation):
             writer.flush()
 
