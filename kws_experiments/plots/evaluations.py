@@ -86,14 +86,14 @@ def confusion(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
     look = {"interpolation": "none", "vmin": 0, "vmax": 1}
     display.plot(ax=axis, include_values=False, cmap=_BLUES, colorbar=False, xticks_rotation="vertical", im_kw=look)
     axis.spines[:].set_visible(True)
-    every = -(-len(labels) // MOST_LABELS)
-    if every > 1:
+    if len(labels) > MOST_LABELS:
+        every = -(-len(labels) // MOST_LABELS)
         for side in (axis.xaxis, axis.yaxis):
             side.set_ticks(range(0, len(labels), every), labels=list(labels)[::every])
-    for (row, column), count in np.ndenumerate(matrix):
-        if count and every == 1:
+    else:
+        for row, column in np.argwhere(matrix):
             colour = "white" if fractions[row, column] > 0.65 else "black"
-            axis.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
+            axis.text(column, row, str(matrix[row, column]), ha="center", va="center", color=colour, fontsize=8)
     axis.set(xlabel="predicted", ylabel="label", title=title)
     return figure
 
