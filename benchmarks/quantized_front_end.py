@@ -89,11 +89,9 @@ def measure(run: Path) -> tuple[list[tuple[str, float, int]], int]:
 
 
 def _scores(model: bytes, inputs: list[np.ndarray], **options: Any) -> np.ndarray:
-    from ai_edge_litert.interpreter import Interpreter
+    from kws_experiments.export.formats.tflite import inference, interpreter_of
 
-    from kws_experiments.export.formats.tflite import inference
-
-    scores = inference(Interpreter(model_content=model, num_threads=1, **options))
+    scores = inference(interpreter_of(model, **options))
     return np.concatenate([scores(values) for values in inputs])
 
 

@@ -10,11 +10,14 @@ overrides choose), and listens to noise. Windows are a second long, `--hop-ms` a
   of the stream's frames, each once; and the *ratio* of that to the former;
 - *whole*: the real-time factor, seconds that a second of audio takes from samples to detections, each window through
   the whole model; *file*: as `kws stream FILE` does it, in pieces of 5 s; *microphone*: in pieces of one hop;
-- *computed once*: frames, a causal network's first layers too, or nothing, where frames depend on their window.
+- *computed once*: frames, a network's first layers too, or nothing, where frames depend on their window;
+- a second table, of networks whose first layers are computed once: milliseconds of processor time that the network
+  alone takes for a window (64 at once) and for a hop (5 s at once), in turns; *live*: one at a time, as from a
+  microphone.
 
-The table holds medians over the rounds, after one round that isn't counted.
+The tables hold medians over the rounds, after one round that isn't counted.
 
-Target: the front end once a frame costs at most a third of once a window.
+Targets: the front end once a frame costs at most a third of once a window; a hop costs at most a fifth of a window.
 """
 
 from __future__ import annotations
@@ -50,9 +53,11 @@ from kws_experiments.console.tables import Console
 from kws_experiments.reports import model_table
 
 if TYPE_CHECKING:
+    import keras
+
     from kws_data.features.base import FeatureLayer
 
-TARGET = 1 / 3
+TARGET, HOP_TARGET = 1 / 3, 1 / 5
 BATCH = 64  # windows, as `kws stream` has them
 _PIECE_S = 5
 
@@ -69,6 +74,17 @@ class Row:
     whole_file: float
     whole_live: float
     once: str
+    network: NetworkCost | None
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """Seconds of processor time that a network takes for a window and for a hop, many at once and one at a time."""
+
+    window: float
+    hop: float
+    window_live: float
+    hop_live: float
 
 
 def main(
@@ -114,7 +130,6 @@ def _row(choice: model_table.Choice, options: Options) -> Row:
     from kws_experiments.export.scorer import Facts, KerasScorer
     from kws_experiments.streaming.listener import Listener
     from kws_experiments.streaming.windows import EachWindow, FrameStream, frames_once
-    from kws_models.causal import CausalStream
 
     rate = choice.experiment.sample_rate
     hop, piece = round(options.hop_ms * rate / 1000), _PIECE_S * rate
@@ -136,9 +151,10 @@ def _row(choice: model_table.Choice, options: Options) -> Row:
 
     shared = frames_once(features, network, labels, rate, hop)
     listener = Listener(shared or EachWindow(scorer, hop))
-    once = "nothing" if shared is None else "frames"
-    if shared is not None and isinstance(shared.consumer, CausalStream):
+    once, cost = "nothing" if shared is None else "frames", None
+    if shared is not None and shared.network_stream.form.streams:
         once = "frames, first layers"
+        cost = _network_cost(network, features.num_frames(rate), hop // features.frame_step, options.repeats)
     return Row(
         choice.model,
         choice.features,
@@ -148,7 +164,42 @@ def _row(choice: model_table.Choice, options: Options) -> Row:
         whole_file=seconds(listener.feed, piece),
         whole_live=seconds(listener.feed, hop),
         once=once,
+        network=cost,
     )
+
+
+def _network_cost(network: keras.Model, num_frames: int, hop_frames: int, repeats: int) -> NetworkCost:
+    import tensorflow as tf
+
+    from kws_experiments.export.tflite_stream import single_step
+    from kws_models.folding import folded
+    from kws_models.streaming import NetworkStream
+
+    bins = network.inputs[0].shape[-1]
+    run = tf.function(folded(network), [tf.TensorSpec((None, num_frames, bins), tf.float32)])
+    stream, hops = NetworkStream(network, num_frames, hop_frames, single_step), 125
+    frames = np.random.default_rng(0).normal(size=(hops * hop_frames, bins)).astype(np.float32)
+    windows = np.random.default_rng(0).normal(size=(BATCH, num_frames, bins)).astype(np.float32)
+
+    def by_the_hop() -> None:
+        for start in range(0, len(frames), hop_frames):
+            stream.feed(frames[start : start + hop_frames])
+
+    def by_the_window() -> None:
+        for window in windows:
+            run(window[None]).numpy()
+
+    ways: list[tuple[Callable[[], object], int]] = [
+        (lambda: run(windows).numpy(), BATCH), (lambda: stream.feed(frames), hops), (by_the_window, BATCH),
+        (by_the_hop, hops),
+    ]  # fmt: skip
+    times: list[list[float]] = [[] for _ in ways]
+    for _ in range(repeats + 1):
+        for (way, count), found in zip(ways, times, strict=True):
+            start = time.process_time()  # what other processes do changes it less
+            way()
+            found.append((time.process_time() - start) / count)
+    return NetworkCost(*(statistics.median(found[1:]) for found in times))
 
 
 class _EachWindowsFrames:
@@ -185,6 +236,19 @@ def show(rows: list[Row], options: Options) -> None:
     console.print(printed)
     if ratios:
         say_ratio("front end once, of each window", pd.Series(ratios), f"at most {TARGET:.2f} for each model")
+    costs = {row.model: row.network for row in rows if row.network is not None}
+    if costs:
+        printed = table(
+            "A network on a stream, in ms of processor time",
+            ["model"],
+            ["window", "hop", "ratio", "window, live", "hop, live"],
+        )
+        for model, cost in costs.items():
+            milliseconds = [f"{1000 * each:.3f}" for each in (cost.window, cost.hop, cost.window_live, cost.hop_live)]
+            printed.add_row(model, *milliseconds[:2], f"{cost.hop / cost.window:.3f}", *milliseconds[2:])
+        console.print(printed)
+        ratios = [cost.hop / cost.window for cost in costs.values()]
+        say_ratio("a hop, of a window", pd.Series(ratios), f"at most {HOP_TARGET:.2f} for each model")
     console.print(
         f"{machine()}, TensorFlow {importlib.metadata.version('tensorflow')}, "
         f"{options.threads} threads, {options.seconds:g} s of audio, median of {options.repeats}"

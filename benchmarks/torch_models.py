@@ -1,9 +1,11 @@
-"""Two networks in PyTorch, with the same parameters as ours, to compare speeds with; PyTorch is no dependency.
+"""Three networks in PyTorch, with the same parameters as ours, to compare speeds with; PyTorch is no dependency.
 
 Written as PyTorch users write them: NCHW modules, its own batch normalisation, no compilation.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -28,23 +30,23 @@ class DsCnnS(nn.Module):
         return self.logits(self.body(x).mean((2, 3)))
 
 
-class BcResNet1(nn.Module):
-    """`conf/model/bc_resnet_1.yaml`: features [batch, frames, 40] → logits [batch, labels]; arXiv:2106.04140."""
+class BcResNet(nn.Module):
+    """`conf/model/bc_resnet_<tau>.yaml`: features [batch, frames, 40] → logits [batch, labels]; arXiv:2106.04140."""
 
     STAGES = ((2, 8, 1, 1), (2, 12, 2, 2), (4, 16, 2, 4), (4, 20, 1, 8))  # blocks, channels, bin stride, dilation
 
-    def __init__(self, num_labels: int) -> None:
+    def __init__(self, num_labels: int, tau: int = 1) -> None:
         super().__init__()
-        layers = _conv_norm_relu(1, 16, 5, stride=(2, 1), padding=2)
-        channels_in = 16
+        channels_in = 16 * tau
+        layers = _conv_norm_relu(1, channels_in, 5, stride=(2, 1), padding=2)
         for num_blocks, channels, stride, dilation in self.STAGES:
             for block in range(num_blocks):
-                layers.append(BroadcastedBlock(channels_in, channels, stride if block == 0 else 1, dilation))
-                channels_in = channels
+                layers.append(BroadcastedBlock(channels_in, channels * tau, stride if block == 0 else 1, dilation))
+                channels_in = channels * tau
         layers.append(nn.Conv2d(channels_in, channels_in, 5, padding=(0, 2), groups=channels_in, bias=False))
-        layers += _conv_norm_relu(channels_in, 32, 1)
+        layers += _conv_norm_relu(channels_in, 32 * tau, 1)
         self.body = nn.Sequential(*layers)
-        self.logits = nn.Linear(32, num_labels)
+        self.logits = nn.Linear(32 * tau, num_labels)
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits."""
@@ -98,7 +100,8 @@ def _conv_norm_relu(
     return [convolution, nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
 
 
-MODELS = {"ds_cnn_s": DsCnnS, "bc_resnet_1": BcResNet1}  # by the names in conf/model/
+# By the names in conf/model/.
+MODELS = {"ds_cnn_s": DsCnnS, "bc_resnet_1": BcResNet, "bc_resnet_2": partial(BcResNet, tau=2)}
 
 
 class Network:

@@ -1,7 +1,6 @@
 """BC-ResNet of 'Broadcasted Residual Learning for Efficient Keyword Spotting', arXiv:2106.04140."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import keras
@@ -19,7 +18,7 @@ from keras.layers import (
 )
 
 from kws_models.inputs import check_parameters, check_size, feature_image, feature_inputs
-from kws_models.masking import ZeroPaddedFrames, batch_norm, global_average_pool, same_conv
+from kws_models.masking import ZeroPaddedFrames, batch_norm, causal_conv, global_average_pool, same_conv
 from kws_models.sub_spectral import most_sub_bands, sub_spectral_norm
 
 # Blocks, channels as a multiple of 8 tau, whether the first block halves the bins, dilation along the frames.
@@ -36,6 +35,7 @@ def bc_resnet(
     sub_bands: int = 5,
     dropout_rate: float = 0.1,
     batch_norm_momentum: float = 0.9,
+    causal: bool = False,
 ) -> keras.Model:
     """Residual blocks whose second half works on the mean over the bins and is broadcast back to all of them.
 
@@ -69,6 +69,7 @@ def bc_resnet(
         sub_bands: of the sub-spectral normalisation.
         dropout_rate: of whole channels, at the end of each block's second half.
         batch_norm_momentum: of the running mean and variance.
+        causal: pad the frames on the past only, so that the network can run on a stream (`kws_models.streaming`).
 
     Raises:
         ValueError: no bins or frames, or a parameter is out of range.
@@ -78,6 +79,7 @@ def bc_resnet(
         at_least_one={"num_labels": num_labels, "sub_bands": sub_bands},
         rates={"dropout_rate": dropout_rate, "batch_norm_momentum": batch_norm_momentum},
         numbers={"tau": (tau, 1 / 8)},  # one channel
+        flags={"causal": causal},
     )
     width = int(8 * tau)
     norm_arguments = {"momentum": batch_norm_momentum, "epsilon": _EPSILON}
@@ -87,7 +89,8 @@ def bc_resnet(
     def norm(x: keras.KerasTensor) -> keras.KerasTensor:
         return batch_norm(x, num_frames, **norm_arguments)
 
-    x = _zero_padded(feature_image(features), num_frames, frames=2, bins=2)
+    padded, around = (causal_conv, (4, 0)) if causal else (same_conv, (2, 2))
+    x = _zero_padded(feature_image(features), num_frames, frames=around, bins=2)
     x = _conv(x, 2 * width, kernel_size=5, strides=(1, 2))
     x = ReLU()(norm(x))
     for num_blocks, multiple, halve_bins, dilation in _STAGES:
@@ -103,12 +106,12 @@ def bc_resnet(
             x = sub_spectral_norm(x, num_frames, most_sub_bands(x.shape[2], sub_bands), **norm_arguments)
 
             y = keras.ops.mean(x, axis=2, keepdims=True)
-            y, _ = same_conv(partial(_depthwise, dilation_rate=(dilation, 1)), y, num_frames, kernel_size=(3, 1))
+            y, _ = padded(_depthwise, y, num_frames, kernel_size=(3, 1), dilation=dilation)
             y = Activation("silu")(norm(y))
             y = SpatialDropout2D(dropout_rate)(_conv(y, channels))
             x = ReLU()(Add()([x, *shortcuts, y]))
 
-    x = _zero_padded(x, num_frames, frames=2, bins=0)
+    x = _zero_padded(x, num_frames, frames=around, bins=0)
     x = _depthwise((5, min(5, x.shape[2])))(x)
     x = ReLU()(norm(_conv(x, 4 * width)))
     x = global_average_pool(x, num_frames)
@@ -117,15 +120,15 @@ def bc_resnet(
 
 
 def _zero_padded(
-    x: keras.KerasTensor, num_frames: keras.KerasTensor | None, *, frames: int, bins: int
+    x: keras.KerasTensor, num_frames: keras.KerasTensor | None, *, frames: tuple[int, int], bins: int
 ) -> keras.KerasTensor:
-    """Zeros on both sides of both axes, and in the frames that are padding.
+    """Zeros before and after the frames, on both sides of the bins, and in the frames that are padding.
 
     "same" would put the zeros of a strided convolution elsewhere: PyTorch puts as many before as after.
     """
     if num_frames is not None:
         x = ZeroPaddedFrames()(x, num_frames)
-    return ZeroPadding2D((frames, bins))(x)
+    return ZeroPadding2D((frames, (bins, bins)))(x)
 
 
 def _conv(x: keras.KerasTensor, filters: int, kernel_size: int = 1, **arguments: Any) -> keras.KerasTensor:

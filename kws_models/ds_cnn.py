@@ -8,7 +8,7 @@ from keras.layers import Conv2D, Dense, DepthwiseConv2D, Dropout, ReLU
 from keras.regularizers import L2
 
 from kws_models.inputs import check_parameters, check_size, feature_image, feature_inputs, pair
-from kws_models.masking import batch_norm, global_average_pool, same_conv
+from kws_models.masking import batch_norm, causal_conv, global_average_pool, same_conv
 
 
 def ds_cnn(
@@ -24,6 +24,7 @@ def ds_cnn(
     dropout_rate: float = 0.0,
     weight_decay: float = 0.0,
     batch_norm_momentum: float = 0.96,
+    causal: bool = False,
 ) -> keras.Model:
     """A strided convolution, depthwise-separable blocks, global average pooling and one dense layer.
 
@@ -61,11 +62,11 @@ def ds_cnn(
         dropout_rate: before the pooling.
         weight_decay: L2 factor on the kernels of all convolutions.
         batch_norm_momentum: of the running mean and variance.
+        causal: pad the frames on the past only, so that the network can run on a stream (`kws_models.streaming`).
 
     Raises:
         ValueError: no bins or frames, or a parameter is out of range.
     """
-    check_size(input_shape, "ds_cnn")
     check_parameters(
         at_least_one={"num_labels": num_labels, "filters": filters, "num_blocks": num_blocks},
         rates={
@@ -74,27 +75,30 @@ def ds_cnn(
             "batch_norm_momentum": batch_norm_momentum,
         },
         numbers={"weight_decay": (weight_decay, 0)},
+        flags={"causal": causal},
     )
     first_kernel, first_strides = pair("first_kernel", first_kernel), pair("first_strides", first_strides)
     block_strides = pair("block_strides", block_strides)
     if block_strides[0] != block_strides[1]:
         raise ValueError(f"block_strides: a depthwise convolution has one stride for both axes, got {block_strides}")
+    check_size(input_shape, "ds_cnn", min_frames=first_strides[0] * block_strides[0] if causal else 1)
 
     regularizer = L2(weight_decay) if weight_decay else None
     # No biases: the batch normalisation that follows each convolution has its own.
     convolution = partial(Conv2D, filters, use_bias=False, kernel_regularizer=regularizer)
     depthwise = partial(DepthwiseConv2D, use_bias=False, depthwise_regularizer=regularizer)
+    padded = causal_conv if causal else same_conv
 
     inputs, features, num_frames = feature_inputs(input_shape)
     x = feature_image(features)
-    x, num_frames = same_conv(convolution, x, num_frames, kernel_size=first_kernel, strides=first_strides)
+    x, num_frames = padded(convolution, x, num_frames, kernel_size=first_kernel, strides=first_strides)
     x = ReLU()(batch_norm(x, num_frames, momentum=batch_norm_momentum))
     x = Dropout(input_dropout_rate)(x)
     for block in range(num_blocks):
         strides = block_strides if block == 0 else (1, 1)
-        x, num_frames = same_conv(depthwise, x, num_frames, kernel_size=(3, 3), strides=strides)
+        x, num_frames = padded(depthwise, x, num_frames, kernel_size=(3, 3), strides=strides)
         x = ReLU()(batch_norm(x, num_frames, momentum=batch_norm_momentum))
-        x, num_frames = same_conv(convolution, x, num_frames, kernel_size=(1, 1))
+        x, num_frames = padded(convolution, x, num_frames, kernel_size=(1, 1))
         x = ReLU()(batch_norm(x, num_frames, momentum=batch_norm_momentum))
     x = Dropout(dropout_rate)(x)
     x = global_average_pool(x, num_frames)

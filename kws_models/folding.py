@@ -1,9 +1,11 @@
 """A network as it computes after training: batch normalisations folded into the convolutions before them."""
 
+from __future__ import annotations
+
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import keras
 import tensorflow as tf
@@ -16,36 +18,73 @@ from kws_models.sub_spectral import MaskedSubSpectralNormalization, SubSpectralN
 _PLAIN = (keras.layers.BatchNormalization, BatchNormalization, MaskedBatchNormalization)
 _SUB_SPECTRAL = (SubSpectralNormalization, MaskedSubSpectralNormalization)
 
+Weights = Callable[[], Sequence[Any]]
 
-def folded(network: Callable[..., Any]) -> Callable[[Any], Any]:
-    """Inputs → what `network` computes without training, but for rounding; with the weights that it has at each call.
+
+def is_graph(network: Any) -> TypeGuard[keras.Model]:
+    """Whether a network computes what its graph of layers says: a class of one's own may do otherwise."""
+    return isinstance(network, keras.Model) and type(network).__name__ == "Functional"
+
+
+def folded(network: Callable[..., Any], once: Once | None = None) -> Callable[[Any], Any]:
+    """Inputs → what `network` computes without training, but for rounding.
 
     A convolution that feeds nothing but a batch normalisation gets its scale and offset; a sub-spectral normalisation
     is a scale and an offset for each bin and channel. Everything else is the layer itself: other kinds, layers that
     are used twice, half precision, and all of a network that is no graph of layers.
+
+    Args:
+        network: the model.
+        once: where folded weights are kept; None folds those that the network has at each call.
     """
-    # A class of one's own may compute otherwise than its graph of layers.
-    if not isinstance(network, keras.Model) or type(network).__name__ != "Functional":
+    if not is_graph(network):
         return lambda inputs: network(inputs, training=False)
-    norms = _norms_of_convolutions(network)
-    replaced: dict[Any, Callable[..., Any]] = {}
-    for convolution, norm in norms.items():
-        replaced[convolution] = lambda x, *_, layer=convolution, norm=norm, **__: _convolve(layer, norm, x)
-        replaced[norm] = lambda x, *_, **__: x
-    for layer in network.layers:
-        if type(layer) in _SUB_SPECTRAL and layer.compute_dtype == "float32":
-            replaced[layer] = lambda x, *_, layer=layer, **__: _normalize_bins(layer, x)
-        elif isinstance(layer, keras.Model):
-            inner = folded(layer)
-            replaced[layer] = lambda x, *_, inner=inner, **__: inner(x)
+    call_of = calls_of(network, once)
 
     def infer(inputs: Any) -> Any:
-        outputs = network._run_through_graph(
-            network._standardize_inputs(inputs), lambda layer: replaced.get(layer) or _without_training(layer)
-        )
+        outputs = network._run_through_graph(network._standardize_inputs(inputs), call_of)
         return keras.tree.flatten(outputs)[0]
 
     return infer
+
+
+class Once:
+    """Folded weights, in variables: as constants, TensorFlow 2.16 mixes up those of fused convolutions."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[list[tf.Variable], Weights]] = []
+
+    def keep(self, weights: Weights) -> Weights:
+        """Those of now, until `renew`."""
+        variables = [tf.Variable(value, trainable=False) for value in weights()]
+        self._kept.append((variables, weights))
+        return lambda: variables
+
+    def renew(self) -> None:
+        """Fold the weights that the network has now."""
+        for variables, weights in self._kept:
+            for variable, value in zip(variables, weights(), strict=True):
+                variable.assign(value)
+
+
+def calls_of(network: keras.Model, once: Once | None = None) -> Callable[[Any], Callable[..., Any]]:
+    """A function from each layer of a graph to what it computes when folded; see `folded`."""
+    replaced: dict[Any, Callable[..., Any]] = {}
+
+    def replace(layer: Any, compute: Callable[..., Any], weights: Weights) -> None:
+        weights = once.keep(weights) if once else weights
+        replaced[layer] = lambda x, *_, **__: compute(layer, x, *weights())
+
+    for convolution, norm in _norms_of_convolutions(network).items():
+        replace(convolution, _convolve, partial(_folded_weights, convolution, norm))
+        replaced[norm] = lambda x, *_, **__: x
+    for layer in network.layers:
+        if type(layer) in _SUB_SPECTRAL and layer.compute_dtype == "float32":
+            replace(layer, _normalize_bins, partial(_weights_of_bins, layer))
+        elif isinstance(layer, keras.Model):
+            inner = folded(layer, once)
+            replaced[layer] = lambda x, *_, inner=inner, **__: inner(x)
+    return lambda layer: replaced.get(layer) or _without_training(layer)
 
 
 def _without_training(layer: Any) -> Callable[..., Any]:
@@ -75,31 +114,54 @@ def _norms_of_convolutions(network: keras.Model) -> dict[Any, Any]:
     return norms
 
 
-def _convolve(layer: Any, norm: Any, x: Any) -> Any:
-    """The convolution and its normalisation."""
+def _folded_weights(layer: Any, norm: Any) -> tuple[Any, Any]:
+    """Kernel and offset of a convolution and its normalisation."""
     scale, offset = _scale_and_offset(norm)
     if layer.use_bias:
         offset += layer.bias * scale
     if isinstance(layer, DepthwiseConv2D):
-        x = keras.ops.depthwise_conv(
-            x,
-            layer.kernel * tf.reshape(scale, layer.kernel.shape[2:]),
-            strides=layer.strides,
-            padding=layer.padding,
-            dilation_rate=layer.dilation_rate,
-            data_format=layer.data_format,
-        )
-    else:
-        x = layer.convolution_op(x, layer.kernel * scale)
-    return tf.nn.bias_add(x, offset)
+        scale = tf.reshape(scale, layer.kernel.shape[2:])
+    return layer.kernel * scale, offset
 
 
-def _normalize_bins(norm: Any, x: Any) -> Any:
-    rows = x.shape[2] // norm.sub_bands
-    scale, offset = (
-        tf.repeat(tf.reshape(value, (norm.sub_bands, x.shape[3])), rows, axis=0) for value in _scale_and_offset(norm)
+def _convolve(layer: Any, x: Any, kernel: Any, offset: Any) -> Any:
+    """The convolution and its normalisation."""
+    if not isinstance(layer, DepthwiseConv2D):
+        return tf.nn.bias_add(layer.convolution_op(x, kernel), offset)
+    frames, bins, channels = x.shape[1] or tf.shape(x)[1], x.shape[2], x.shape[3]
+    dilation, of_bins = layer.dilation_rate
+    apart = dilation > 1 and of_bins == 1 == kernel.shape[1] and kernel.shape[0] % 2 and layer.padding == "same"
+    if apart:  # frames that meet become neighbours, without the copies that TensorFlow would make
+        x = tf.pad(x, [(0, 0), (0, -frames % dilation), (0, 0), (0, 0)])
+        x = tf.reshape(x, (-1, -(-frames // dilation), dilation * bins, channels))
+    x = keras.ops.depthwise_conv(
+        x,
+        kernel,
+        strides=layer.strides,
+        padding=layer.padding,
+        dilation_rate=1 if apart else layer.dilation_rate,
+        data_format=layer.data_format,
     )
-    return x * scale + offset
+    x = tf.nn.bias_add(x, offset)
+    return tf.reshape(x, (-1, -(-frames // dilation) * dilation, bins, x.shape[3]))[:, :frames] if apart else x
+
+
+def _weights_of_bins(norm: Any) -> tuple[Any, Any]:
+    """Scale and offset of each bin and channel, bin by bin."""
+    bins, channels = keras.tree.flatten(norm.input)[0].shape[2:]
+    scale, offset = (
+        tf.reshape(tf.repeat(tf.reshape(value, (norm.sub_bands, channels)), bins // norm.sub_bands, axis=0), [-1])
+        for value in _scale_and_offset(norm)
+    )
+    return scale[None, None, :, None], offset
+
+
+def _normalize_bins(norm: Any, x: Any, scale: Any, offset: Any) -> Any:
+    """A depthwise convolution of one point goes over x once, a product and a sum go twice."""
+    del norm
+    flat = tf.reshape(x, (-1, 1, 1, x.shape[2] * x.shape[3]))
+    flat = tf.nn.bias_add(tf.nn.depthwise_conv2d(flat, scale, (1, 1, 1, 1), "VALID"), offset)
+    return tf.reshape(flat, tf.shape(x))
 
 
 def _scale_and_offset(norm: Any) -> tuple[Any, Any]:

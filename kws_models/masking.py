@@ -7,6 +7,7 @@ ways, each with its function here: a window that looks past the clip's end (`sam
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -79,14 +80,18 @@ def same_conv(
     *,
     kernel_size: Sequence[int],
     strides: Sequence[int] = (1, 1),
+    dilation: int = 1,
 ) -> tuple[keras.KerasTensor, keras.KerasTensor | None]:
     """A convolution of [batch, frames, bins, channels] that makes ceil(frames / stride) frames, and their new count.
 
-    `make_conv` is a Keras layer class with its other arguments bound. TensorFlow's "same" puts the zeros of a strided
-    convolution where the padded length says (one more before an odd length than before an even one), so here they
-    are put explicitly: (kernel - 1) // 2 before, the rest after, as "same" does for odd lengths and stride 2.
+    `make_conv` is a Keras layer class with its other arguments bound; a dilation along the frames goes with a stride
+    of 1. TensorFlow's "same" puts the zeros of a strided convolution where the padded length says (one more before an
+    odd length than before an even one), so here they are put explicitly: (kernel - 1) // 2 before, the rest after, as
+    "same" does for odd lengths and stride 2.
     """
     kernel, stride = tuple(kernel_size), tuple(strides)
+    if dilation > 1:
+        make_conv = partial(make_conv, dilation_rate=(dilation, 1))
     if num_frames is None:
         return make_conv(kernel_size=kernel, strides=stride, padding="same")(x), None
     if kernel[0] > 1:
@@ -95,11 +100,42 @@ def same_conv(
         return make_conv(kernel_size=kernel, strides=stride, padding="same")(x), num_frames
 
     bins = x.shape[2]
-    bin_zeros = max((-(-bins // stride[1]) - 1) * stride[1] + kernel[1] - bins, 0)
     before, after = (kernel[0] - 1) // 2, kernel[0] // 2
-    x = keras.layers.ZeroPadding2D(((before, after), (bin_zeros // 2, bin_zeros - bin_zeros // 2)))(x)
+    x = keras.layers.ZeroPadding2D(((before, after), _same_zeros(bins, kernel[1], stride[1])))(x)
     x = make_conv(kernel_size=kernel, strides=stride, padding="valid")(x)
     return x, (num_frames + (stride[0] - 1)) // stride[0]
+
+
+def causal_conv(
+    make_conv: Callable[..., keras.layers.Layer],
+    x: keras.KerasTensor,
+    num_frames: keras.KerasTensor | None,
+    *,
+    kernel_size: Sequence[int],
+    strides: Sequence[int] = (1, 1),
+    dilation: int = 1,
+) -> tuple[keras.KerasTensor, keras.KerasTensor | None]:
+    """`same_conv` that pads the frames on the past only, and makes frames // stride of them.
+
+    Output j ends with frame (j + 1) * stride - 1, as early as a stream has it (`kws_models.streaming`).
+    """
+    kernel, stride = tuple(kernel_size), tuple(strides)
+    before = (kernel[0] - 1) * dilation + 1 - stride[0]
+    # So that a batch of clips that are all shorter than the stride still makes a frame, which none of them counts
+    after = 0 if num_frames is None else stride[0] - 1
+    zeros = ((max(before, 0), after), _same_zeros(x.shape[2], kernel[1], stride[1]))
+    if zeros != ((0, 0), (0, 0)):
+        x = keras.layers.ZeroPadding2D(zeros)(x)
+    if before < 0:
+        x = keras.layers.Cropping2D(((-before, 0), (0, 0)))(x)
+    x = make_conv(kernel_size=kernel, strides=stride, padding="valid", dilation_rate=(dilation, 1))(x)
+    return x, None if num_frames is None else num_frames // stride[0]
+
+
+def _same_zeros(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Before and after, as "same" puts them."""
+    zeros = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return zeros // 2, zeros - zeros // 2
 
 
 def batch_norm(x: keras.KerasTensor, num_frames: keras.KerasTensor | None, **arguments: Any) -> keras.KerasTensor:

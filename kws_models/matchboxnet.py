@@ -7,7 +7,7 @@ import keras
 from keras.layers import Add, Conv2D, Dense, DepthwiseConv2D, Dropout, ReLU, Reshape
 
 from kws_models.inputs import check_parameters, check_size, feature_inputs
-from kws_models.masking import batch_norm, global_average_pool, same_conv
+from kws_models.masking import batch_norm, causal_conv, global_average_pool, same_conv
 
 
 def matchboxnet(
@@ -23,6 +23,7 @@ def matchboxnet(
     last_dilation: int = 2,
     dropout_rate: float = 0.0,
     batch_norm_momentum: float = 0.9,
+    causal: bool = False,
 ) -> keras.Model:
     """Separable convolutions over the frames, the bins taken as channels, then average pooling and a dense layer.
 
@@ -53,6 +54,7 @@ def matchboxnet(
         last_dilation: how many frames these are apart.
         dropout_rate: after each ReLU.
         batch_norm_momentum: of the running mean and variance.
+        causal: pad the frames on the past only, so that the network can run on a stream (`kws_models.streaming`).
 
     Raises:
         ValueError: no bins or frames, or a parameter is out of range.
@@ -70,7 +72,9 @@ def matchboxnet(
         },
         rates={"dropout_rate": dropout_rate, "batch_norm_momentum": batch_norm_momentum},
         lists={"block_kernels": (block_kernels, 1)},
+        flags={"causal": causal},
     )
+    padded = causal_conv if causal else same_conv
 
     inputs, features, num_frames = feature_inputs(input_shape)
 
@@ -80,8 +84,8 @@ def matchboxnet(
 
     def separable(x: keras.KerasTensor, channels: int, kernel: int, dilation: int = 1) -> keras.KerasTensor:
         # Frames stay the first axis: from 13 positions along the second on, TensorFlow 2.16's op kills the process.
-        depthwise = partial(DepthwiseConv2D, use_bias=False, dilation_rate=(dilation, 1))
-        x, _ = same_conv(depthwise, x, num_frames, kernel_size=(kernel, 1))
+        depthwise = partial(DepthwiseConv2D, use_bias=False)
+        x, _ = padded(depthwise, x, num_frames, kernel_size=(kernel, 1), dilation=dilation)
         return pointwise(x, channels)
 
     def activate(x: keras.KerasTensor) -> keras.KerasTensor:

@@ -1,4 +1,4 @@
-"""SVDF, a layer of rank-constrained filters that runs over whole clips or frame by frame, and the network built on it.
+"""SVDF, a layer of rank-constrained filters over the last frames, and the network built on it.
 
 Sources: 'Compressing Deep Neural Networks using a Rank-Constrained Topology', Nakkiran et al., Interspeech 2015;
 tensorflow/examples/speech_commands/models.py (create_low_latency_svdf_model).
@@ -22,14 +22,8 @@ class SVDF(keras.layers.Layer):
     Frames before the first are zeros. Weights: `frequency_kernel` [bins, units · rank] and `time_kernel`
     [memory_size, units · rank], oldest frame first and a unit's ranks side by side, as in the example; `bias` [units].
 
-    The output at a frame depends on that frame and those before it only, so the layer can also run on a stream, with
-    the same weights and, up to rounding, the same numbers:
-
-        state = layer.initial_state(batch)
-        for frame in frames:  # [batch, bins] each
-            output, state = layer.step(frame, state)  # [batch, units]: what return_sequences has at this frame
-
-    A step costs bins + memory_size multiply-adds for each filter. Training on last frames alone multiplies the filter
+    The output at a frame depends on that frame and those before it only: on a stream (`kws_models.streaming`), each
+    frame goes through the frequency filters once. Training on last frames alone multiplies the filter
     pairs out into one kernel [memory_size, bins, units] first: `low_latency_svdf`'s step on 100 clips of 98 × 40 takes
     35 ms instead of 93 then (2 cores). Inference never does, so that an exported model keeps its small filters.
 
@@ -86,24 +80,9 @@ class SVDF(keras.layers.Layer):
         # In float16 the products of two small weights would lose their digits.
         if training and self.compute_dtype != "float16":
             return self._finish(ops.tensordot(window, self._full_kernel(), axes=2))
-        return self._at_last_frame(self._project(window))
+        return self._at_last_frame(self.project(window))
 
-    def initial_state(self, batch: int) -> Any:
-        """What `step` starts a stream from: zeros, [batch, memory_size, units · rank]."""
-        return ops.zeros((batch, self.memory_size, self.units * self.rank), self.compute_dtype)
-
-    def step(self, frame: Any, state: Any) -> tuple[Any, Any]:
-        """One frame [batch, bins] and the state before it → its output [batch, units] and the state after it.
-
-        The state holds the frequency filters' outputs at the last `memory_size` frames, oldest first.
-        """
-        if not self.built:
-            self.build(ops.shape(frame))
-        newest = self._project(ops.cast(frame, self.compute_dtype))
-        state = ops.concatenate([state[:, 1:], ops.expand_dims(newest, 1)], axis=1)
-        return self._at_last_frame(state), state
-
-    def _project(self, features: Any) -> Any:
+    def project(self, features: Any) -> Any:
         """[..., bins] → [..., units · rank], each frame through the frequency filters."""
         return ops.matmul(features, ops.cast(self.frequency_kernel, self.compute_dtype))
 
@@ -117,7 +96,7 @@ class SVDF(keras.layers.Layer):
 
     def _every_frame(self, features: Any) -> Any:
         """[batch, frames, bins] → [batch, frames, units]."""
-        padded = ops.pad(self._project(features), ((0, 0), (self.memory_size - 1, 0), (0, 0)))
+        padded = ops.pad(self.project(features), ((0, 0), (self.memory_size - 1, 0), (0, 0)))
         time_kernel = ops.expand_dims(ops.cast(self.time_kernel, self.compute_dtype), -1)
         return self._finish(self._sum_ranks(ops.depthwise_conv(padded, time_kernel)))
 
@@ -212,7 +191,7 @@ def low_latency_svdf(
     [batch, frames, bins] float32 of any size → logits [batch, num_labels] float32. With frames None the input is the
     dict `features` [batch, frames, bins], `num_frames` [batch] int32, the layer looks at each clip's last memory_size
     frames, and a clip's logits do not depend on its padding. 751,372 parameters at 98 × 40 and 12 labels, equal to the
-    example's trainable ones; its runtime memory, 2,560 × frames more variables there, is `SVDF.step`'s state here. All
+    example's trainable ones; its runtime memory, 2,560 × frames more variables there, is a stream's state here. All
     weights start from the example's truncated normal of standard deviation 0.01, all biases from zero.
     Source: tensorflow/examples/speech_commands/models.py, after Nakkiran et al., Interspeech 2015.
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 
 import keras
 from keras.layers import Add, Conv2D, Dense, Dropout, ReLU, Reshape
 from keras.regularizers import L2
 
 from kws_models.inputs import check_parameters, check_size, feature_inputs
-from kws_models.masking import batch_norm, global_average_pool, same_conv
+from kws_models.masking import batch_norm, causal_conv, global_average_pool, same_conv
 
 
 def tc_resnet(
@@ -22,6 +23,7 @@ def tc_resnet(
     dropout_rate: float = 0.5,
     weight_decay: float = 5e-4,
     batch_norm_momentum: float = 0.997,
+    causal: bool = False,
 ) -> keras.Model:
     """Residual blocks of convolutions over time, the bins taken as channels, then average pooling and a dense layer.
 
@@ -54,11 +56,11 @@ def tc_resnet(
         dropout_rate: before the last layer.
         weight_decay: L2 factor on all kernels.
         batch_norm_momentum: of the running mean and variance.
+        causal: pad the frames on the past only, so that the network can run on a stream (`kws_models.streaming`).
 
     Raises:
         ValueError: no bins or frames, or a parameter is out of range.
     """
-    frames, bins = check_size(input_shape, "tc_resnet")
     check_parameters(
         at_least_one={
             "num_labels": num_labels,
@@ -68,29 +70,33 @@ def tc_resnet(
         rates={"dropout_rate": dropout_rate, "batch_norm_momentum": batch_norm_momentum},
         lists={"channels": (channels, 2)},
         numbers={"width_multiplier": (width_multiplier, 0), "weight_decay": (weight_decay, 0)},
+        flags={"causal": causal},
     )
     first_channels, *block_channels = (int(count * width_multiplier) for count in channels)
     if min(first_channels, *block_channels) < 1:
         raise ValueError(f"width_multiplier: leaves no channels of {min(channels)}, got {width_multiplier}")
+    strided = sum(before != after for before, after in pairwise([first_channels, *block_channels]))
+    frames, bins = check_size(input_shape, "tc_resnet", min_frames=2**strided if causal else 1)
 
     regularizer = L2(weight_decay) if weight_decay else None
     convolution = partial(Conv2D, use_bias=False, kernel_regularizer=regularizer)
     norm = partial(batch_norm, momentum=batch_norm_momentum)
+    padded = causal_conv if causal else same_conv
     block_kernel = (kernel_frames, 1)
 
     inputs, features, num_frames = feature_inputs(input_shape)
     x = Reshape((-1 if frames is None else frames, 1, bins))(features)
-    x, num_frames = same_conv(partial(convolution, first_channels), x, num_frames, kernel_size=(first_kernel_frames, 1))
+    x, num_frames = padded(partial(convolution, first_channels), x, num_frames, kernel_size=(first_kernel_frames, 1))
     x = ReLU()(norm(x, num_frames))
     for count in block_channels:
         block_convolution, shortcut, strides = partial(convolution, count), x, (1, 1)
         if count != x.shape[-1]:
             strides = (2, 1)
-            shortcut, short = same_conv(block_convolution, x, num_frames, kernel_size=(1, 1), strides=strides)
+            shortcut, short = padded(block_convolution, x, num_frames, kernel_size=(1, 1), strides=strides)
             shortcut = ReLU()(norm(shortcut, short))
-        x, num_frames = same_conv(block_convolution, x, num_frames, kernel_size=block_kernel, strides=strides)
+        x, num_frames = padded(block_convolution, x, num_frames, kernel_size=block_kernel, strides=strides)
         x = ReLU()(norm(x, num_frames))
-        x, num_frames = same_conv(block_convolution, x, num_frames, kernel_size=block_kernel)
+        x, num_frames = padded(block_convolution, x, num_frames, kernel_size=block_kernel)
         x = ReLU()(Add()([norm(x, num_frames), shortcut]))
     x = Dropout(dropout_rate)(global_average_pool(x, num_frames))
     logits = Dense(num_labels, use_bias=False, kernel_regularizer=regularizer, dtype="float32", name="logits")(x)

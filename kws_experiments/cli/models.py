@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,9 @@ def models(
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="print Markdown")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="print CSV with plain numbers")] = False,
+    arena: Annotated[
+        bool, typer.Option("--arena", help="convert to int8 and measure the arena, in 10 to 30 s a model")
+    ] = False,
     update: Annotated[Path | None, typer.Option(help="put the Markdown between the markers of this file")] = None,
     config_dir: Annotated[Path | None, typer.Option(help="a folder of your own configs, as train.py takes it")] = None,
 ) -> None:
@@ -37,8 +41,9 @@ def models(
     Each is built for the features and the task of its source unless you choose others. `parameters`: all values;
     `trained`: without running statistics; `folded`: the weights at inference, batch normalisation folded into the
     layer before; `float32` and `int8`: these in 4 bytes, or in 1 (biases in 4), without a file's structure, kB of 1,000
-    bytes; `activations`: the most that must be kept at once, in int8, to which an arena adds some kB (`kws export`
-    measures it). Multiply-adds are those of convolutions and matrix products, and of other weights that don't fold.
+    bytes; `activations`: the most that must be kept at once, in int8. An arena is some kB larger: `--arena` measures
+    it, as `kws export` does. Multiply-adds are those of convolutions and matrix products, and of other weights that
+    don't fold.
     """
     from kws_experiments.reports import model_table
 
@@ -49,7 +54,7 @@ def models(
     known = model_table.names(config_dir)
     if unknown := [name for name in chosen if name not in known]:
         raise KwsError(f"no model '{unknown[0]}'; there are {', '.join(known)}")
-    rows = _rows(chosen or known, overrides, config_dir)
+    rows = _rows(chosen or known, overrides, config_dir, arena=arena)
     if markdown:
         say_document(model_table.as_markdown(rows))
     elif csv:
@@ -62,11 +67,14 @@ def models(
     for row in rows:
         if row.error:
             log.warning("%s: %s", row.model, row.error)
+        elif row.micro and row.arena is None:
+            log.warning("%s: %s", row.model, row.micro["not_measured"])
 
 
-def _rows(names: list[str], overrides: list[str], config_dir: Path | None) -> list[Row]:
+def _rows(names: list[str], overrides: list[str], config_dir: Path | None, *, arena: bool) -> list[Row]:
     from tqdm import tqdm
 
+    from kws_experiments.export.arena import untrained_arena
     from kws_experiments.reports.model_table import choose, count
 
     choices = [choose(name, overrides, config_dir) for name in names]  # all, before TensorFlow takes its seconds
@@ -78,18 +86,21 @@ def _rows(names: list[str], overrides: list[str], config_dir: Path | None) -> li
         rows = []
         for choice in bar:
             bar.set_description(printable(choice.model))
-            rows.append(count(choice))
+            row = count(choice)
+            if arena and not row.error:
+                row = replace(row, micro=untrained_arena(choice.experiment, row.labels))
+            rows.append(row)
     return rows
 
 
 def _print(rows: list[Row]) -> None:
     from kws_experiments.console.tables import print_table
-    from kws_experiments.reports.model_table import HEADINGS, NUMERIC, cells
+    from kws_experiments.reports.model_table import NUMERIC, cells, headings
 
     columns = zip(*(cells(row) for row in rows), strict=True)
     print_table(
-        list(zip(HEADINGS, columns, strict=True)),
+        list(zip(headings(rows), columns, strict=True)),
         numeric=NUMERIC,
-        keep=("model", "parameters", "multiply-adds", "int8", "activations"),
+        keep=("model", "parameters", "multiply-adds", "int8", "activations", "arena"),
         rest="a wider terminal or --csv shows them",
     )

@@ -1,6 +1,6 @@
 """Exports on disk: what their folder holds.
 
-RUN/exports/<format>-<quantize>/ (saved_model-none-all where it decodes all)
+RUN/exports/<format>-<quantize>/ (saved_model-none-all where it decodes all, tflite-none-streaming-external)
     the models, each a file or a folder
     labels.txt           class names, one a line, in the order of the scores
     listening.json       sensitivities, as in the run's folder
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from kws_data.checks import check_number, check_whole, require
+from kws_data.clip_format import AudioRules
 from kws_data.errors import KwsError
 from kws_experiments.export.scorer import Facts
 from kws_experiments.runs.files import read_json, read_lines, whole
@@ -76,12 +77,13 @@ class ModelFile:
 
     Attributes:
         file: its name in the export's folder.
-        takes: waveform, or features (frames of the front end that export.json describes).
+        takes: waveform, features (frames of the front end that export.json describes), or frames (the next of these).
         input: a batch of these.
         output: `scores` (softmax), or a SavedModel's `predictions` (logits).
         operators: the kinds of operators in it; empty for a SavedModel.
         signatures: of each signature's name, the names of its `inputs` and `outputs`; ONNX has none.
         micro: of an int8 network, its `peak` (see `tflite_graph.peak`) and what `tflm.measured` says.
+        states: of a streaming form with external states, of each the input and the output.
         bytes: size.
         sha256: of its content.
         check: its results on the test split; empty where it was not checked.
@@ -94,6 +96,7 @@ class ModelFile:
     operators: list[str] = field(default_factory=list)
     signatures: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     micro: dict[str, Any] = field(default_factory=dict)
+    states: list[list[Port]] = field(default_factory=list)
     bytes: int = 0
     sha256: str = ""
     check: dict[str, Any] = field(default_factory=dict)
@@ -123,6 +126,8 @@ class Artifact:
         decode: the files whose names a SavedModel takes: wav (16-bit, at the sample rate) or all.
         c_name: the prefix of the names in the C source, and the name of its files; None where there is none.
         sensitivities: those in `listening.json` beside it; earlier versions wrote none.
+        audio: what files may be, as the configuration's `audio`; earlier versions wrote none, and took the defaults.
+        streaming: of a streaming form, see `tflite_stream.described`.
     """
 
     format: str
@@ -144,16 +149,28 @@ class Artifact:
     decode: str = "wav"
     c_name: str | None = None
     sensitivities: list[str] = field(default_factory=list)
+    audio: dict[str, Any] = field(default_factory=dict)
+    streaming: dict[str, Any] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
         """For tables."""
-        return f"{self.format}, {self.quantize}" + ("" if self.decode == "wav" else f", decodes {self.decode}")
+        return (
+            f"{self.format}, {self.quantize}"
+            + ("" if self.decode == "wav" else f", decodes {self.decode}")
+            + (f", streaming, {self.streaming['state']} states" if self.streaming else "")
+        )
+
+    @property
+    def tried(self) -> str:
+        """What TensorFlow Lite Micro was tried with."""
+        return "calls" if self.streaming else "clips"
 
     @property
     def facts(self) -> Facts:
         """What belongs to each of its models."""
-        return Facts(self.labels, self.sample_rate, self.clip_samples, self.thresholds, self.clip_from)
+        rules = AudioRules(**self.audio)
+        return Facts(self.labels, self.sample_rate, self.clip_samples, self.thresholds, self.clip_from, rules)
 
     def write(self, folder: Path) -> None:
         """Write export.json and labels.txt."""
@@ -174,7 +191,11 @@ def read_artifact(folder: Path) -> Artifact:
         raise KwsError(f"'{folder / RECORD}' has schema version {schema}, not {SCHEMA_VERSION}: {advice}")
     with whole(folder / RECORD, advice):
         files = [
-            ModelFile(**fields | {"input": Port(**fields["input"]), "output": Port(**fields["output"])})
+            ModelFile(
+                **fields
+                | {"input": Port(**fields["input"]), "output": Port(**fields["output"])}
+                | {"states": [[Port(**port) for port in pair] for pair in fields.get("states", [])]}
+            )
             for fields in content.pop("files")
         ]
         requires = content.pop("requires", None) or []
@@ -184,6 +205,7 @@ def read_artifact(folder: Path) -> Artifact:
         check_whole("clip_samples", artifact.clip_samples or 1, 1)
         require(bool(files), "files", "a list of models", files)
         require(all(isinstance(label, str) for label in artifact.labels), "labels", "names", artifact.labels)
+        AudioRules(**artifact.audio)  # checks them
         for threshold in artifact.thresholds.values():
             check_number("thresholds", threshold)
     labels = read_lines(folder / LABELS, advice)

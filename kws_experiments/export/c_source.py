@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from kws_data.errors import KwsError
 from kws_data.text import printable
+from kws_experiments.export.tflite_stream import EXTERNAL, INTERNAL, form_name
 
 if TYPE_CHECKING:
     from kws_experiments.export.artifact import Artifact, Port
@@ -21,12 +22,17 @@ _LONG_AUDIO = (
     "its average is above its threshold (of low, medium or high sensitivity), if none was in the last suppression_ms,",
     "and its average has been below release * threshold since it was detected itself, or that is repeat_ms ago.",
 )
+_STATES = {
+    INTERNAL: "The interpreter keeps its states: tflite::MicroResourceVariables::Create(allocator, {states}).",
+    EXTERNAL: "Its other {states} inputs are states: real zeros (zero points: states in export.json), then the outputs"
+    " of the call before.",
+}
 _IRREGULAR = {"BATCH_MATMUL": "BatchMatMul", "CUMSUM": "CumSum", "PADV2": "PadV2"}
 
 
-def own_prefix(run_name: str, fingerprint: str | None, quantize: str) -> str:
+def own_prefix(run_name: str, fingerprint: str | None, quantize: str, state: str | None = None) -> str:
     """The prefix of an export's names in C: the run's name, and what tells its exports apart."""
-    words = [run_name, (fingerprint or "")[:6], "float" if quantize == "none" else quantize]
+    words = [run_name, (fingerprint or "")[:6], "float" if quantize == "none" else quantize, form_name(state)]
     prefix = re.sub(r"[^a-z0-9]+", "_", "_".join(filter(None, words)).lower()).strip("_")
     return prefix if prefix[0].isalpha() else f"kws_{prefix}"
 
@@ -66,8 +72,14 @@ def c_source(model: bytes, artifact: Artifact, listening: Listening | None = Non
     if "arena" in file.micro:
         sizes["arena_bytes"] = file.micro["arena"]  # measured with pointers of 64 bits, so that it is enough for 32
     scales = {"front_end_scale": front_end["scale"]}
-    about = [
-        "Features of a window every hop go in, scores of the labels come out.",
+    streaming = artifact.streaming
+    about = ["Features of a window every hop go in, scores of the labels come out."]
+    if streaming:
+        about = [
+            f"A call takes the stream's next {name}_input_frames frames, and gives scores of the clip that ends there.",
+            _STATES[streaming["state"]].format_map(streaming),
+        ]
+    about += [
         "Features = front_end_scale * what the front end gives"
         + (", then normalised by mean and variance in export.json." if "mean" in front_end else "."),
         "A keyword is detected where its score reaches its threshold; those of other labels are out of reach.",

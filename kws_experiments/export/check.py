@@ -13,11 +13,13 @@ import numpy as np
 import pandas as pd
 
 from kws_data.audio import INT16_SCALE
+from kws_data.catalog import UNKNOWN
 from kws_data.errors import KwsError
 from kws_data.splits import TESTING, TRAINING, VALIDATION
 from kws_data.storage.atomic import replace_file
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.export.artifact import ORIGINAL, Artifact
+from kws_experiments.export.formats.base import find_format
 from kws_experiments.export.load import load_export, load_run
 from kws_experiments.export.scorer import Scorer
 from kws_experiments.runs.folder import RunFolder
@@ -105,17 +107,22 @@ def checked(artifact: Artifact, out: Path, run: Path, source: ClipSource, false_
 
     split = TESTING if len(source.ids(TESTING)) else VALIDATION
     clips = Clips.of(source, split)
-    original, latency = measure(load_run(run, artifact.clip_samples), clips, ORIGINAL)
-    accuracy = compared(original, original, clips.labels)["accuracy"]
+    trained, format = load_run(run, artifact.clip_samples), find_format(artifact.format)
+    original, latency = measure(trained, clips, ORIGINAL)
+    original = format.own_scores(original, trained.labels, artifact.labels)
+    places = {label: place for place, label in enumerate(artifact.labels)}
+    own_index = np.array([places.get(label, places.get(UNKNOWN)) for label in trained.labels])
+    truth = own_index[clips.labels]
+    accuracy = compared(original, original, truth)["accuracy"]
     own = {"accuracy": accuracy, "latency_ms": latency, "bytes": RunFolder(run).model.stat().st_size}
     scores, files = {ORIGINAL: original}, []
     for file in artifact.files:
         found, latency = measure(load_export(out, artifact, file), clips, file.file)
         scores[file.file] = found
-        result = {"split": split, "clips": len(clips.ids)} | compared(original, found, clips.labels)
+        result = {"split": split, "clips": len(clips.ids)} | compared(original, found, truth)
         files.append(replace(file, check=result | {"latency_ms": latency, "original": own}))
     with replace_file(out / "predictions.parquet") as temporary:
-        clip_by_clip(clips, artifact.labels, scores).to_parquet(temporary, index=False)
+        clip_by_clip(clips, truth, artifact.labels, scores).to_parquet(temporary, index=False)
     artifact = replace(artifact, files=files)
     if artifact.quantize == "none":
         return artifact
@@ -123,7 +130,7 @@ def checked(artifact: Artifact, out: Path, run: Path, source: ClipSource, false_
     found, _ = measure(load_export(out, artifact, first), validation, "thresholds")
     return replace(
         artifact,
-        thresholds=keyword_thresholds(found, validation.labels, artifact.labels, false_accept_rate),
+        thresholds=keyword_thresholds(found, own_index[validation.labels], artifact.labels, false_accept_rate),
         thresholds_from=f"the scores of {first.file} on the validation clips",
     )
 
@@ -171,11 +178,11 @@ def compared(original: np.ndarray, exported: np.ndarray, truth: np.ndarray) -> d
     }
 
 
-def clip_by_clip(clips: Clips, labels: list[str], scores: dict[str, np.ndarray]) -> pd.DataFrame:
+def clip_by_clip(clips: Clips, truth: np.ndarray, labels: list[str], scores: dict[str, np.ndarray]) -> pd.DataFrame:
     """A row per clip: `clip`, `label`, and for each model of `scores` its prediction and the score of that."""
     names = np.array(labels, dtype=object)
     rows = clips.source.examples.loc[clips.ids]
-    table = pd.DataFrame({"clip": rows["path"].to_numpy(), "label": names[clips.labels]})
+    table = pd.DataFrame({"clip": rows["path"].to_numpy(), "label": names[truth]})
     for model, values in scores.items():
         table[f"{model} predicted"] = names[values.argmax(axis=1)]
         table[f"{model} score"] = values.max(axis=1)

@@ -6,11 +6,12 @@ request; the answer beside it is the artifact, or an error.
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from kws_data.errors import KwsError
@@ -36,6 +37,7 @@ def convert_in_child(request: Request, scratch: Path) -> Artifact:
 
     Raises:
         KwsError: the conversion failed, or the converter ended the process.
+        OSError: the disk is full.
     """
     (scratch / _REQUEST).write_bytes(pickle.dumps(request))
     command = [sys.executable, "-P", "-m", "kws_experiments.export.convert", str(scratch), str(os.getpid())]
@@ -44,6 +46,8 @@ def convert_in_child(request: Request, scratch: Path) -> Artifact:
     answer = scratch / _ANSWER
     result = pickle.loads(answer.read_bytes()) if answer.is_file() else _last_words(done)
     if isinstance(result, str):
+        if (full := os.strerror(errno.ENOSPC)) in result:  # the scratch folder is on the same disk
+            raise OSError(errno.ENOSPC, full, str(request.out.parent))
         raise KwsError(f"converting to {request.format} (quantize {request.quantize}) failed: {result}")
     return result
 
@@ -76,12 +80,12 @@ def convert(request: Request) -> Artifact:
         size, sha256 = content_hash(request.out / file.file)
         files.append(replace(file, bytes=size, sha256=sha256))
     run = {"name": experiment.name} | {key: record.get(key) for key in ("fingerprint", "data_fingerprint")}
-    c_name = request.c_name or own_prefix(experiment.name, run["fingerprint"], request.quantize)
+    c_name = request.c_name or own_prefix(experiment.name, run["fingerprint"], request.quantize, request.state)
     return Artifact(
         format=request.format,
         quantize=request.quantize,
         run=run,
-        labels=facts.labels,
+        labels=format.labels_of(facts.labels, request.word),
         sample_rate=facts.sample_rate,
         clip_samples=facts.clip_samples,
         front_end=trained.front_end,
@@ -96,6 +100,8 @@ def convert(request: Request) -> Artifact:
         clip_from=facts.clip_from,
         decode=request.decode,
         c_name=c_name if request.quantize in format.in_c else None,
+        audio=asdict(facts.rules),
+        streaming=written.streaming,
     )
 
 

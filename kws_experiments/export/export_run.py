@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from kws_data.errors import KwsError
 from kws_data.storage.atomic import lock_for, replace_dir, scratch_dir
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.export.artifact import Artifact
-from kws_experiments.export.formats.base import Request, find_format
+from kws_experiments.export.formats.base import Options, Request, find_format
 from kws_experiments.export.scorer import run_facts
 from kws_experiments.runs.folder import RunFolder
 from kws_experiments.runs.listening import Listening
@@ -20,30 +21,24 @@ from kws_experiments.runs.trust import sign
 
 log = logging.getLogger(__name__)
 
+# (the run, its sensitivities, the export's folder, its contents) → sensitivities found on the export's own scores
+Tune = Callable[[Path, Listening, Path, Artifact], Listening]
+
 CALIBRATION_CLIPS = 300
 _QUANTIZATION_LOSS = 0.01  # of accuracy; the user is warned of a greater one
 
 
-def export_run(
-    run: Path,
-    *,
-    format: str,
-    quantize: str = "none",
-    decode: str = "wav",
-    clip_ms: float | None = None,
-    c_name: str | None = None,
-    check: bool = True,
-) -> tuple[Artifact, Path]:
+def export_run(run: Path, options: Options, *, check: bool = True, tune: Tune | None = None) -> tuple[Artifact, Path]:
     """Write `RUN/exports/<format>-<quantize>/`, whole or not at all; an older one is replaced.
+
+    The folder is `…-all` where a SavedModel decodes all files, `…-streaming` or `…-streaming-external` with a streaming
+    form, and `…-<word>` where the models know one word.
 
     Args:
         run: the folder of a finished run.
-        format: a module of `kws_experiments.export.formats`.
-        quantize: none; dynamic or float16 weights; or int8, everything. Not every format has all of them.
-        decode: the files whose names a SavedModel takes: wav; or all, in a folder `…-all`.
-        clip_ms: the length of a clip, for a run that keeps its clips' lengths.
-        c_name: the prefix of names in C source; None: one from the run's name.
+        options: what to write.
         check: try the exported files on the test split, beside the original.
+        tune: finds sensitivities on an export's own scores, for formats that need this.
 
     Returns:
         the contents of export.json, and the folder.
@@ -52,13 +47,17 @@ def export_run(
         KwsError: the options do not go together, the run is not finished or damaged, its data are gone (where they
             are needed), or the conversion failed.
     """
-    chosen, folder = find_format(format), RunFolder(run)
+    chosen, folder = find_format(options.format), RunFolder(run)
     folder.read_finished_record()
     experiment = Experiment(folder.read_config())
     if not folder.model.is_file():
         raise KwsError(f"'{run}' holds no model.keras: give the folder of a finished run")
-    clip_samples = chosen.check_choice(quantize, decode, experiment, clip_ms, c_name)
-    run_facts(run)  # raises where a file is damaged
+    clip_samples = chosen.check_choice(options, experiment)
+    chosen.labels_of(run_facts(run).labels, options.word)  # raises where a file is damaged
+    listening = Listening.read(run)
+    if chosen.tunes and not listening.tuned:
+        raise KwsError(f"--format {chosen.name} needs sensitivities for long audio: kws tune '{run}'")
+    quantize = options.quantize or chosen.quantizations[0]
 
     experiment.start_tensorflow(intra_op=1, inter_op=1)  # latency is measured on one thread
     import tensorflow as tf
@@ -72,14 +71,20 @@ def export_run(
     calibration = None
     if source is not None and quantize == "int8":
         calibration = calibration_clips(source, CALIBRATION_CLIPS, experiment.data_seed)
-    out = folder.exports / (f"{format}-{quantize}" + ("" if decode == "wav" else f"-{decode}"))
+    out = folder.exports / options.folder_name(quantize)
     try:
         with lock_for(out, timeout_s=0), scratch_dir(out) as scratch, replace_dir(out) as temporary:
-            request = Request(run, temporary, format, quantize, clip_samples, calibration, decode, c_name)
+            request = Request(
+                run, temporary, options.format, quantize, clip_samples, calibration, options.decode, options.c_name,
+                options.state, options.hop_ms, options.word,
+            )  # fmt: skip
             artifact = convert_in_child(request, scratch)
             if source is not None and check:
                 artifact = checked(artifact, temporary, run, source, experiment.false_accept_rate)
-            artifact = _with_listening(artifact, run, temporary)
+            listening = listening.with_clips(thresholds=artifact.thresholds)
+            if chosen.tunes and tune is not None:
+                listening = tune(run, listening, temporary, artifact)
+            artifact = _with_listening(artifact, listening, temporary)
             chosen.write_extras(artifact, temporary)
             artifact.write(temporary)
             sign(temporary)
@@ -89,12 +94,11 @@ def export_run(
     return artifact, out
 
 
-def _with_listening(artifact: Artifact, run: Path, out: Path) -> Artifact:
-    """Write the run's listening.json into an export, with the export's own thresholds of clips."""
-    listening = Listening.read(run).with_clips(thresholds=artifact.thresholds)
+def _with_listening(artifact: Artifact, listening: Listening, out: Path) -> Artifact:
+    """Write an export's listening.json, and name its sensitivities."""
     listening.write(out)
     notes = artifact.notes
-    if listening.tuned and artifact.quantize != "none":
+    if listening.tuned and artifact.quantize != "none" and not find_format(artifact.format).tunes:
         notes = [*notes, f"{', '.join(listening.tuned)} sensitivity: tuned on the scores of the run's own model"]
     return replace(artifact, sensitivities=list(listening.sensitivities), notes=notes)
 
@@ -107,8 +111,9 @@ def _warn(artifact: Artifact) -> None:
         clips = file.micro.get("clips", 0)
         if different := clips - file.micro.get("same_label", 0):
             log.warning(
-                "%s gives another label in TensorFlow Lite Micro on %d of %d clips", file.file, different, clips
-            )
+                "%s gives another label in TensorFlow Lite Micro on %d of %d %s", file.file, different, clips,
+                artifact.tried,
+            )  # fmt: skip
         if not file.check:
             continue
         disagreements, clips = file.check["disagreements"], file.check["clips"]

@@ -32,9 +32,14 @@ def described(features: FeatureLayer, config: dict[str, Any], clip_samples: int 
     return described
 
 
-def rebuilt(described: dict[str, Any], clip_samples: int | None) -> Function:
-    """Waveforms [batch, clip_samples] → features [batch, frames, bins], by what `described` gave."""
+def rebuilt(described: dict[str, Any], clip_samples: int | None, streaming: dict[str, Any]) -> Function:
+    """Waveforms [batch, clip_samples] → features [batch, frames, bins], by what `described` gave.
+
+    With `streaming`, in calls: see `tflite_stream.in_calls`.
+    """
     import tensorflow as tf
+
+    from kws_experiments.export.tflite_stream import in_calls
 
     features = instantiate({"features": described["config"]}, "features")
     features.build()
@@ -42,4 +47,6 @@ def rebuilt(described: dict[str, Any], clip_samples: int | None) -> Function:
         features.mean.assign(described["mean"])
         features.variance.assign(described["variance"])
     graph = tf.function(features, [tf.TensorSpec([None, clip_samples], tf.float32)])
+    if streaming:
+        return lambda waveforms: in_calls(graph(waveforms).numpy(), streaming)
     return lambda waveforms: graph(waveforms).numpy()

@@ -73,7 +73,9 @@ def load_export(folder: Path, artifact: Artifact, file: ModelFile) -> Scorer:
         for name in artifact.requires:
             pkgutil.resolve_name(name)
         infer = format.load(path)
-        features = front_end.rebuilt(artifact.front_end, artifact.clip_samples) if file.takes == "features" else None
+        features = None
+        if file.takes != "waveform":
+            features = front_end.rebuilt(artifact.front_end, artifact.clip_samples, artifact.streaming)
         scorer = Scorer(artifact.facts, infer, features)
         found = scorer.scores(np.zeros((1, scorer.clip_samples or scorer.sample_rate), np.float32))
     except ImportError as error:

@@ -130,10 +130,10 @@ class KerasScorer(Scorer):
     def __init__(self, model: keras.Model, facts: Facts) -> None:
         import tensorflow as tf
 
-        from kws_models.folding import folded
+        from kws_models.folding import Once, folded
 
         self.model = model
-        logits = folded(model)
+        logits = folded(model, Once())
         keeps_lengths = isinstance(model.input, dict)
 
         def scores(waveforms: tf.Tensor) -> tf.Tensor:
@@ -143,5 +143,5 @@ class KerasScorer(Scorer):
                 inputs = {"waveform": waveforms, "lengths": lengths}
             return tf.nn.softmax(logits(inputs))
 
-        graph = tf.function(scores, [tf.TensorSpec([None, facts.clip_samples], tf.float32)])
+        graph = tf.function(scores, [tf.TensorSpec([None, facts.clip_samples], tf.float32)], autograph=False)
         super().__init__(facts, lambda waveforms: graph(waveforms).numpy())

@@ -48,7 +48,7 @@ def micro_lines(artifact: Artifact) -> list[str]:
         if "arena" in micro:
             line += (
                 f"; in TensorFlow Lite Micro, an arena of {micro['arena'] / 1000:,.1f} kB, and the reference kernels'"
-                f" scores bit for bit on {micro['identical']} of {micro['clips']} clips (at most"
+                f" scores bit for bit on {micro['identical']} of {micro['clips']} {artifact.tried} (at most"
                 f" {micro['largest_difference']} steps apart)"
             )
         else:

@@ -11,6 +11,7 @@ from tensorflow.lite.tools import flatbuffer_utils
 
 _NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 CUSTOM = "CUSTOM"  # an operator that the interpreter doesn't have by itself
+STATEFUL = "VAR_HANDLE"  # of a model that keeps states from call to call
 
 
 def operators(model: bytes) -> list[str]:
@@ -40,7 +41,8 @@ def peak(model: bytes) -> dict[str, Any]:
         live |= set(operator.outputs)
         total = sum(_bytes(graph.tensors[tensor]) for tensor in live)
         if total > best[0]:
-            best = total, index, [list(map(int, graph.tensors[tensor].shape)) for tensor in sorted(live)]
+            largest = [graph.tensors[tensor] for tensor in sorted(live) if _bytes(graph.tensors[tensor])]
+            best = total, index, [list(map(int, tensor.shape)) for tensor in largest]
         live = {tensor for tensor in live if last_use[tensor] > index}
     total, index, shapes = best
     code = content.operatorCodes[graph.operators[index].opcodeIndex]
@@ -49,6 +51,8 @@ def peak(model: bytes) -> dict[str, Any]:
 
 
 def _bytes(tensor: Any) -> int:
+    if tensor.type == schema.TensorType.RESOURCE:  # the name of a state, which is outside of the activations
+        return 0
     kinds = vars(schema.TensorType)
     (kind,) = (name.lower() for name, value in kinds.items() if value == tensor.type and not name.startswith("_"))
     return math.prod(map(int, tensor.shape)) * np.dtype(kind).itemsize

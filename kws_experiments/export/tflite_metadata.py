@@ -24,26 +24,31 @@ _TENSOR_AXIS_LABELS = np.int8(2)  # AssociatedFileType
 
 
 def named(model: bytes, takes: str, facts: Facts, front_end: dict[str, Any]) -> bytes:
-    """A model whose input and output have names, in a signature too, with labels and what the input is as metadata.
+    """A model whose inputs and outputs have names, in a signature too, with labels and what the input is as metadata.
 
     Args:
-        model: with one input and one output, the scores.
-        takes: waveform or features.
+        model: with one input and one output, the scores; and, behind these, as many states.
+        takes: waveform, features or frames.
         facts: what belongs to it.
         front_end: see `front_end.described`.
     """
     content = flatbuffer_utils.convert_bytearray_to_object(bytearray(model))
     graph = content.subgraphs[0]
-    (source,), (result,) = graph.inputs, graph.outputs
-    graph.tensors[source].name, graph.tensors[result].name = takes.encode(), b"scores"
+    states = [f"state_{index}" for index in range(len(graph.inputs) - 1)]
+    inputs, outputs = (
+        dict(zip([first, *states], tensors, strict=True))
+        for first, tensors in ((takes, graph.inputs), ("scores", graph.outputs))
+    )
+    for name, tensor in (*inputs.items(), *outputs.items()):
+        graph.tensors[tensor].name = name.encode()
 
     signature = schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = b"serving_default", 0
-    signature.inputs, signature.outputs = [_port(takes, source)], [_port("scores", result)]
+    signature.inputs, signature.outputs = ([_port(*port) for port in ports.items()] for ports in (inputs, outputs))
     content.signatureDefs = [signature]
 
     buffer, metadata = schema.BufferT(), schema.MetadataT()
-    buffer.data = np.frombuffer(_metadata(takes, facts, front_end), np.uint8)
+    buffer.data = np.frombuffer(_metadata(takes, facts, front_end, states), np.uint8)
     content.buffers.append(buffer)
     metadata.name, metadata.buffer = b"TFLITE_METADATA", len(content.buffers) - 1
     content.metadata = [*(content.metadata or []), metadata]
@@ -77,7 +82,7 @@ def _with_file(model: bytes, name: str, text: str) -> bytes:
     return content.getvalue()
 
 
-def _metadata(takes: str, facts: Facts, front_end: dict[str, Any]) -> bytes:
+def _metadata(takes: str, facts: Facts, front_end: dict[str, Any], states: list[str]) -> bytes:
     """`ModelMetadata`; the keys are the fields' places in the schema's tables."""
     if takes == "waveform":
         about = f"{facts.clip_samples} samples in [-1, 1]"
@@ -88,8 +93,9 @@ def _metadata(takes: str, facts: Facts, front_end: dict[str, Any]) -> bytes:
     labels = {0: LABELS, 2: _TENSOR_AXIS_LABELS}
     source = {0: takes, 1: about, 3: content}
     result = {0: "scores", 1: "softmax", 3: {0: _FEATURE, 1: {}}, 6: [labels]}
+    kept = [{0: name, 3: {0: _FEATURE, 1: {}}} for name in states]
     builder = flatbuffers.Builder(1024)
-    model = _written(builder, {0: "keyword spotter", 3: [{2: [source], 3: [result]}], 7: _SCHEMA})
+    model = _written(builder, {0: "keyword spotter", 3: [{2: [source, *kept], 3: [result, *kept]}], 7: _SCHEMA})
     builder.Finish(model, file_identifier=b"M001")
     return bytes(builder.Output())
 

@@ -28,12 +28,12 @@ def measured(model: Path, inputs: np.ndarray) -> dict[str, int | str]:
 
     Args:
         model: the file.
-        inputs: [clips, …], as it takes them.
+        inputs: [clips, …], as it takes them; of a streaming form, the calls of one stream.
 
     Returns:
         the `arena` in bytes, the part of it that holds `activations`, and how the scores compare with those of LiteRT's
-        reference kernels: on how many of the `clips` they are `identical` bit for bit, on how many the highest is of
-        the `same_label`, and the `largest_difference` in steps of the output; or `not_measured`, why.
+        reference kernels: on how many of the `clips` (or calls) they are `identical` bit for bit, on how many the
+        highest is of the `same_label`, and the `largest_difference` in steps of the output; or `not_measured`, why.
     """
     if importlib.util.find_spec("tflite_micro") is None:
         return {"not_measured": "needs tflite-micro, for Linux on x86-64: pip install -e '.[tflm]'"}
@@ -60,14 +60,24 @@ def main() -> None:
     micro = runtime.Interpreter.from_file(model, arena_size=_ENOUGH)
     reference = Interpreter(model, experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
     reference.allocate_tensors()
-    source, result = reference.get_input_details()[0]["index"], reference.get_output_details()[0]["index"]
+    source, *states = reference.get_input_details()
+    results = [one["index"] for one in reference.get_output_details()]
+    before = [np.full(one["shape"], one["quantization"][1], one["dtype"]) for one in states]  # real zeros
+    ours_before = theirs_before = before
     scores: list[list[np.ndarray]] = []
     for clip in inputs:
-        micro.set_input(clip[np.newaxis], 0)
+        for place, value in enumerate([clip[np.newaxis], *ours_before]):
+            micro.set_input(value, place)
         micro.invoke()
-        reference.set_tensor(source, clip[np.newaxis])
+        for one, value in zip([source, *states], [clip[np.newaxis], *theirs_before], strict=True):
+            reference.set_tensor(one["index"], value)
         reference.invoke()
-        scores.append([micro.get_output(0)[0], reference.get_tensor(result)[0]])
+        ours_after, theirs_after = (
+            [get(place) for place in places]
+            for get, places in ((micro.get_output, range(len(results))), (reference.get_tensor, results))
+        )
+        scores.append([ours_after[0][0], theirs_after[0][0]])
+        ours_before, theirs_before = ours_after[1:], theirs_after[1:]
     ours, theirs = np.array(scores, int).swapaxes(0, 1)
     compared = {
         "clips": len(inputs),

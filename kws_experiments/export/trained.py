@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,7 +92,13 @@ def frozen(function: Callable[[Any], Any], shape: list[int | None], name: str, *
         options: of `convert_variables_to_constants_v2`.
     """
     import tensorflow as tf
+
+    return frozen_graph(function, [tf.TensorSpec(shape, tf.float32, name=name)], **options)
+
+
+def frozen_graph(function: Callable[..., Any], inputs: Sequence[tf.TensorSpec], **options: Any) -> Any:
+    """`frozen` of a function of several tensors."""
+    import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    spec = tf.TensorSpec(shape, tf.float32, name=name)
-    return convert_variables_to_constants_v2(tf.function(function).get_concrete_function(spec), **options)
+    return convert_variables_to_constants_v2(tf.function(function).get_concrete_function(*inputs), **options)

@@ -90,6 +90,7 @@ class Row:
         trained: those that training's gradients change.
         cost: at inference, batch normalisation folded (see `kws_models.cost`).
         error: why there are no counts.
+        micro: in TensorFlow Lite Micro, as int8 (see `export.tflm.measured`); None: it was not asked for.
     """
 
     model: str
@@ -101,6 +102,12 @@ class Row:
     trained: int | None = None
     cost: Cost | None = None
     error: str = ""
+    micro: dict[str, int | str] | None = None
+
+    @property
+    def arena(self) -> int | None:
+        """In bytes; None where it was not measured."""
+        return int(self.micro["arena"]) if self.micro and "arena" in self.micro else None
 
 
 def names(config_dir: Path | None = None) -> list[str]:
@@ -168,11 +175,17 @@ HEADINGS = (
     "model", "features", "labels", "parameters", "trained", "folded", "multiply-adds", "float32", "int8",
     "activations", "published parameters", "published accuracy",
 )  # fmt: skip
-NUMERIC = HEADINGS[2:-1]
+NUMERIC = (*HEADINGS[2:-1], "arena")
+
+
+def headings(rows: Sequence[Row]) -> list[str]:
+    """`HEADINGS`, with the arena before what is published, if it was asked for."""
+    arena = ["arena"] if any(row.micro is not None for row in rows) else []
+    return [*HEADINGS[:-2], *arena, *HEADINGS[-2:]]
 
 
 def cells(row: Row) -> list[str]:
-    """The row under `HEADINGS`, for people."""
+    """The row under `headings`, for people."""
     counts = [DASH if number is None else f"{number:,}" for number in (row.parameters, row.trained)]
     if row.cost is None:
         counts += [DASH] * 5
@@ -180,6 +193,8 @@ def cells(row: Row) -> list[str]:
         sizes = row.cost.float32_bytes, row.cost.int8_bytes, row.cost.activations
         counts += [f"{row.cost.weights:,}", f"{row.cost.multiply_adds / 1e6:,.2f} M"]
         counts += [f"{size / 1000:,.1f} kB" for size in sizes]
+    if row.micro is not None:
+        counts.append("not measured" if row.arena is None else f"{row.arena / 1000:,.1f} kB")
     published = row.published.parameters or DASH
     if row.published.counted in ("trained", "folded"):
         published += f" {row.published.counted}"
@@ -189,8 +204,8 @@ def cells(row: Row) -> list[str]:
 
 def as_markdown(rows: Sequence[Row]) -> str:
     """A table for the README."""
-    rule = ["---:" if heading in NUMERIC else "---" for heading in HEADINGS]
-    lines = (HEADINGS, rule, *(map(markdown, cells(row)) for row in rows))
+    rule = ["---:" if heading in NUMERIC else "---" for heading in headings(rows)]
+    lines = (headings(rows), rule, *(map(markdown, cells(row)) for row in rows))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -198,8 +213,8 @@ def as_csv(rows: Sequence[Row]) -> str:
     """The same with plain numbers: sizes in bytes, and an empty field for what is not known."""
     columns = [
         "model", "features", "frames", "bins", "labels", "parameters", "trained", "folded", "multiply_adds",
-        "float32_bytes", "int8_bytes", "int8_activation_bytes", "published_parameters", "published_counted",
-        "published_accuracy",
+        "float32_bytes", "int8_bytes", "int8_activation_bytes", "int8_arena_bytes", "published_parameters",
+        "published_counted", "published_accuracy",
     ]  # fmt: skip
     values = []
     for row in rows:
@@ -209,7 +224,7 @@ def as_csv(rows: Sequence[Row]) -> str:
             sizes = [cost.float32_bytes, cost.int8_bytes, cost.activations]
             at_inference = [cost.weights, cost.multiply_adds, *sizes]
         values.append([
-            row.model, row.features, *row.shape, row.labels, row.parameters, row.trained, *at_inference,
+            row.model, row.features, *row.shape, row.labels, row.parameters, row.trained, *at_inference, row.arena,
             published.parameters, published.counted, published.accuracy,
         ])  # fmt: skip
     return to_csv(pd.DataFrame(values, columns=columns, dtype=object))

@@ -1,8 +1,8 @@
 """Scores of windows that slide over a stream of samples.
 
-There are three ways to compute them, with equal results up to rounding: each window through the whole model; each frame
-of the front end once, and the network on windows of frames; and, for causal networks, the first layers once per frame
-too.
+There are two ways to compute them: each window through the whole model; or each frame of the front end once, and of the
+network as much as its streaming form can (`kws_models.streaming`). Up to rounding, the results are equal, except those
+of causal networks, which see what came before a window.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -106,34 +106,33 @@ class EachWindow(WindowScorer):
         return _in_pieces(self._scorer.scores, self._sliding.feed(samples), _BATCH, len(self.labels))
 
 
-class FrameConsumer(Protocol):
-    """Takes the stream's frames [n, bins] as they arrive; returns logits [m, labels] of the windows they complete."""
-
-    def feed(self, frames: np.ndarray) -> np.ndarray:
-        """See the class."""
-        ...
-
-
 class FramesOnce(WindowScorer):
     """Computes each frame of the front end once, however many windows contain it.
 
     Args:
         features: a layer whose frames are independent; the hop is a whole number of its frame steps.
-        consumer: of the frames.
+        network: takes the frames.
         labels, clip_samples, hop_samples: see WindowScorer.
+
+    Attributes:
+        network_stream: the network on these frames.
     """
 
     def __init__(
-        self, features: FeatureLayer, consumer: FrameConsumer, labels: list[str], clip_samples: int, hop_samples: int
+        self, features: FeatureLayer, network: keras.Model, labels: list[str], clip_samples: int, hop_samples: int
     ) -> None:
+        from kws_experiments.export.tflite_stream import single_step
+        from kws_models.streaming import NetworkStream
+
         super().__init__(labels, features.sample_rate, clip_samples, hop_samples)
         self._front_end = FrameStream(features)
-        self.consumer = consumer
+        hop_frames = hop_samples // features.frame_step
+        self.network_stream = NetworkStream(network, features.num_frames(clip_samples), hop_frames, single_step)
 
     def _feed(self, samples: np.ndarray) -> np.ndarray:
         from scipy.special import softmax
 
-        return softmax(self.consumer.feed(self._front_end.feed(samples)).astype(np.float32), axis=1)
+        return softmax(self.network_stream.feed(self._front_end.feed(samples)).astype(np.float32), axis=1)
 
 
 class FrameStream:
@@ -156,41 +155,6 @@ class FrameStream:
         frames = self._compute(samples[None]).numpy()[0]
         self._samples = samples[len(frames) * layer.frame_step :].copy()
         return frames
-
-
-class NetworkWindows:
-    """Any network, on windows of frames.
-
-    Args:
-        network: features [batch, frames, bins] → logits, or with a dict of `features` and `num_frames` as its input.
-        num_frames: frames per window.
-        hop_frames: from window to window.
-    """
-
-    def __init__(self, network: keras.Model, num_frames: int, hop_frames: int) -> None:
-        import tensorflow as tf
-
-        from kws_models.folding import folded
-
-        self._sliding = SlidingWindows(num_frames, hop_frames)
-        logits = folded(network)
-        self._num_labels = network.output_shape[-1]
-        has_lengths = len(network.inputs) > 1
-        bins = max(network.inputs, key=lambda tensor: len(tensor.shape)).shape[-1]
-
-        def infer(windows: tf.Tensor) -> tf.Tensor:
-            if not has_lengths:
-                return logits(windows)
-            lengths = tf.fill(tf.shape(windows)[:1], num_frames)
-            return logits({"features": windows, "num_frames": lengths})
-
-        self._infer = tf.function(infer, [tf.TensorSpec([None, num_frames, bins], tf.float32)])
-
-    def feed(self, frames: np.ndarray) -> np.ndarray:
-        """See FrameConsumer."""
-        return _in_pieces(
-            lambda windows: self._infer(windows).numpy(), self._sliding.feed(frames), _BATCH, self._num_labels
-        )
 
 
 def open_windows(path: Path, hop_ms: float) -> WindowScorer:
@@ -217,7 +181,7 @@ def open_windows(path: Path, hop_ms: float) -> WindowScorer:
 def frames_once(
     features: FeatureLayer, network: keras.Model, labels: list[str], clip_samples: int, hop_samples: int
 ) -> FramesOnce | None:
-    """Score windows with each frame computed once, and the network's first layers too where they are causal.
+    """Score windows with each frame computed once.
 
     Returns:
         None where windows cannot share frames: the frames depend on their window, the hop is not a whole number of
@@ -226,19 +190,11 @@ def frames_once(
     Raises:
         KwsError: the hop is not possible.
     """
-    from kws_models.causal import CausalStream, NotCausalError
-
-    hop_frames, remainder = divmod(hop_samples, features.frame_step)
     if not features.frames_are_independent:
         log.info("each window is computed by itself: frames of %s depend on their window", type(features).__name__)
         return None
-    if remainder or clip_samples < features.frame_length:
+    if hop_samples % features.frame_step or clip_samples < features.frame_length:
         step_ms = 1000 * features.frame_step / features.sample_rate
         log.info("each window is computed by itself: --hop-ms is not a multiple of the frame step, %g ms", step_ms)
         return None
-    consumer: FrameConsumer
-    try:
-        consumer = CausalStream(network, hop_frames)
-    except NotCausalError:
-        consumer = NetworkWindows(network, features.num_frames(clip_samples), hop_frames)
-    return FramesOnce(features, consumer, labels, clip_samples, hop_samples)
+    return FramesOnce(features, network, labels, clip_samples, hop_samples)

@@ -23,6 +23,7 @@ _SMALL = {
     },
     "low_latency_svdf": {"units": 8, "memory_size": 20, "dropout_rate": 0.0},
     "matchboxnet": {"filters": 4, "block_kernels": [3, 5], "outer_filters": 6, "last_kernel": 7},
+    "mixconv": {"first_filters": 4, "filters": 6},
     "mhatt_rnn": {"conv_filters": [3, 2], "rnn_units": 4, "heads": 3, "dense_units": [6, 5], "dropout_rate": 0.0},
     "res": {"filters": 6, "num_layers": 4},
     "res15": {"filters": 6, "num_layers": 7},

@@ -32,7 +32,10 @@ from tests.kws_models.networks import (
 FLATTENING = ["cnn4", "conv", "low_latency_conv", "simple_audio", "single_fc", "tiny_conv", "tiny_embedding_conv"]
 ANY_LENGTH = [name for name in VARIANTS if name not in FLATTENING]
 NETWORKS = [*((name, False) for name in VARIANTS), *((name, True) for name in ANY_LENGTH)]
-SMALLEST = {"cnn4": (46, 46), "low_latency_conv": (1, 8), "res8": (4, 3), "res26": (2, 2)}  # others: (1, 1)
+SMALLEST = {
+    "cnn4": (46, 46), "ds_cnn_s_causal": (2, 1), "low_latency_conv": (1, 8), "mixconv": (3, 1), "res8": (4, 3),
+    "res26": (2, 2), "tc_resnet8_causal": (4, 1),
+}  # fmt: skip
 each_network = pytest.mark.parametrize(("name", "any_length"), NETWORKS)
 
 
@@ -161,6 +164,14 @@ def test_a_saved_model_loads_without_custom_objects(name, any_length, tmp_path):
         ("matchboxnet_3x1x64", "last_dilation", [0]),
         ("matchboxnet_3x1x64", "dropout_rate", [1.0]),
         ("matchboxnet_3x1x64", "batch_norm_momentum", [-0.1]),
+        *[(name, "causal", [1]) for name in VARIANTS if name.endswith("_causal")],
+        ("mixconv", "first_filters", [0]),
+        ("mixconv", "first_kernel", [0]),
+        ("mixconv", "first_stride", [0]),
+        ("mixconv", "filters", [0, 1]),
+        ("mixconv", "block_kernels", [(), 5, (5, 7), ((5,), (0,)), ((),)]),
+        ("mixconv", "dropout_rate", [1.0]),
+        ("mixconv", "batch_norm_momentum", [-0.1]),
         ("mhatt_rnn", "conv_filters", [(10, 0)]),
         ("mhatt_rnn", "conv_kernel_frames", [0]),
         ("mhatt_rnn", "rnn_layers", [0]),

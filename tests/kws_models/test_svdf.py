@@ -1,4 +1,4 @@
-"""SVDF: the example's arithmetic, whole clips and frame by frame; and the network on top of it."""
+"""SVDF: the example's arithmetic, for the last frame and for every frame; and the network on top of it."""
 
 import keras
 import numpy as np
@@ -18,16 +18,6 @@ def layer_of(bins, *arguments, **options):
     for seed, weight in enumerate(layer.weights):
         weight.assign(features_of(*weight.shape, seed=seed))
     return layer
-
-
-def streamed(layer, clips):
-    """[batch, frames, units]: the outputs of `step`, one after another."""
-    state = layer.initial_state(len(clips))
-    outputs = []
-    for index in range(clips.shape[1]):
-        output, state = layer.step(clips[:, index], state)
-        outputs.append(np.array(output))
-    return np.stack(outputs, axis=1)
 
 
 def examples_units(window, frequency_kernel, time_kernel, bias, rank):
@@ -87,29 +77,6 @@ def test_whole_clips_and_streams_give_the_examples_outputs(
     np.testing.assert_allclose(every_frame(clips, training=True), expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(layer(clips), expected[:, -1], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(layer(clips, training=True), expected[:, -1], rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(streamed(layer, clips), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_a_stream_forgets_what_is_older_than_its_memory():
-    layer = layer_of(5, 4, 6, rank=2)
-    clips = features_of(2, 30, 5)
-    np.testing.assert_allclose(streamed(layer, clips)[:, -1], streamed(layer, clips[:, -6:])[:, -1], atol=1e-4)
-
-
-def test_a_step_runs_as_a_graph_and_before_any_call():
-    layer = SVDF(4, 6, rank=2, activation="relu")
-
-    @tf.function(input_signature=[tf.TensorSpec((2, 5)), tf.TensorSpec((2, 6, 8))])
-    def step(frame, state):
-        return layer.step(frame, state)
-
-    clips = features_of(2, 9, 5)
-    state = layer.initial_state(2)
-    assert state.shape == (2, 6, 8)
-    for index in range(clips.shape[1]):
-        output, state = step(clips[:, index], state)
-    np.testing.assert_allclose(output, layer(clips), atol=1e-5)
-    assert [weight.name for weight in layer.weights] == ["frequency_kernel", "time_kernel", "bias"]
 
 
 @pytest.mark.parametrize("return_sequences", [False, True])
@@ -145,13 +112,11 @@ def test_mixed_precision_stays_near_float32(policy, training):
     weights = [0.01 * features_of(*weight.shape) for weight in plain.weights]
     plain.set_weights(weights)
     mixed.set_weights(weights)
-    outputs, step_outputs = mixed(clips, training=training), streamed(mixed, clips)[:, -1]
+    outputs = mixed(clips, training=training)
     assert outputs.dtype == mixed.compute_dtype
-    assert str(step_outputs.dtype) == mixed.compute_dtype
     expected = np.array(plain(clips))
     rounding = {"mixed_float16": 2e-3, "mixed_bfloat16": 2e-2}[policy] * np.abs(expected).max()
     np.testing.assert_allclose(tf.cast(outputs, tf.float32), expected, atol=rounding)
-    np.testing.assert_allclose(step_outputs.astype(np.float32), expected, atol=rounding)
 
 
 def test_the_two_kernels_start_from_different_numbers():
@@ -203,17 +168,6 @@ def test_logits_are_the_examples():
         x = x @ kernel + bias
     assert len(linear) == 6
     np.testing.assert_allclose(model(features), x, rtol=1e-4, atol=1e-4)
-
-
-def test_the_networks_svdf_layer_streams():
-    model = small("low_latency_svdf", (20, 10), memory_size=None)
-    features = features_of(4, 20, 10)
-    output, state = None, model.get_layer("svdf").initial_state(4)
-    for index in range(20):
-        output, state = model.get_layer("svdf").step(features[:, index], state)
-    for layer in model.layers[model.layers.index(model.get_layer("svdf")) + 1 :]:
-        output = layer(output)
-    np.testing.assert_allclose(output, model(features), atol=1e-5)
 
 
 def test_the_examples_initialisers_and_dropout():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kws_experiments.export.formats.base import Format, Request, Written
+from kws_experiments.export.formats.base import Format, Options, Request, Written
 
 if TYPE_CHECKING:
     from kws_experiments.experiment.experiment import Experiment
@@ -23,12 +23,10 @@ class SavedModel(Format):
     any_length = True
     runs_programs = True
 
-    def check_choice(
-        self, quantize: str, decode: str, experiment: Experiment, clip_ms: float | None, c_name: str | None = None
-    ) -> int | None:
+    def check_choice(self, options: Options, experiment: Experiment) -> int | None:
         """See Format."""
-        clip_samples = super().check_choice(quantize, decode, experiment, clip_ms, c_name)
-        if decode == "all":
+        clip_samples = super().check_choice(options, experiment)
+        if options.decode == "all":
             from kws_data.second_opinion import require_tensorflow_io
 
             require_tensorflow_io("--decode all")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kws_experiments.export.formats.base import Format, Request, Written, clean_lines
 
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from kws_experiments.export.scorer import Function
     from kws_experiments.export.trained import Trained
 
-WHOLE, NETWORK = "model.tflite", "network.tflite"
+WHOLE, NETWORK, STREAM = "model.tflite", "network.tflite", "stream.tflite"
 _TRIED = 100  # clips, in TensorFlow Lite Micro
+_STREAM_CLIPS = 20  # of these, hop by hop
 
 
 class Tflite(Format):
@@ -27,27 +28,24 @@ class Tflite(Format):
         "`model.tflite` takes a waveform, `network.tflite` features; int8 is all of the latter, input and output"
         " included, with C source beside it"
     )
-    quantizations = ("none", "dynamic", "float16", "int8")
-    in_c = ("none", "int8")  # TensorFlow Lite Micro runs no hybrid operators
+    quantizations: ClassVar[tuple[str, ...]] = ("none", "dynamic", "float16", "int8")
+    in_c: ClassVar[tuple[str, ...]] = ("none", "int8")  # TensorFlow Lite Micro runs no hybrid operators
+    streams: ClassVar[tuple[str, ...]] = in_c
     unrolls = True
 
     def write(self, trained: Trained, request: Request) -> Written:
         """See Format. dynamic: weights in int8; float16: weights; int8: everything, input and output too."""
         from kws_experiments.export import tflite_graph
         from kws_experiments.export.tflite_metadata import named
-        from kws_experiments.export.tflm import measured
 
         out, quantize, clip_samples = request.out, request.quantize, trained.facts.clip_samples
         assert clip_samples is not None
         calibration = None if request.calibration is None else trained.features(request.calibration).numpy()
+        if request.state is not None:
+            return self._stream(trained, request, calibration)
         shape = trained.features.output_shape_for(clip_samples)
         network = converter(trained.scores, [1, *shape], "features", quantize, calibration).convert()
-        facts, front_end = trained.facts, trained.front_end
-        (out / NETWORK).write_bytes(named(network, "features", facts, front_end))
-        features_in = _described(out / NETWORK, "features")
-        if calibration is not None:
-            found = measured(out / NETWORK, features_in.input.quantized(calibration[:_TRIED]))
-            features_in = replace(features_in, micro={"peak": tflite_graph.peak(network)} | found)
+        features_in = write_network(out / NETWORK, network, trained, calibration)
         try:
             first = converter(trained.features.in_one_piece, [1, clip_samples], "waveform").convert()
         except Exception as error:  # whatever the converter raises; a converter that aborts ends the process anyway
@@ -57,23 +55,49 @@ class Tflite(Format):
         if tflite_graph.has_branches(network):  # recurrent layers of clips that keep their lengths
             note = f"the network has loops and can't be joined with its front end: {NETWORK} takes features"
             return Written([features_in], [note])
-        (out / WHOLE).write_bytes(named(tflite_graph.joined(first, network), "waveform", facts, front_end))
+        whole = named(tflite_graph.joined(first, network), "waveform", trained.facts, trained.front_end)
+        (out / WHOLE).write_bytes(whole)
         notes = [] if quantize == "none" else [f"{quantize} is the network in {WHOLE}; its front end stays in float32"]
-        return Written([_described(out / WHOLE, "waveform"), features_in], notes)
+        return Written([described(out / WHOLE, "waveform"), features_in], notes)
+
+    def _stream(self, trained: Trained, request: Request, calibration: np.ndarray | None) -> Written:
+        """The network's streaming form; in float32, TensorFlow Lite Micro runs it on silence."""
+        import numpy as np
+        import tensorflow as tf
+
+        from kws_experiments.export import tflite_stream
+        from kws_experiments.export.tflite_metadata import named
+
+        facts, state = trained.facts, str(request.state)
+        assert facts.clip_samples is not None
+        form = tflite_stream.streaming_form(trained.network, trained.features, facts.clip_samples, request.hop_ms)
+        streaming = tflite_stream.described(form, trained.features, state)
+        calls = None
+        if calibration is not None:  # one clip after another, as on a device
+            calls = np.concatenate(list(tflite_stream.in_calls(calibration[:_TRIED], streaming)))
+        network = tflite_stream.converted(form, tf.nn.softmax, state, calls)
+        (request.out / STREAM).write_bytes(named(network, "frames", facts, trained.front_end))
+        tried = None if calls is None else calls[: _STREAM_CLIPS * streaming["calls"]]
+        file = described(request.out / STREAM, "frames", tried)
+        notes = [
+            f"{STREAM} takes {form.step_frames} new frames a call, and keeps its states: a clip begins with new ones"
+        ]
+        if state == tflite_stream.EXTERNAL:
+            notes = [f"{STREAM} takes {form.step_frames} new frames a call, and the states that the call before gave"]
+        return Written([file], notes, streaming=streaming)
 
     def load(self, path: Path) -> Function:
         """See Format. LiteRT may know custom operators, some of which write files: none is run."""
-        from ai_edge_litert.interpreter import Interpreter
+        from kws_experiments.export import tflite_stream
+        from kws_experiments.export.tflite_graph import CUSTOM, STATEFUL, operators
 
-        from kws_experiments.config.tensorflow_setup import standard_error_held_back
-        from kws_experiments.export.tflite_graph import CUSTOM, operators
-
-        with standard_error_held_back():  # it prints which delegate it makes
-            interpreter = Interpreter(str(path), num_threads=1)  # checks that it is a model at all
-        if CUSTOM in operators(path.read_bytes()):
+        interpreter = interpreter_of(path.read_bytes())  # checks that it is a model at all
+        found = operators(path.read_bytes())
+        if CUSTOM in found:
             raise ValueError("it has custom operators, which are not run")
-        with standard_error_held_back():
-            return inference(interpreter)
+        if STATEFUL in found or len(interpreter.get_input_details()) > 1:
+            return tflite_stream.inference(path)
+        return inference(interpreter)
 
     def write_extras(self, artifact: Artifact, out: Path) -> None:
         """Write C source for the model that microcontrollers can run."""
@@ -85,6 +109,21 @@ class Tflite(Format):
             listening = Listening.read(out) if artifact.sensitivities else None
             for name, text in c_source((out / artifact.files[-1].file).read_bytes(), artifact, listening).items():
                 write_text(out / name, text)
+
+
+def write_network(path: Path, network: bytes, trained: Trained, calibration: np.ndarray | None) -> ModelFile:
+    """Write a network that takes features, and try it in TensorFlow Lite Micro if it is all of integers.
+
+    Args:
+        path: the file.
+        network: what the converter gave.
+        trained: what the file says of itself.
+        calibration: the inputs that set the ranges of an int8 network.
+    """
+    from kws_experiments.export.tflite_metadata import named
+
+    path.write_bytes(named(network, "features", trained.facts, trained.front_end))
+    return described(path, "features", None if calibration is None else calibration[:_TRIED])
 
 
 def converter(
@@ -105,16 +144,40 @@ def converter(
     from kws_experiments.export.trained import frozen
 
     result = tf.lite.TFLiteConverter.from_concrete_functions([frozen(function, shape, name)])
+    return quantized(result, quantize, lambda: ([clip[None]] for clip in (() if calibration is None else calibration)))
+
+
+def quantized(converter: Any, quantize: str, samples: Callable[[], Iterable[list[Any]]]) -> Any:
+    """A `TFLiteConverter` set to quantize.
+
+    Args:
+        converter: the converter.
+        quantize: none, dynamic, float16 or int8.
+        samples: for int8, inputs that set the ranges.
+    """
+    import tensorflow as tf
+
     if quantize != "none":
-        result.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantize == "float16":
-        result.target_spec.supported_types = [tf.float16]
+        converter.target_spec.supported_types = [tf.float16]
     if quantize == "int8":
-        assert calibration is not None
-        result.representative_dataset = lambda: ([clip[None]] for clip in calibration)
-        result.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        result.inference_input_type = result.inference_output_type = tf.int8
-    return result
+        converter.representative_dataset = samples
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = converter.inference_output_type = tf.int8
+    return converter
+
+
+def interpreter_of(content: bytes, **options: Any) -> Any:
+    """LiteRT's interpreter of a model, on one thread, ready to run; `options` are its own."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    from kws_experiments.config.tensorflow_setup import standard_error_held_back
+
+    with standard_error_held_back():  # it prints which delegate it makes
+        interpreter = Interpreter(model_content=content, num_threads=1, **options)
+        interpreter.allocate_tensors()
+    return interpreter
 
 
 def inference(interpreter: Any) -> Function:
@@ -124,32 +187,48 @@ def inference(interpreter: Any) -> Function:
     """
     import numpy as np
 
-    interpreter.allocate_tensors()
     (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
-    takes, gives = _port(source), _port(result)
+    takes, gives = port_of(source), port_of(result)
 
     def one(clip: np.ndarray) -> np.ndarray:
-        interpreter.set_tensor(source["index"], takes.quantized(clip))
+        interpreter.set_tensor(source["index"], takes.quantized(clip).reshape(takes.shape))
         interpreter.invoke()
         return gives.dequantized(interpreter.get_tensor(result["index"]))
 
     return lambda inputs: np.concatenate([one(clip[np.newaxis]) for clip in inputs])
 
 
-def _described(path: Path, takes: str) -> ModelFile:
+def described(path: Path, takes: str, tried: np.ndarray | None = None) -> ModelFile:
+    """What export.json says of a model.
+
+    Args:
+        path: the file.
+        takes: waveform, features or frames.
+        tried: inputs to try an int8 network with in TensorFlow Lite Micro.
+    """
     from ai_edge_litert.interpreter import Interpreter
 
+    from kws_experiments.export import tflite_graph
     from kws_experiments.export.artifact import ModelFile
-    from kws_experiments.export.tflite_graph import operators
+    from kws_experiments.export.tflm import measured
 
-    interpreter = Interpreter(str(path))
-    (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
-    found = operators(path.read_bytes())
-    signatures = interpreter.get_signature_list()
-    return ModelFile(path.name, takes, _port(source), _port(result), operators=found, signatures=signatures)
+    interpreter, content = Interpreter(str(path)), path.read_bytes()
+    sources, results = (
+        [port_of(one) for one in details]
+        for details in (interpreter.get_input_details(), interpreter.get_output_details())
+    )
+    file = ModelFile(
+        path.name, takes, sources[0], results[0], operators=tflite_graph.operators(content),
+        signatures=interpreter.get_signature_list(),
+        states=[list(pair) for pair in zip(sources[1:], results[1:], strict=True)],
+    )  # fmt: skip
+    if tried is None:
+        return file
+    found = measured(path, file.input.quantized(tried))
+    return replace(file, micro={"peak": tflite_graph.peak(content)} | found)
 
 
-def _port(details: dict[str, Any]) -> Port:
+def port_of(details: dict[str, Any]) -> Port:
     """An interpreter's details of a tensor as a Port."""
     import numpy as np
 

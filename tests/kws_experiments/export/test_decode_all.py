@@ -17,7 +17,7 @@ from kws_data.errors import KwsError
 from kws_experiments.export.artifact import Artifact, read_artifact
 from kws_experiments.export.convert import convert
 from kws_experiments.export.export_run import export_run
-from kws_experiments.export.formats.base import Request
+from kws_experiments.export.formats.base import Options, Request
 from kws_experiments.export.load import load_scorer
 from kws_experiments.export.scorer import run_facts
 from kws_experiments.inference.label import label
@@ -141,4 +141,4 @@ def test_without_tensorflow_io_one_line_says_which_extra_brings_it(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # pretend that nothing is installed
     with pytest.raises(KwsError, match=r"^--decode all needs tensorflow-io .*: pip install -e '.\[io\]'$"):
-        export_run(untrained_run(tmp_path / "run", *SMALL), format="saved_model", decode="all")
+        export_run(untrained_run(tmp_path / "run", *SMALL), Options("saved_model", decode="all"))

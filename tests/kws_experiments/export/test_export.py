@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kws_data.clip_format import ClipFormat
+from kws_data.clip_format import AudioRules, ClipFormat
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import compose
 from kws_experiments.export import convert, table, tflm
@@ -29,7 +29,7 @@ from kws_experiments.export.artifact import Artifact, ModelFile, Port, content_h
 from kws_experiments.export.c_source import c_source, c_string, own_prefix
 from kws_experiments.export.check import compared
 from kws_experiments.export.export_run import export_run
-from kws_experiments.export.formats.base import Format, Request, find_format, format_names
+from kws_experiments.export.formats.base import Format, Options, Request, find_format, format_names
 from kws_experiments.export.formats.tflite import converter
 from kws_experiments.export.load import load_scorer
 from kws_experiments.export.scorer import Facts, Scorer, fitted
@@ -244,9 +244,22 @@ def test_the_header_has_the_resolvers_lines() -> None:
     assert re.findall(r"resolver\.(\w+)\(\);", header) == list(methods.values())
 
 
+@pytest.mark.parametrize(
+    ("state", "how"),
+    [("internal", "MicroResourceVariables::Create(allocator, 12)"), ("external", "other 12 inputs are states")],
+)
+def test_the_header_says_how_a_streaming_form_keeps_its_states(state: str, how: str) -> None:
+    export = dataclasses.replace(EXPORT, streaming={"state": state, "states": 12})
+    header = c_source(b"x", export)["words.h"]
+    assert "the stream's next words_input_frames frames" in header
+    assert how in header
+
+
 def test_each_exports_names_in_c_are_its_own() -> None:
     assert own_prefix("train", "0123456789ab", "int8") == "train_012345_int8"
     assert own_prefix("train", "0123456789ab", "none") == "train_012345_float"
+    assert own_prefix("train", "0123456789ab", "int8", "internal") == "train_012345_int8_streaming"
+    assert own_prefix("train", "0123456789ab", "int8", "external") == "train_012345_int8_streaming_external"
     assert own_prefix("Größe 1/2", None, "int8") == "gr_e_1_2_int8"
     assert own_prefix("12 words", None, "none") == "kws_12_words_float"
 
@@ -269,6 +282,20 @@ def test_an_export_cuts_longer_files_as_its_run(tmp_path: Path) -> None:
     del record["clip_from"]  # of an earlier version, which took the start
     (folder / "export.json").write_text(json.dumps(record))
     assert read_artifact(folder).facts.clip_from == "start"
+
+
+def test_an_export_takes_the_files_that_its_run_takes(tmp_path: Path) -> None:
+    rules = AudioRules(max_rate=48_000, levels="clip", muted="keep")
+    folder = tmp_path / "export"
+    dataclasses.replace(artifact(folder), audio=dataclasses.asdict(rules)).write(folder)
+    assert read_artifact(folder).facts.clip_form.rules == rules
+    record = json.loads((folder / "export.json").read_text())
+    (folder / "export.json").write_text(json.dumps(record | {"audio": {"levels": "loud"}}))
+    with pytest.raises(KwsError, match=r"export.json' is missing or damaged: export the run again"):
+        read_artifact(folder)
+    del record["audio"]  # of an earlier version
+    (folder / "export.json").write_text(json.dumps(record))
+    assert read_artifact(folder).facts.rules == AudioRules()
 
 
 @pytest.mark.parametrize(
@@ -302,7 +329,7 @@ def test_damaged_exports_are_one_line(tmp_path: Path, name: str, content: str | 
         ("export/labels.txt", r"labels.txt' is no model of this export, which has network.tflite"),
         (".", "holds no run: give the folder of a run"),
         ("export", r"network.tflite' can't be loaded"),
-        ("foreign", r"export.json': format must be one of onnx, saved_model, tflite, got 'h5'"),
+        ("foreign", r"export.json': format must be one of esphome, mlperf_tiny, onnx, saved_model, tflite, got 'h5'"),
     ],
 )
 def test_what_cannot_be_opened_is_one_line(path: str, message: str, tmp_path: Path) -> None:
@@ -395,12 +422,12 @@ def test_an_arena_that_cannot_be_measured_is_one_line(
 
 
 def test_formats_are_found_by_their_files() -> None:
-    assert format_names() == ["onnx", "saved_model", "tflite"]
+    assert format_names() == ["esphome", "mlperf_tiny", "onnx", "saved_model", "tflite"]
     for name in format_names():
         found = find_format(name)
         assert isinstance(found, Format)
         assert found.name == name
-        assert found.quantizations[0] == "none"
+        assert {"none", "int8"} & set(found.quantizations)
 
 
 @functools.cache
@@ -421,7 +448,7 @@ def run_folder(path: Path, clip_ms: int | None = 1000, status: str = "done") -> 
 @pytest.mark.parametrize(
     ("choice", "clip_ms", "message"),
     [
-        ({"format": "h5"}, 1000, "--format must be one of onnx, saved_model, tflite, got 'h5'"),
+        ({"format": "h5"}, 1000, "--format must be one of esphome, mlperf_tiny, onnx, saved_model, tflite, got 'h5'"),
         ({"format": "onnx", "quantize": "dynamic"}, 1000, "with onnx must be one of none, int8, got 'dynamic'"),
         ({"format": "saved_model", "quantize": "float16"}, 1000, "--quantize with saved_model must be one of none"),
         ({"format": "tflite", "clip_ms": 500}, 1000, r"the run's clips have one length already \(clip_ms=1000\)"),
@@ -436,7 +463,7 @@ def run_folder(path: Path, clip_ms: int | None = 1000, status: str = "done") -> 
 )
 def test_options_that_make_no_sense(tmp_path: Path, choice: dict[str, Any], clip_ms: int | None, message: str) -> None:
     with pytest.raises(KwsError, match=message):
-        export_run(run_folder(tmp_path / "run", clip_ms), **choice)
+        export_run(run_folder(tmp_path / "run", clip_ms), Options(**choice))
     assert not (tmp_path / "run" / "exports").exists()
 
 
@@ -454,13 +481,13 @@ def test_runs_that_cannot_be_exported_are_refused(tmp_path: Path) -> None:
         ("", r"' holds no run: give the folder of a run"),
     ):
         with pytest.raises(KwsError, match=message):
-            export_run(tmp_path / name, format="onnx")
+            export_run(tmp_path / name, Options("onnx"))
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # pretend that nothing is installed
     with pytest.raises(KwsError, match=r"--format onnx needs tf2onnx and onnxruntime: pip install -e '.\[onnx\]'"):
-        export_run(run_folder(tmp_path / "run"), format="onnx")
+        export_run(run_folder(tmp_path / "run"), Options("onnx"))
 
 
 @pytest.mark.parametrize(
@@ -557,3 +584,12 @@ def test_an_answer_that_finds_no_room_is_none(tmp_path: Path, monkeypatch: pytes
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not (tmp_path / "answer.pickle").exists()
+
+
+def test_a_full_disk_is_not_the_converters_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = "OSError: [Errno 28] No space left on device: 'answer.pickle'"
+    done = subprocess.CompletedProcess([], 1, "", f"Traceback\n{ended}\n")
+    monkeypatch.setattr(convert.subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        convert.convert_in_child(Request(tmp_path, tmp_path / "out", "onnx"), tmp_path)
+    assert caught.value.filename == str(tmp_path)

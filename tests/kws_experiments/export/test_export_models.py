@@ -40,6 +40,7 @@ FAMILIES = {
     "low_latency_svdf": ["model=low_latency_svdf", "features=mfcc", "model.units=64"],
     "ds_cnn": ["model=ds_cnn_s", "features=mfcc_mlperf_tiny"],
     "matchboxnet": ["model=matchboxnet_3x1x64", "features=mfcc"],
+    "mixconv": ["model=mixconv"],
     "mhatt_rnn": ["model=mhatt_rnn", *SHORT, "model.rnn_units=16", "model.rnn_layers=1"],
     "res": ["model=res8_narrow", "features=mfcc"],
     "simple_audio": ["model=simple_audio", "features=stft"],
@@ -91,9 +92,7 @@ def test_every_family_scores_as_the_original(family: str, tmp_path: Path) -> Non
     network = export[1].files[-1]
     assert (network.input.dtype, network.output.dtype) == ("int8", "int8")
     # later converters keep one split of a GRU in float
-    if family != "mhatt_rnn" or version("tensorflow").startswith(
-        "2.16"
-    ):  # later converters keep a GRU's split in float
+    if family != "mhatt_rnn" or version("tensorflow").startswith("2.16"):
         assert not {"QUANTIZE", "DEQUANTIZE"} & set(network.operators)
 
 

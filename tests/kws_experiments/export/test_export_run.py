@@ -33,8 +33,9 @@ EXPORTS = [("saved_model", "none"), ("tflite", "none"), ("onnx", "none")]
 DRIVER = f"""
 from pathlib import Path
 from kws_experiments.export.export_run import export_run
+from kws_experiments.export.formats.base import Options
 for format, quantize in {EXPORTS}:
-    export_run(Path(RUN), format=format, quantize=quantize)
+    export_run(Path(RUN), Options(format, quantize))
 """
 
 # The exported SavedModel where this project is not installed
@@ -239,7 +240,9 @@ def test_benchmark_compares_clients_clip_by_clip(run: Path) -> None:
     done = process("-m", "benchmarks.clients", str(run), "--clips", "20", cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = {(export, client): (same, apart) for export, _, client, same, apart in cells(done.stdout)}
-    for row in (("onnx, none", "onnxruntime"), ("saved_model, none", "session"), ("tflite, none", "litert")):
+    for row in (
+        ("onnx, none", "onnxruntime"), ("saved_model, none", "TensorFlow's session"), ("tflite, none", "LiteRT"),
+    ):  # fmt: skip
         assert rows[row][0] == "20"
         assert float(rows[row][1]) < 1e-4
 

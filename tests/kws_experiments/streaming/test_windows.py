@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,11 +19,9 @@ from kws_experiments.streaming.windows import (
     EachWindow,
     FramesOnce,
     FrameStream,
-    NetworkWindows,
     WindowScorer,
     frames_once,
 )
-from kws_models.causal import CausalStream, NotCausalError
 from kws_models.sliding import SlidingWindows
 from tests.conftest import ROOT, SAMPLE_RATE
 
@@ -112,6 +112,67 @@ def test_a_stream_scores_as_its_windows_one_by_one(name: str) -> None:
     assert ends.tolist() == list(range(SAMPLE_RATE, len(samples) + 1, 640))
 
 
+def test_a_causal_network_scores_as_its_windows_do_until_the_first_is_over() -> None:
+    """Afterwards, it knows what came before a window; every hop: tests/kws_models/test_streaming.py."""
+    features = layer("log_mel")
+    net = network("mixconv", *features.output_shape_for(SAMPLE_RATE), filters=8)
+    windows, samples = frames_once(features, net, LABELS, SAMPLE_RATE, 640), sound()
+    assert windows is not None
+    assert windows.network_stream.form.streams
+    ends, scores = score(windows, chunks(samples, 1, 700, 3000))
+    by_window = whole_model(features, net).scores(windows_of(samples, 640))
+    np.testing.assert_allclose(scores[0], by_window[0], atol=2e-5)
+    assert ends.tolist() == list(range(SAMPLE_RATE, len(samples) + 1, 640))
+    assert not np.allclose(scores[-1], by_window[-1], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("ds_cnn_s_causal", {"filters": 8, "num_blocks": 1}),
+        ("bc_resnet_1_causal", {}),
+        ("mixconv", {"filters": 8}),
+    ],
+)
+def test_a_hop_at_a_time_scores_as_many_at_once(name: str, sizes: dict[str, Any]) -> None:
+    """As from a microphone, by another engine than a file's."""
+    features = layer("log_mel")
+    net = network(name, *features.output_shape_for(SAMPLE_RATE), **sizes)
+    live, file = (frames_once(features, net, LABELS, SAMPLE_RATE, 640) for _ in range(2))
+    assert live is not None
+    assert file is not None
+    ends, scores = score(live, chunks(sound(), 640))
+    assert live.network_stream._step is not None
+    expected_ends, expected = score(file, [sound()])
+    assert file.network_stream._step is None
+    assert ends.tolist() == expected_ends.tolist()
+    np.testing.assert_allclose(scores, expected, atol=2e-5)
+    # and in any order of the two
+    both = frames_once(features, net, LABELS, SAMPLE_RATE, 640)
+    assert both is not None
+    np.testing.assert_allclose(score(both, chunks(sound(), 640, 16000, 640, 640))[1], expected, atol=2e-5)
+
+
+def test_a_network_that_tensorflow_lite_does_not_take_streams_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> bytes:
+        raise ValueError("no such operator")
+
+    monkeypatch.setattr("kws_experiments.export.tflite_stream.converted", refuse)
+    features = layer("log_mel")
+    net = network("mixconv", *features.output_shape_for(SAMPLE_RATE), filters=8)
+    live, file = (frames_once(features, net, LABELS, SAMPLE_RATE, 640) for _ in range(2))
+    assert live is not None
+    assert file is not None
+    with caplog.at_level("INFO"):
+        scores = score(live, chunks(sound(), 640))[1]
+    assert caplog.messages == [
+        "each hop runs in TensorFlow, as TensorFlow Lite cannot run this network: ValueError: no such operator"
+    ]
+    np.testing.assert_allclose(scores, score(file, [sound()])[1], atol=2e-5)
+
+
 def test_hops_that_do_not_fit_frames_or_windows() -> None:
     features = layer("log_mel")
     net = network("single_fc", *features.output_shape_for(SAMPLE_RATE))
@@ -122,78 +183,10 @@ def test_hops_that_do_not_fit_frames_or_windows() -> None:
             EachWindow(whole_model(features, net), hop)
 
 
-@pytest.mark.parametrize(
-    ("model", "features", "hop_frames", "options"),
-    [
-        ("low_latency_svdf", "mfcc", 1, {"units": 16}),
-        ("low_latency_svdf", "mfcc", 4, {"units": 16, "memory_size": 20}),
-        ("low_latency_svdf", "mfcc", 7, {"units": 16, "memory_size": 120}),
-        ("cnn4", "log_spectrogram", 16, {"filters": "[4,4,4,4]"}),
-        ("cnn4", "log_spectrogram", 48, {"filters": "[4,4,4,4]"}),
-    ],
-)
-def test_causal_networks_run_frame_by_frame_as_they_do_on_windows(
-    model: str, features: str, hop_frames: int, options: dict[str, object]
-) -> None:
-    front_end = layer(features)
-    frames = front_end(sound(1.9)[None]).numpy()[0]
-    net = network(model, *front_end.output_shape_for(SAMPLE_RATE), **options)
-    for weights in net.trainable_variables:  # the example's tiny ones would make all logits alike
-        weights.assign(weights * 10)
-    starts = range(0, len(frames) - 98 + 1, hop_frames)
-    offline = net(np.stack([frames[at : at + 98] for at in starts])).numpy()
-
-    for sizes in ([len(frames)], [1] * len(frames), [50, 3, 120, 100]):
-        stream = CausalStream(net, hop_frames)
-        parts = chunks(frames, *sizes)
-        logits = [stream.feed(part) for part in parts]
-        np.testing.assert_allclose(np.concatenate(logits), offline, rtol=1e-4, atol=1e-4)
-        seen = np.cumsum([len(part) for part in parts])
-        counts = np.cumsum([len(part) for part in logits]).tolist()
-        assert counts == [sum(at + 98 <= count for at in starts) for count in seen]  # no sooner and no later
-    assert np.ptp(offline, axis=0).max() > 0.01
-
-
-CAUSAL = {"low_latency_svdf": 1, "cnn4": 16}
-
-
-@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml")))
-def test_which_models_are_causal(name: str) -> None:
-    """Only the models named in `kws_models.causal` run frame by frame; the others say why not."""
-    net = network(name, 98, 257 if name in ("cnn4", "simple_audio") else 40)
-    if name in CAUSAL:
-        CausalStream(net, CAUSAL[name])
-        return
-    with pytest.raises(NotCausalError) as caught:
-        CausalStream(net, 16)
-    assert any(word in str(caught.value) for word in ("'same' padding", "spans the window", "simply follow"))
-
-
-def test_svdf_steps_are_what_the_stream_computes() -> None:
-    """`SVDF.step`, frame by frame, then the dense layers: the same logits."""
-    features = layer("mfcc")
-    frames = features(sound(1.3)[None]).numpy()[0]
-    net = network("low_latency_svdf", 98, 40, units=16)
-    svdf, *rest = net.layers[1:]
-    state, stepped = svdf.initial_state(1), []
-    for frame in frames:
-        x, state = svdf.step(frame[None], state)
-        for one in rest:
-            x = one(x)
-        stepped.append(x.numpy()[0])
-    streamed = CausalStream(net, 1).feed(frames)
-    np.testing.assert_allclose(streamed, stepped[97:], atol=1e-6)
-
-
-def test_a_hop_that_strides_do_not_fit_is_refused() -> None:
-    with pytest.raises(NotCausalError, match="a multiple of 16 frames apart, got 4"):
-        CausalStream(network("cnn4", 98, 257, filters="[4,4,4,4]"), 4)
-
-
 def test_clips_of_any_length_slide_by_the_second() -> None:
     features = layer("log_mel_20ms")
     net = network("ds_cnn_s", None, 40, filters=8, num_blocks=1)
-    windows = FramesOnce(features, NetworkWindows(net, 49, 2), LABELS, SAMPLE_RATE, 640)
+    windows = FramesOnce(features, net, LABELS, SAMPLE_RATE, 640)
     _, scores = score(windows, chunks(sound(), 5000))
 
     import tensorflow as tf
