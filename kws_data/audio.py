@@ -22,9 +22,9 @@ import soxr
 from kws_data.clip_format import DEFAULT_RULES, LONGEST_STREAM_S, AudioRules, ClipFormat
 from kws_data.containers import (
     MOST_SAMPLES_PER_BYTE,
+    ContainerError,
     CutShortError,
     Part,
-    TooManyTagsError,
     find_parts,
     unread_ogg_codec,
 )
@@ -270,7 +270,7 @@ def _one_error() -> Iterator[None]:
         raise
     except CutShortError as error:
         raise UnreadableAudioError(f"cut short: {error}") from error
-    except TooManyTagsError as error:
+    except ContainerError as error:
         raise UnreadableAudioError(f"cannot be decoded: {error}") from error
     except soundfile.LibsndfileError as error:
         reason = error.error_string.strip().removeprefix("Error : ")

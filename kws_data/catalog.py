@@ -19,12 +19,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 
+import numpy as np
 import pandas as pd
 import pyarrow
 
 from kws_data.audio import AUDIO_SUFFIXES, UnreadableAudioError, read_header
 from kws_data.errors import KwsError
-from kws_data.folders import find_folder, is_litter
+from kws_data.folders import find_data_set, find_folder, is_litter, nfc
 from kws_data.storage.atomic import replace_file
 from kws_data.storage.cache import catalogs_dir
 from kws_data.storage.parallel import map_chunks
@@ -44,6 +45,8 @@ _FLATTENED = "a zip from Windows was unpacked without making its folders; `unzip
 
 _MOST_VISITS = 100  # of one folder, by links to it: folders of links to each other multiply
 _TOO_MANY_LINKS = f"links lead to this folder in more than {_MOST_VISITS} ways"
+
+_SPEAKER_AND_UTTERANCE = re.compile(r"(.*?)_nohash_(\d{0,18})")  # 18 digits fit into an int64
 
 _CACHE_VERSION = 4
 _STATE_COLUMNS = ["bytes", "mtime_ns", "inode", "ctime_ns"]
@@ -66,7 +69,7 @@ def scan(root: Path, *, speaker_pattern: str | None = None, renew: bool = False)
     Raises:
         KwsError: `root` is not a folder, or `speaker_pattern` is not a regular expression, or matches no name.
     """
-    root = find_folder(root, "dataset.path", "; give one that holds a folder of clips for each word")
+    root = find_data_set(root)
     files = pd.DataFrame(_walk(root), columns=_WALK_COLUMNS)
     flattened = files.loc[files["problem"] == _FLATTENED, "path"]
     if len(flattened):
@@ -218,21 +221,22 @@ def _write_cache(cache: Path, headers: pd.DataFrame) -> None:
 
 def _with_names(catalog: pd.DataFrame, speaker_pattern: str | None, *, must_match: bool = True) -> pd.DataFrame:
     """Add word, speaker and utterance, taken from the path."""
-    # in one Unicode form, so that a word or a speaker is the same whichever system named the file
-    names = catalog["path"].str.rsplit("/", n=1).str[-1].str.normalize("NFC")
-    # 18 digits fit into an int64
-    parts = names.str.extract(r"^(?P<speaker>.*?)_nohash_(?P<utterance>\d{0,18})")
-    speaker = parts["speaker"]
+    # in one Unicode form, so that a word or a speaker is the same whichever system named the file; by Python, which
+    # takes a third of the time that pandas does
+    paths = catalog["path"].tolist()
+    names = [nfc(path[path.rfind("/") + 1 :]) for path in paths]
+    parts = [_SPEAKER_AND_UTTERANCE.match(name) for name in names]
+    speaker = pd.Series([part and part[1] for part in parts], catalog.index, "str")
     if speaker_pattern is not None:
         special = catalog["path"].str.contains(rf"(?:^|/)(?:{'|'.join(SPECIAL_FOLDERS[:2])})/", regex=True)
-        asked = names[speaker.isna() & ~special & (catalog["error"] == "")]
+        asked = pd.Series(names, catalog.index, "str")[speaker.isna() & ~special & (catalog["error"] == "")]
         matched = _match_speakers(asked, speaker_pattern)
         _report_unmatched(asked[matched.isna()], len(asked), speaker_pattern, must_match=must_match)
         speaker = speaker.fillna(matched)
     return catalog.assign(
-        word=catalog["path"].str.split("/", n=1).str[0].str.normalize("NFC"),
-        speaker=speaker.fillna(names).astype(str),
-        utterance=parts["utterance"].fillna("").replace("", "-1").astype("int64"),
+        word=pd.Series([nfc(path.partition("/")[0]) for path in paths], catalog.index, "str"),
+        speaker=speaker.fillna(pd.Series(names, catalog.index, "str")),
+        utterance=np.array([int(part[2] or -1) if part else -1 for part in parts], np.int64),
     )
 
 

@@ -25,18 +25,40 @@ _LONGEST_PATTERN = 64
 _KEPT_BYTES = 4096
 _PADDING = 4096  # bytes after the samples that are no chunk: more are samples that a wrong size left out
 _MOST_CHUNKS = 10_000  # so that a file of nothing but empty chunks costs no time
+_MOST_PLACES = 10_000  # likewise of places in 1 MB that look like a frame of an MP3: some 80 in compressed audio
 _MOST_TAGS = 100  # likewise of tags before the audio
-_FLAC_START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")  # and the header of STREAMINFO
+# How a file begins that was joined to another one
+_BEGINNING = re.compile(
+    b"|".join(
+        (
+            rb"(?:RIFF|RIFX|RF64).{4}WAVE",
+            rb"FORM.{4}(?:AIFF|AIFC|8SVX|16SV)",
+            rb"caff\x00\x01\x00\x00",
+            rb"\.snd\x00.{7}\x00\x00\x00.\x00.{3}\x00",  # offset, size, encoding, rate, channels
+            rb"dns\..{2}\x00.{5}.\x00\x00\x00.{3}\x00.\x00",
+            re.escape(_W64_RIFF),
+            rb"NIST_1A\n",
+            rb"OggS\x00[\x02\x06]\x00{8}",  # the first page of a stream
+            rb"fLaC[\x00\x80]\x00\x00\x22",  # and the header of STREAMINFO
+            rb"Creative Voice File\x1a|MATLAB 5\.0 MAT-file|Extended Instrument: |PVF1\n",  # which are refused
+        )
+    ),
+    re.DOTALL,
+)
+_MP3_TAG = re.compile(rb"ID3[\x02-\x04]")
+_MP3_FRAME = re.compile(rb"\xff[\xe2-\xe5\xf2-\xf5\xfa-\xfd][\x10-\xef]")
+_MP3_FRAMES = 4  # in a row, so that an MP3 begins there: chance gives so many headers in 1e17 bytes
 _FLAC_COUNT = (1 << 36) - 1
 _OGG_PAGE = re.compile(rb"OggS")
 _UNREAD_IN_OGG = {b"\x7fFLAC": "FLAC", b"Speex   ": "Speex", b"\x80theora": "a film", b"\x01video": "a film"}
 # A frame without audio that counts the frames after it: MPEG header, side information (perhaps a checksum), name.
 _MP3_COUNT = re.compile(rb"\xff[\xe2-\xff].{2}(?:.{9}|.{11}|.{17}|.{19}|.{32}|.{34})(?:Xing|Info)(.{12})", re.DOTALL)
-_MP3_END = re.compile(rb"TAG|APETAGEX|LYRICSBE|ID3|\0")
+_MP3_END = re.compile(rb"TAG|APETAGEX|LYRICSBE|ID3")
 _MP3_RATES = (44100, 48000, 32000)  # Hz, of MPEG 1; half of it in MPEG 2, a quarter in 2.5
-_MP3_BIT_RATES = (  # kbit/s, of MPEG 2 and of MPEG 1
+_MP3_BIT_RATES = (  # kbit/s, of MPEG 2, of MPEG 1, and of its layer II
     (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
 )
 
 # The containers made of chunks: how the sizes of chunks are written, and where the first chunk begins
@@ -51,8 +73,8 @@ class CutShortError(Exception):
     """The file ends before its container says; the message says how."""
 
 
-class TooManyTagsError(Exception):
-    """Reading the tags before the audio would take too long."""
+class ContainerError(Exception):
+    """Reading the file would take too long, or leave samples out; the message says why."""
 
 
 class Part(NamedTuple):
@@ -65,6 +87,7 @@ class Part(NamedTuple):
         endless: whether it is to be read as if it had no end (an MP3, of which the end can only be estimated).
         length: (samples per channel, rate in Hz) where the container has them.
         plain: where the samples begin, if they are little-endian 16-bit mono and so need no decoder.
+        after: where the next part may begin, if not at `end`.
     """
 
     start: int
@@ -73,6 +96,7 @@ class Part(NamedTuple):
     endless: bool = False
     length: tuple[int, int] | None = None
     plain: int | None = None
+    after: int | None = None
 
 
 def find_parts(file: BinaryIO, file_bytes: int) -> list[Part]:
@@ -80,7 +104,7 @@ def find_parts(file: BinaryIO, file_bytes: int) -> list[Part]:
 
     Raises:
         CutShortError: the file ends before it should.
-        TooManyTagsError: there are too many tags before the audio.
+        ContainerError: there are too many tags before the audio, or samples in two places.
     """
     return list(_parts(_Bytes(file, file_bytes), 0))
 
@@ -99,11 +123,15 @@ def _parts(source: _Bytes, start: int) -> Iterator[Part]:
             part = _ogg(source, first)
         elif head[:7] == b"NIST_1A":
             part = _nist(source, first)
+        elif head[:4] == b"fLaC":
+            part = _flac(source, first)
+        elif _is_mp3_frame(source, first):
+            *before, part = _mp3(source, start, first)
+            yield from before
         else:
-            yield from _marked(source, start, first)
-            return
+            part = Part(start, _next_file(source, first + 1, mp3=False))  # perhaps an MP3 after other bytes
         yield part
-        start = part.end
+        start = _next_file(source, part.after or part.end)
 
 
 class _Bytes:
@@ -148,25 +176,28 @@ def _chunked(source: _Bytes, start: int, form: str, first: int) -> Part:
         elif name == b"ds64":
             real_size_at = position + 8
         elif name == b"data" or (kind, name) in _AUDIO_CHUNKS:
+            size_form = form
             if size == 0xFFFFFFFF and real_size_at:
-                form, size_at, size = "<Q", real_size_at, source.number("<Q", real_size_at)
+                size_form, size_at, size = "<Q", real_size_at, source.number("<Q", real_size_at)
+            if size >= _STREAMED_BYTES and size_form[1] == "I":
+                size = _next_file(source, position, in_samples=True) - position
             present = source.size - position
-            if size >= _STREAMED_BYTES and form[1] == "I":
-                size = present
             if present < size:
                 raise CutShortError(f"{present} of {size} bytes of audio are there")
             end = position + size + (size & 1)
-            joined = kind != b"caff" and size > 0 and source.at(end, 4) == kind
-            joined = joined and source.at(end + 8, 4) == source.at(start + 8, 4)
+            whole = source.number("<Q", real_size_at - 8) if real_size_at else source.number(f"{order}I", start + 4)
+            agrees = kind != b"caff" and _only_chunks(source, end, form, start + 8 + whole)
+            last = start + 8 + whole if agrees else _after_chunks(source, end) if kind == b"caff" else end
             too_small = size <= _AUDIO_CHUNKS.get((kind, name), 0)
-            if not too_small and present - size > max(_PADDING, size // 8):  # unless the file's own size agrees
-                whole = source.number("<Q", real_size_at - 8) if real_size_at else source.number(f"{order}I", start + 4)
-                too_small = kind == b"caff" or not _only_chunks(source, end, form, start + 8 + whole)
-            if too_small and not joined and not _only_chunks(source, end, form, source.size):
+            too_small |= not agrees and _leaves_out(source, last, size)
+            if too_small and not (size and _begins(source, end)) and not _only_chunks(source, end, form, source.size):
                 # a recorder that was stopped (-1 in CAF: written to a pipe): the samples end with the file
-                repairs.append((size_at, struct.pack(form, present)))
-                size = present
-            part = Part(start, end if joined else source.size, tuple(repairs))
+                last = _next_file(source, position, in_samples=True)
+                size = last - position
+                repairs.append((size_at, struct.pack(size_form, size)))
+            # in IFF and CAF libsndfile takes all that follows for samples
+            last = min(last, source.size) if kind in (b"FORM", b"caff") else _next_file(source, last)
+            part = Part(start, last, tuple(repairs))
             if fmt is not None:
                 plain = position if fmt.is_plain and order == "<" else None
                 part = part._replace(length=(size // fmt.frame_bytes, fmt.rate), plain=plain)
@@ -197,11 +228,28 @@ def _wav_format(source: _Bytes, order: str, position: int, repairs: list[tuple[i
 def _only_chunks(source: _Bytes, position: int, form: str, end: int) -> bool:
     """Whether nothing but chunks follows up to `end`, so that the chunk of samples is really no longer."""
     for _ in range(_MOST_CHUNKS):
+        if position < end and source.at(position, 4) == b"data":
+            raise ContainerError("a second chunk of samples follows the first")
         if position >= end or not re.fullmatch(rb"[ -~]{4}", source.at(position, 4)):
             break
         size = source.number(form, position + 4)
         position += 4 + struct.calcsize(form) + size + (size & 1)
     return end <= position <= end + 1
+
+
+def _after_chunks(source: _Bytes, position: int) -> int:
+    """Behind the chunks of CAF that follow each other there; the size of a file's beginning, read as one, fits none."""
+    for _ in range(_MOST_CHUNKS):
+        size = source.number(">q", position + 4)
+        if not re.fullmatch(rb"[ -~]{4}", source.at(position, 4)) or not 0 <= size <= source.size - position - 12:
+            break
+        position += 12 + size
+    return position
+
+
+def _leaves_out(source: _Bytes, end: int, size: int) -> bool:
+    """Whether so much follows samples of `size` bytes, before another file begins, that it must be samples too."""
+    return _next_file(source, end) - end > max(_PADDING, size // 8)
 
 
 def _w64(source: _Bytes, start: int) -> Part:
@@ -211,22 +259,32 @@ def _w64(source: _Bytes, start: int) -> Part:
         name, size = source.at(position, 16), source.number("<Q", position + 16)
         if name == b"data" + _W64_REST:
             present = source.size - position
-            if present < size < 1 << 62:  # others were written to a pipe
+            if size >= 1 << 62:  # written to a pipe
+                break
+            if present < size:
                 raise CutShortError(f"{present} of {size} bytes of audio are there")
-            break
+            end = position + size  # not of a multiple of 8 bytes, as others are: libsndfile and sox write no more
+            whole = start + source.number("<Q", start + 16)
+            if not end <= whole <= source.size:
+                whole = end
+            if _leaves_out(source, whole, size):
+                break
+            return Part(start, end, after=whole)  # libsndfile takes all that follows for samples
         position += max(24, size + (-size % 8))
-    return Part(start, source.size)
+    return Part(start, _next_file(source, min(position + 24, source.size), in_samples=True))
 
 
 def _au(source: _Bytes, start: int, order: str) -> Part:
     """Sun's .snd: the place and size of the samples in the first bytes."""
     position, size = start + source.number(f"{order}I", start + 4), source.number(f"{order}I", start + 8)
     present = source.size - position
-    if size == 0 and present > 0:  # a recorder that was stopped
-        return Part(start, source.size, ((start + 8, b"\xff\xff\xff\xff"),))
+    begin = max(position, start + 24)
     if present < size < 0xFFFFFFFF:
         raise CutShortError(f"{max(0, present)} of {size} bytes of audio are there")
-    return Part(start, position + size if source.at(position + size, 4) == source.at(start, 4) else source.size)
+    # written to a pipe, by a recorder that was stopped, or wrong
+    if size == 0xFFFFFFFF or (size == 0 and present > 0) or _leaves_out(source, begin + size, size):
+        return Part(start, _next_file(source, begin, in_samples=True), ((start + 8, b"\xff\xff\xff\xff"),))
+    return Part(start, _next_file(source, begin + size))
 
 
 def _nist(source: _Bytes, start: int) -> Part:
@@ -235,19 +293,25 @@ def _nist(source: _Bytes, start: int) -> Part:
     fields = dict(re.findall(rb"(\w+) -i (\d+)", header))
     size = int(fields.get(b"sample_count", 0)) * int(fields.get(b"channel_count", 1))
     size *= int(fields.get(b"sample_n_bytes", 0))
-    present = source.size - start - int((re.findall(rb"^NIST_1A\s+(\d+)", header) or [1024])[0])
+    position = start + int((re.findall(rb"^NIST_1A\s+(\d+)", header) or [1024])[0])
+    present = source.size - position
     if present < size:
         raise CutShortError(f"{present} of {size} bytes of audio are there")
-    return Part(start, source.size)
+    if not size or _leaves_out(source, position + size, size):
+        return Part(start, _next_file(source, position, in_samples=True))
+    return Part(start, position + size)
 
 
 def _ogg(source: _Bytes, start: int) -> Part:
     """Pages; a page that begins a stream after pages of another one begins the next part."""
-    position, in_stream, flags = start, False, 0
+    position, end, in_stream, flags = start, source.size, False, 0
     while position < source.size:
         head = source.at(position, 27)
-        if head[:4] != b"OggS":  # damaged, or padded at its end
-            position, _ = next(_find(source, _OGG_PAGE, position), (source.size, None))
+        if head[:4] != b"OggS":  # damaged, padded at its end, or another file
+            page, _ = next(_find(source, _OGG_PAGE, position), (source.size, None))
+            position = _next_file(source, position, page)
+            if position < page:
+                break
             continue
         segments = source.at(position + 27, head[26]) if len(head) == 27 else b""
         end = position + 27 + len(segments) + sum(segments)
@@ -259,7 +323,7 @@ def _ogg(source: _Bytes, start: int) -> Part:
         in_stream, position = not flags & 2, end
     if not flags & 4:
         raise CutShortError("its last Ogg page is not marked as the last")
-    return Part(start, source.size)
+    return Part(start, position)
 
 
 def unread_ogg_codec(head: bytes) -> str | None:
@@ -268,30 +332,47 @@ def unread_ogg_codec(head: bytes) -> str | None:
     return next((name for magic, name in _UNREAD_IN_OGG.items() if packet.startswith(magic)), None)
 
 
-def _marked(source: _Bytes, start: int, first: int) -> list[Part]:
-    """FLAC and MP3, whose parts begin with a mark of their own; any other file is one part."""
-    if source.at(first, 4) == b"fLaC":
-        marks = [first, *(position for position, _ in _find(source, _FLAC_START, first + 4))]
-        return [_flac_part(source, *bounds) for bounds in pairwise([*marks, source.size])]
-    is_mp3, starts = _is_mp3_frame(source, first), {start}
+def _mp3(source: _Bytes, start: int, first: int) -> list[Part]:
+    """MP3, whose parts begin with a mark of their own where they have one."""
+    last, starts = _next_file(source, first + 1, mp3=False), {start}
     counts: dict[int, _Mp3Count] = {}
-    if is_mp3:
-        begin = first
-        for position, found in _find(source, _MP3_COUNT, first):
-            if position != begin:
-                starts.add(position)
-            flags, frames, size = struct.unpack(">III", found[1])
-            if flags & 1 and frames:
-                offset = found.end(1) - found.start() - 8
-                counts[position] = _Mp3Count(position, offset, frames, size if flags & 2 else 0)
-            if flags & 3 == 3 and frames and size:  # its size too, so that a part without a count is found after it
-                begin = _after_tag(source, position + size)
-                starts |= {position + size} if _is_mp3_frame(source, begin) else set()
+    begin = first
+    for position, found in _find(source, _MP3_COUNT, first):
+        if position >= last:
+            break
+        if position != begin:
+            starts.add(position)
+        flags, frames, size = struct.unpack(">III", found[1])
+        if flags & 1 and frames:
+            offset = found.end(1) - found.start() - 8
+            counts[position] = _Mp3Count(position, offset, frames, size if flags & 2 else 0)
+        if flags & 3 == 3 and frames and size:  # its size too, so that a part without a count is found after it
+            follows = _next_file(source, position + size, last)  # behind tags of its end
+            begin = _after_tag(source, follows)
+            starts |= {follows} if follows < last else set()
     parts = []
-    for begin, end in pairwise([*sorted(starts), source.size]):
+    for begin, end in list(pairwise([*sorted(starts), last])):
+        if _after_tag(source, begin) not in counts:
+            starts |= set(_mp3_changes(source, begin, end))
+    for begin, end in pairwise([*sorted(starts), last]):
         count = counts.get(_after_tag(source, begin))
-        parts.append(Part(begin, end, count.repairs(source, end) if count else (), endless=is_mp3 and count is None))
+        parts.append(Part(begin, end, count.repairs(source, end) if count else (), endless=count is None))
     return parts
+
+
+def _mp3_changes(source: _Bytes, begin: int, end: int) -> Iterator[int]:
+    """Where frames of another rate or number of channels begin, at which the decoder would stop."""
+    position, before = _after_tag(source, begin), None
+    while position < end:
+        head = source.at(position, 4)
+        size = _mp3_frame_bytes(head[:3])
+        if not size or len(head) < 4:
+            position = _next_file(source, position + 1, end)
+            continue
+        kind = (head[1] & 0xFE, head[2] & 0x0C, head[3] >> 6 == 3)  # version and layer, rate, mono
+        if before not in (None, kind) and _mp3_begins(source, position):
+            yield position
+        before, position = kind, position + size
 
 
 class _Mp3Count(NamedTuple):
@@ -303,57 +384,143 @@ class _Mp3Count(NamedTuple):
     size: int
 
     def repairs(self, source: _Bytes, end: int) -> tuple[tuple[int, bytes], ...]:
-        """The number of frames that there are, if another one is given, unless the file was cut short."""
-        present = _mp3_frames(source, self.position, end) - 1
-        cut = present < self.frames and not 0 < self.size <= end - self.position
-        if present in (self.frames, -1) or cut:
+        """The number of frames that there are, if another one is given, unless the file was cut short or damaged."""
+        frames, whole = _mp3_frames(source, self.position, end)
+        present = frames - 1
+        cut = present < self.frames and not (whole and 0 < self.size <= end - self.position)
+        if present == self.frames or cut:
             return ()
         return ((self.position + self.offset, present.to_bytes(4, "big")),)
 
 
-def _mp3_frames(source: _Bytes, position: int, end: int) -> int:
-    """How many frames follow each other up to `end` or a tag; 0 where anything else is between them."""
+def _mp3_frames(source: _Bytes, position: int, end: int) -> tuple[int, bool]:
+    """How many frames follow each other, and whether nothing but zeros and tags follow them up to `end`."""
     count = 0
     while position < end and (size := _mp3_frame_bytes(source.at(position, 3))):
         position += size
         count += position <= end
-    return count if position >= end or _MP3_END.match(source.at(position, 8)) else 0
+    position = _after_zeros(source, position)
+    return count, position >= end or _MP3_END.match(source.at(position, 8)) is not None
 
 
 @functools.lru_cache(1000)  # a file has few different headers
 def _mp3_frame_bytes(head: bytes) -> int:
-    """The size of a frame with this header; 0 for anything but layer III, and where no bit rate is given."""
+    """The size of a frame with this header; 0 for anything but layers II and III, and where no bit rate is given."""
     bits = int.from_bytes(head.ljust(3, b"\0"), "big")
     version, layer, bit_rate, rate = bits >> 11 & 3, bits >> 9 & 3, bits >> 4 & 15, bits >> 2 & 3
-    if bits >> 13 != 0x7FF or version == 1 or layer != 1 or bit_rate in (0, 15) or rate == 3:
+    if bits >> 13 != 0x7FF or version == 1 or layer not in (1, 2) or bit_rate in (0, 15) or rate == 3:
         return 0
-    is_first = version == 3
+    is_first, is_two = version == 3, layer == 2
     hertz = _MP3_RATES[rate] >> (0 if is_first else 1 if version == 2 else 2)
-    samples = 1152 if is_first else 576
-    return samples * 125 * _MP3_BIT_RATES[is_first][bit_rate - 1] // hertz + (bits >> 1 & 1)
+    samples = 1152 if is_first or is_two else 576
+    return samples * 125 * _MP3_BIT_RATES[is_first + (is_first and is_two)][bit_rate - 1] // hertz + (bits >> 1 & 1)
 
 
-def _flac_part(source: _Bytes, start: int, end: int) -> Part:
+def _flac(source: _Bytes, first: int) -> Part:
     """A FLAC file, whose count of samples is repaired to unknown, so that it is decoded to its end."""
-    field = source.number(">Q", start + 18)  # in STREAMINFO: rate, channels, bits, and the count in the last 36 bits
+    end = _next_file(source, _after_flac_metadata(source, first))
+    field = source.number(">Q", first + 18)  # in STREAMINFO: rate, channels, bits, and the count in the last 36 bits
     rate, count = field >> 44, field & _FLAC_COUNT
-    if source.at(start + 4, 1)[:1] not in (b"\0", b"\x80") or not count:
-        return Part(start, end)
-    length = (count, rate) if rate and count <= MOST_SAMPLES_PER_BYTE * (end - start) else None
-    return Part(start, end, ((start + 18, (field - count).to_bytes(8, "big")),), length=length)
+    if source.at(first + 4, 1)[:1] not in (b"\0", b"\x80") or not count:
+        return Part(first, end)
+    length = (count, rate) if rate and count <= MOST_SAMPLES_PER_BYTE * (end - first) else None
+    return Part(first, end, ((first + 18, (field - count).to_bytes(8, "big")),), length=length)
 
 
-def _after_tag(source: _Bytes, position: int) -> int:
-    """The position after ID3 tags, and after the zeros that follow some."""
+def _after_flac_metadata(source: _Bytes, first: int) -> int:
+    """Where the frames begin: the header of another file may be kept in what comes before, or a picture."""
+    position = first + 4
+    for _ in range(_MOST_CHUNKS):
+        kind, size = source.number("B", position), source.number(">I", position) & 0xFFFFFF
+        position += 4 + size
+        if kind & 0x80:
+            break
+    return position if position < source.size else first + 4
+
+
+def _begins(source: _Bytes, position: int) -> bool:
+    """Whether a file begins there."""
+    head = source.at(position, _LONGEST_PATTERN)
+    return _BEGINNING.match(head) is not None or _mp3_begins(source, position)
+
+
+def _mp3_begins(source: _Bytes, position: int) -> bool:
+    """Whether so many frames of one kind follow each other there, perhaps behind a tag."""
+    if source.at(position, 3) == b"ID3":
+        position = _after_tag(source, position, _PADDING)
+    kinds = set()
+    for _ in range(_MP3_FRAMES):
+        head = source.at(position, 3)
+        size = _mp3_frame_bytes(head)
+        if not size:
+            return False
+        kinds.add((head[1] & 0xFE, head[2] & 0x0C))  # version and layer, rate
+        position += size
+    return len(kinds) == 1
+
+
+def _next_file(
+    source: _Bytes, position: int, end: int | None = None, *, mp3: bool = True, in_samples: bool = False
+) -> int:
+    """Where another file begins, from `position` on.
+
+    Args:
+        source: the bytes.
+        position: the first place that is looked at.
+        end: what is given where no file begins before it; None: the end of the bytes.
+        mp3: whether it may be an MP3.
+        in_samples: whether samples are looked through, where chance, or a tone, may look like frames of an MP3: only
+            one with a tag or with a count of its frames is found.
+    """
+    end = source.size if end is None else min(end, source.size)
+    if position < end and _BEGINNING.match(source.at(position, _LONGEST_PATTERN)):
+        return position
+    window = _KEPT_BYTES  # what was joined is most often found at once
+    while position < end:
+        content = source.at(position, min(window, end - position) + _LONGEST_PATTERN)
+        other = _BEGINNING.search(content)
+        found = [other.start()] if other else []
+        if mp3:
+            before = content[: other.start() + _LONGEST_PATTERN] if other else content
+            found += _first_mp3(source, position, before, _MP3_COUNT if in_samples else _MP3_FRAME)
+        if found and position + min(found) < end:
+            return position + min(found)
+        position, window = position + window, _READ_BYTES
+    return end
+
+
+def _first_mp3(source: _Bytes, begin: int, content: bytes, frame: re.Pattern[bytes]) -> list[int]:
+    """Where an MP3 begins in bytes that stand at `begin`, by its tag and by its frames, as far as there are such."""
+    found, count = [], 0
+    for pattern in (_MP3_TAG, frame):
+        for match in pattern.finditer(content):
+            if _mp3_begins(source, begin + match.start()):
+                found.append(match.start())
+                break
+            count += 1
+            if count > _MOST_PLACES:
+                raise ContainerError("it is full of what looks like MP3 frames, and is none")
+    return found
+
+
+def _after_tag(source: _Bytes, position: int, most_zeros: int | None = None) -> int:
+    """The position after ID3 tags, and after the zeros that follow some: all of them, or about `most_zeros`."""
     for _ in range(_MOST_TAGS):
         tag = source.at(position, 10)
         if tag[:3] != b"ID3" or len(tag) < 10:
             return position
         position += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=True))
-        while (padding := source.at(position, 4096)) and not padding.strip(b"\0"):
-            position += len(padding)
-        position += len(padding) - len(padding.lstrip(b"\0"))
-    raise TooManyTagsError(f"{_MOST_TAGS} or more ID3 tags follow each other")
+        position = _after_zeros(source, position, most_zeros)
+    raise ContainerError(f"{_MOST_TAGS} or more ID3 tags follow each other")
+
+
+def _after_zeros(source: _Bytes, position: int, most: int | None = None) -> int:
+    first = position
+    while (padding := source.at(position, 4096)) and not padding.strip(b"\0"):
+        position += len(padding)
+        if most is not None and position - first >= most:
+            return position
+    return position + len(padding) - len(padding.lstrip(b"\0"))
 
 
 def _is_mp3_frame(source: _Bytes, position: int) -> bool:
@@ -365,8 +532,9 @@ def _is_mp3_frame(source: _Bytes, position: int) -> bool:
 
 def _find(source: _Bytes, pattern: re.Pattern[bytes], position: int) -> Iterator[tuple[int, re.Match[bytes]]]:
     """Where a pattern begins, from `position` on, and its match."""
+    window = _KEPT_BYTES  # the first one is most often near
     while position < source.size:
-        for found in pattern.finditer(source.at(position, _READ_BYTES + _LONGEST_PATTERN)):
-            if found.start() < _READ_BYTES:
+        for found in pattern.finditer(source.at(position, window + _LONGEST_PATTERN)):
+            if found.start() < window:
                 yield position + found.start(), found
-        position += _READ_BYTES
+        position, window = position + window, _READ_BYTES

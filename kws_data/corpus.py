@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,13 @@ import pandas as pd
 from kws_data.catalog import BACKGROUND_NOISE, SILENCE, UNKNOWN, scan_below, set_aside, usable
 from kws_data.clip_format import AudioRules, ClipFormat
 from kws_data.errors import KwsError
-from kws_data.folders import find_folder, nfc
+from kws_data.folders import find_data_set, find_folder, nfc
 from kws_data.layout import AUTOMATIC, Naming, folder_splits, split_beside, split_catalog
 from kws_data.noise import NoiseBank
 from kws_data.splits import TESTING, TRAINING, ListSplit, SplitPolicy, time_split
 from kws_data.storage.cache import datasets_dir
 from kws_data.store import content_hash, open_store
+from kws_data.word_folders import WordFolder
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +87,9 @@ class Corpus:
 
     Attributes:
         clips: a row per clip: `source` (index into `pcm`), `path`, `word`, `speaker`, `utterance`, `folder` (name of
-            the unknown folder, '' for the data set), `split`, `offset` and `length` (samples in `pcm[source]`), `start`
-            (of the clip in its file, in samples at `sample_rate`), `content` (hash of the samples).
+            the folder beside the data set, '' for the data set), `split`, `offset` and `length` (samples in
+            `pcm[source]`), `start` (of the clip in its file, in samples at `sample_rate`), `content` (hash of the
+            samples).
         set_aside: the files and clips left out, with `source`, `path` and the reason in `error`.
         pcm: per source, [samples] int16, memory-mapped.
         roots: per source, its folder.
@@ -110,7 +113,7 @@ def build_corpus(
     form: ClipFormat,
     *,
     data_seed: int,
-    unknown_folders: Sequence[UnknownFolder] = (),
+    folders: Sequence[UnknownFolder | WordFolder] = (),
     noise_folders: NoiseFolders = NoiseFolders(),
     naming: Naming = AUTOMATIC,
     renew: bool = False,
@@ -123,7 +126,8 @@ def build_corpus(
         form: of all clips. Files of unknown folders longer than a clip are cut into clips of this length; of other
             files that are longer, the part that `form.clip_from` says is used.
         data_seed: seed of the noise that is generated if there is none.
-        unknown_folders: see UnknownFolder.
+        folders: see UnknownFolder and WordFolder. Clips of a WordFolder for validation or testing are used only of
+            words of which the data set has none for that.
         noise_folders: see NoiseFolder.
         naming: what the names of files and folders say.
         renew: decode every file of the data set again, whatever was packed before.
@@ -132,7 +136,7 @@ def build_corpus(
         KwsError: a folder is missing or holds nothing usable, or the store cannot be written.
     """
     catalog = split_catalog(root, split, naming, renew=renew)
-    root = find_folder(root, "dataset.path")
+    root = find_data_set(root)
     first = _decoded(root, catalog, form, source=0, renew=renew)
     _without_muted(first.table, form.rules, keep_testing=_is_published(root, split))
     words = first.table[first.table["word"] != BACKGROUND_NOISE]
@@ -140,8 +144,14 @@ def build_corpus(
         raise KwsError(f"dataset.path: '{root}' holds no usable clip in any word's folder{_first_reason(words)}")
     sources = [_Source(_cut_clips(first.table.assign(folder=""), first.pcm, form), first.pcm, root)]
 
+    unknown_folders = [folder for folder in folders if isinstance(folder, UnknownFolder)]
     unknown_roots = [find_folder(folder.folder, "task.unknown_dirs") for folder in unknown_folders]
-    _require_apart(root, unknown_roots)
+    unmatched = split.unmatched_percentage if isinstance(split, ListSplit) else ListSplit().unmatched_percentage
+    word_roots = [
+        folder.scan(naming.speaker_pattern, unmatched) for folder in folders if isinstance(folder, WordFolder)
+    ]
+    noise_roots = [find_folder(folder.path, "noise.dirs") for folder in noise_folders.extra]
+    require_apart([root, *unknown_roots, *(word_root for word_root, _ in word_roots)], noise_roots)
     known_speakers = catalog[["speaker", "split"]]
     for folder, unknown_root in zip(unknown_folders, unknown_roots, strict=True):
         extra = scan_below(unknown_root, "task.unknown_dirs", speaker_pattern=naming.speaker_pattern)
@@ -160,9 +170,19 @@ def build_corpus(
         table = _cut_clips(table, source.pcm, form)
         sources.append(_Source(table, source.pcm, source.root))
 
+    own = usable(sources[0].table)
+    judged = set(own.loc[own["split"] != TRAINING, ["split", "word"]].itertuples(index=False, name=None))
+    for word_root, extra in word_roots:
+        source = _decoded(word_root, extra, form, len(sources))
+        _require_usable(source, "task.word_dirs")
+        table = source.table.assign(folder=nfc(word_root.name))
+        _without_muted(table, form.rules)
+        better = [pair in judged for pair in table[["split", "word"]].itertuples(index=False, name=None)]
+        table = _cut_clips(table[~np.array(better)].reset_index(drop=True), source.pcm, form)
+        sources.append(_Source(table, source.pcm, source.root))
+
     weights = {0: noise_folders.own_weight}  # by source
-    for noise_folder in noise_folders.extra:
-        noise_root = find_folder(noise_folder.path, "noise.dirs")
+    for noise_folder, noise_root in zip(noise_folders.extra, noise_roots, strict=True):
         extra = scan_below(noise_root, "noise.dirs").assign(word=BACKGROUND_NOISE, folder="")
         extra["split"] = folder_splits(extra["path"], naming.layout)
         source = _decoded(noise_root, extra, form, len(sources))
@@ -193,15 +213,21 @@ class _Source:
     root: Path
 
 
-def _require_apart(root: Path, unknown: Sequence[Path]) -> None:
-    """Refuse a folder inside another: its clips would be used twice, with two labels."""
-    for index, folder in enumerate(unknown):
-        for other in [root, *unknown[:index]]:
-            inner, outer = sorted((folder, other), key=lambda path: len(path.parts), reverse=True)
+def require_apart(clips: Sequence[Path], noise: Sequence[Path]) -> None:
+    """Refuse a folder of clips inside another one, and a folder of noise likewise.
+
+    Args:
+        clips: the data set's and those beside it.
+        noise: of `noise.dirs`.
+
+    Raises:
+        KwsError: what is in the inner folder would be used twice, clips with two labels.
+    """
+    for keys, folders in (("task.unknown_dirs, task.word_dirs", clips), ("noise.dirs", noise)):
+        for first, second in combinations(folders, 2):
+            inner, outer = sorted((first, second), key=lambda path: len(path.parts), reverse=True)
             if inner.is_relative_to(outer):
-                raise KwsError(
-                    f"task.unknown_dirs: '{inner}' is inside '{outer}': each clip can be in one of them only"
-                )
+                raise KwsError(f"{keys}: '{inner}' is inside '{outer}': each file can be in one of them only")
 
 
 def _require_usable(source: _Source, key: str) -> None:

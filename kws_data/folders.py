@@ -60,6 +60,11 @@ def find_folder(path: Path, key: str, advice: str = "") -> Path:
     return folder.resolve()
 
 
+def find_data_set(path: Path) -> Path:
+    """`find_folder` of `dataset.path`."""
+    return find_folder(path, "dataset.path", "; give one that holds a folder of clips for each word")
+
+
 def as_stored(path: Path) -> Path:
     """The path in the Unicode form that the disk has it in; unchanged where there is no such file."""
     path = path.expanduser()

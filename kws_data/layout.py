@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from kws_data.audio import AUDIO_SUFFIXES
 from kws_data.catalog import BACKGROUND_NOISE, SPECIAL_FOLDERS, scan, without_unprintable
 from kws_data.checks import check_choice
 from kws_data.errors import KwsError, shortened
-from kws_data.folders import find_folder, nfc
+from kws_data.folders import find_data_set, nfc
 from kws_data.splits import TESTING, TRAINING, VALIDATION, HashSplit, SplitPolicy
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ _SPLIT_OF = {
     "validation": VALIDATION, "valid": VALIDATION, "val": VALIDATION, "dev": VALIDATION,
     "testing": TESTING, "test": TESTING, "eval": TESTING, "evaluation": TESTING,
 }  # fmt: skip
+_OF_A_SPLIT = re.compile(r"[ _-]?(set|data|split|clips)$")  # after a split's name: test_set, training-data
 _EDGE_IMPULSE = "info.labels"
 
 
@@ -56,9 +58,18 @@ def split_catalog(root: Path, policy: SplitPolicy, naming: Naming = AUTOMATIC, *
         KwsError: see `scan` and the policies; or `layout` is 'splits', and there is no folder of a split.
     """
     catalog = scan(root, speaker_pattern=naming.speaker_pattern, renew=renew)
-    root = find_folder(root, "dataset.path")
-    found = _splits_of_folders(catalog, root, naming.layout)
+    return with_splits(catalog, find_data_set(root), policy, naming.layout)
+
+
+def with_splits(catalog: pd.DataFrame, root: Path, policy: SplitPolicy, layout: str) -> pd.DataFrame:
+    """A catalog whose words are the first folders, with `split`, and with the words below folders of splits.
+
+    Raises:
+        KwsError: see the policies; or `layout` is 'splits', and there is no folder of a split.
+    """
+    found = _splits_of_folders(catalog, root, layout)
     if found is None:
+        _warn_of_splits_below(catalog["path"], root)
         _warn_of_twins(catalog["path"])
         return catalog.assign(split=policy.assign(catalog, root))
     catalog = without_unprintable(_with_words_below(catalog, found != "", root))
@@ -75,7 +86,7 @@ def folder_splits(paths: pd.Series, layout: str) -> pd.Series:
     A single such folder may be called so by chance; two of them are splits, unless `layout` is 'words'.
     """
     folders = paths.str.extract(r"^([^/]+)/", expand=False).fillna("")
-    split = folders.map(lambda folder: _SPLIT_OF.get(folder.casefold(), ""))
+    split = folders.map(_split_of)
     several = split[_is_audio(paths) & (split != "")].nunique() > 1
     return split if several and layout != "words" else split.where(split == "", "")
 
@@ -93,7 +104,7 @@ def _splits_of_folders(catalog: pd.DataFrame, root: Path, layout: str) -> pd.Ser
     """The split of each row's first folder ('' for others), or None where folders are words."""
     if layout == "words":
         return None
-    split = catalog["word"].map({word: _SPLIT_OF.get(word.casefold(), "") for word in catalog["word"].unique()})
+    split = catalog["word"].map({word: _split_of(word) for word in catalog["word"].unique()})
     if layout == "auto" and not split.any():
         return None
     clips = _is_audio(catalog["path"])
@@ -174,6 +185,23 @@ def _by_folder(
     else:
         log.warning("%s; %s does nothing here", line, type(policy).__name__)
     return split
+
+
+def _split_of(folder: str) -> str:
+    return _SPLIT_OF.get(_OF_A_SPLIT.sub("", folder.casefold()), "")
+
+
+def _warn_of_splits_below(paths: pd.Series, root: Path) -> None:
+    """Name folders of splits inside words' folders, which are not read."""
+    folders = paths[_is_audio(paths)].str.extract(r"^([^/]+/[^/]+)/", expand=False).dropna().unique()
+    splits = {folder: split for folder in folders if (split := _split_of(folder.rpartition("/")[2]))}
+    if len(set(splits.values())) > 1:
+        log.warning(
+            "'%s': folders of splits inside those of words, such as %s, are not read: splits are folders above the"
+            " words, or list files (split=lists)",
+            root,
+            shortened(sorted(splits), 2),
+        )
 
 
 def _warn_of_twins(paths: pd.Series) -> None:

@@ -26,7 +26,7 @@ from kws_data.errors import KwsError
 from kws_data.features.base import FeatureLayer
 from kws_data.front_end import FrontEnd
 from kws_data.splits import TRAINING
-from kws_data.task import NO_SOURCE
+from kws_data.task import NO_SOURCE, WordTargets
 
 EVALUATION_BATCH = 100
 NO_AUGMENTATION = Augmentation()
@@ -52,6 +52,10 @@ class ClipSource:
         silence_level_db: [low, high] of silence rows in training, RMS in dB of full scale; None: volume uniform(0, 1).
         data_seed: seed of the silence rows of validation and testing, and of all draws for evaluation.
         seed: seed of the silence rows of training, and of all other draws.
+        unknown: the label of the unknown class; None where the task has none.
+        apart: [examples] bool, those that belong to no split's `ids`, so that the network is not trained on them, also
+            not as a part of another clip.
+        targets: what batches have as labels, where training tells all words apart; None: the labels themselves.
     """
 
     def __init__(
@@ -65,6 +69,9 @@ class ClipSource:
         silence_level_db: tuple[float, float] | None = None,
         data_seed: int,
         seed: int,
+        unknown: int | None = None,
+        apart: np.ndarray | None = None,
+        targets: WordTargets | None = None,
     ) -> None:
         self.corpus = corpus
         self.examples = examples
@@ -74,17 +81,25 @@ class ClipSource:
         self.silence_level_db = silence_level_db
         self.data_seed = data_seed
         self.seed = seed
+        self.unknown = unknown
+        self.apart = np.zeros(len(examples), bool) if apart is None else apart
         # Arrays, as looking up rows in pandas takes longer than copying the samples.
         self._sources = examples["source"].to_numpy()
         self._offsets = examples["offset"].to_numpy()
         self._silent = examples["word"].eq(SILENCE).to_numpy()
         self.labels = examples["label"].to_numpy(np.int32)
+        self.targets = targets
+        self._in_batches = self.labels if targets is None else targets.of_examples
         lengths = np.where(self._sources == NO_SOURCE, silence_samples, examples["length"].to_numpy())
         self.lengths = np.minimum(lengths, clip_samples or LONGEST_CLIP_S * corpus.sample_rate)
 
+    def labels_of(self, in_batches: np.ndarray) -> np.ndarray:
+        """The labels of what batches have as `labels`: [clips] int32."""
+        return in_batches if self.targets is None else self.targets.labels[in_batches]
+
     def ids(self, split: str) -> np.ndarray:
         """The ids of a split's examples: [examples] int64."""
-        return np.flatnonzero(self.examples["split"].to_numpy() == split)
+        return np.flatnonzero((self.examples["split"].to_numpy() == split) & ~self.apart)
 
     def gather(self, split: str, ids: np.ndarray, epoch: int, draw_ids: np.ndarray | None = None) -> ClipBatch:
         """The clips of `ids`, all in `split`; `draw_ids`, if given, replace `ids` in draws of silence rows."""
@@ -97,7 +112,7 @@ class ClipSource:
         if made.any():
             drawn_by = ids if draw_ids is None else draw_ids
             pcm[made, : self.silence_samples] = self._silence(split, ids[made], epoch, drawn_by[made])
-        return ClipBatch(pcm, lengths.astype(np.int32), self.labels[ids], ids, self._silent[ids])
+        return ClipBatch(pcm, lengths.astype(np.int32), self._in_batches[ids], ids, self._silent[ids])
 
     def context(self, split: str) -> StageContext:
         """What augmentation stages may use besides the batch, for examples of `split`."""
@@ -109,6 +124,7 @@ class ClipSource:
             self.clip_samples,
             words=ids[~self._silent[ids]],
             gather=lambda partners: self.gather(split, partners, epoch=0),
+            unknown=self.unknown,
         )
 
     def _keys(self, ids: np.ndarray) -> np.ndarray:
@@ -187,7 +203,7 @@ def host_batches(
         return dict(zip(parts, tensors, strict=True))
 
     dataset = tf.data.Dataset.range(start_step, steps)
-    dataset = dataset.map(load, num_parallel_calls=threads, deterministic=True)
+    dataset = dataset.map(_as_it_is(load), num_parallel_calls=threads, deterministic=True)
     return dataset.prefetch(2 * threads).with_options(_options(threads))
 
 
@@ -210,8 +226,12 @@ def batches(
     dataset = host_batches(
         source, split, plan, augmentation=augmentation, start_step=start_step, steps=steps, threads=threads
     )
-    dataset = dataset.map(front_end, num_parallel_calls=threads, deterministic=True)
+    dataset = dataset.map(_as_it_is(front_end.__call__), num_parallel_calls=threads, deterministic=True)
     return dataset.prefetch(2 * threads).with_options(_options(threads))
+
+
+# AutoGraph reads and rewrites all of the code, which takes longer than tracing it.
+_as_it_is = tf.autograph.experimental.do_not_convert
 
 
 def _options(threads: int) -> tf.data.Options:

@@ -22,6 +22,7 @@ _BOMS = (
 _COMMENTS = ("#", ";")
 _DELIMITERS = ",;\t| "
 _MOST_COLUMNS, _LONGEST_LINE = 20, 4096  # of a list, and not of some other file
+_SHOWN = 200  # characters of a line
 # Clips are often converted after a list was made, also from formats that are not read here.
 _SUFFIX = re.compile(
     r"(\.(wave?|flac|og[ga]|opus|mp[34]|m4a|aac|aif[fc]?|au|wma|webm|sph|amr|3gp|caf|w64|rf64|raw|pcm))+$",
@@ -62,19 +63,29 @@ def read_list(file: Path, paths: Sequence[str]) -> Listed:
     index = _Index(paths)
     named: set[str] = set()
     lines, unmatched, ambiguous = 0, [], []
+    header: list[str] = []
     for number, raw in enumerate(re.split(r"\r\n|\r|\n", _decoded(file.read_bytes())), 1):
         line = raw.strip(_MARKS)
         found = index.find(line) if line else []
-        if not found and (not line or line.startswith(_COMMENTS) or (not lines and _is_header(line))):
+        if not found and (not line or line.startswith(_COMMENTS)):
+            continue
+        if not found and not lines and not header and _is_header(line):
+            header = [_shown(number, line)]
             continue
         lines += 1
         if len(found) == 1:
             named.update(found)
         elif found:
-            ambiguous.append(f"line {number}: '{line}' ({found[0]}, {found[1]})")
+            ambiguous.append(f"{_shown(number, line)} ({found[0]}, {found[1]})")
         else:
-            unmatched.append(f"line {number}: '{line}'")
+            unmatched.append(_shown(number, line))
+    if not lines:  # a header of nothing is no list: a packed file, say
+        lines, unmatched = len(header), header
     return Listed(named, lines, unmatched, ambiguous)
+
+
+def _shown(number: int, line: str) -> str:
+    return f"line {number}: '{line if len(line) <= _SHOWN else line[:_SHOWN] + '…'}'"
 
 
 def _decoded(content: bytes) -> str:

@@ -10,6 +10,7 @@ import difflib
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,43 @@ from kws_data.corpus import Corpus, UnknownFolder
 from kws_data.draws import text_order
 from kws_data.errors import KwsError
 from kws_data.folders import nfc
-from kws_data.splits import SPLITS
+from kws_data.sources.datasets import Folder
+from kws_data.splits import SPLITS, TRAINING
 from kws_data.text import printable
+from kws_data.word_folders import WordFolder
 
 log = logging.getLogger(__name__)
 
 _SHARE_ROUNDING = 1e-9  # 0.6 + 0.3 + 0.1 is a little less than 1
 _COLUMNS = ["split", "label", "source", "path", "word", "speaker", "folder", "offset", "length", "start", "content"]
 NO_SOURCE = -1  # `source` of a silence row, which has no file
+
+
+@dataclass(frozen=True)
+class WordTargets:
+    """What each example is where training tells all words apart.
+
+    Attributes:
+        of_examples: [examples] int32; the label, but for training clips of other words: each such word has a target of
+            its own, after the labels, in alphabetical order.
+        labels: [targets] int32, the label that each target belongs to.
+    """
+
+    of_examples: np.ndarray
+    labels: np.ndarray
+
+    @classmethod
+    def of(cls, examples: pd.DataFrame, unknown: int | None) -> WordTargets | None:
+        """Those of a task's examples; `unknown` is the label of the unknown class. None: there are no other words."""
+        labels = examples["label"].to_numpy(np.int32)
+        other = (labels == unknown) & (examples["split"] == TRAINING) & (examples["word"] != UNKNOWN).to_numpy()
+        words = sorted(set(examples["word"][other]))
+        if not words:
+            return None
+        first = int(labels.max()) + 1
+        numbers = examples["word"].map({word: first + number for number, word in enumerate(words)})
+        of_examples = np.where(other, numbers.fillna(0), labels).astype(np.int32)
+        return cls(of_examples, np.append(np.arange(first), np.full(len(words), unknown)).astype(np.int32))
 
 
 class Task:
@@ -47,6 +77,8 @@ class Task:
             takes the original's volume, uniform(0, 1) of the recordings' own level, so never louder than those.
         unknown_dirs: folders whose clips all join the unknown class: a path, or `{path: …, share: 0.3}` for a folder
             that makes up this part of the class.
+        word_dirs: folders of more clips, each in the folder of its word: a path, `{path: …, few: true}`, or what
+            `conf/dataset/` holds. Clips of other words than the task's join the unknown class of training.
     """
 
     def __init__(
@@ -61,6 +93,7 @@ class Task:
         silence_kind: str = "noise",
         silence_level_db: tuple[float, float] | None = None,
         unknown_dirs: Sequence[Any] = (),
+        word_dirs: Sequence[Any] = (),
     ) -> None:
         self.words = None if words is None else _checked_words(check_list("words", words))
         self.silence, self.unknown = check_flag("silence", silence), check_flag("unknown", unknown)
@@ -78,9 +111,11 @@ class Task:
         self.unknown_folders = [_unknown_folder(entry) for entry in check_list("unknown_dirs", unknown_dirs)]
         if self.unknown_folders and not unknown:
             raise ValueError("unknown_dirs need the unknown class: set task.unknown=true")
-        names = [folder.name for folder in self.unknown_folders]
+        self.word_folders = [_word_folder(entry) for entry in check_list("word_dirs", word_dirs)]
+        of_words = [folder.name for folder in self.word_folders if folder.name is not None]
+        names = [*(folder.name for folder in self.unknown_folders), *of_words]
         if len(set(names)) < len(names):
-            raise ValueError(f"unknown_dirs must have different names, got {names}")
+            raise ValueError(f"unknown_dirs and word_dirs must have different names, got {names}")
         shares = sum(folder.share or 0 for folder in self.unknown_folders)
         if shares > 1 + _SHARE_ROUNDING:
             raise ValueError("unknown_dirs must have shares that sum to at most 1")
@@ -88,6 +123,16 @@ class Task:
             raise ValueError("unknown_dirs have shares that sum to 1: nothing is left for the folders without a share")
         if shares and not (self.unknown_percentage and self.training_unknown_percentage):
             raise ValueError("unknown_dirs: shares are parts of a class that task.unknown_percentage=0 leaves empty")
+
+    @property
+    def few_folders(self) -> list[str]:
+        """The names of the folders whose clips the network is not trained on; see WordFolder."""
+        return [folder.name for folder in self.word_folders if folder.few and folder.name is not None]
+
+    @property
+    def unknown_label(self) -> int | None:
+        """The index of the unknown class among `labels`; None without one."""
+        return int(self.silence) if self.unknown else None
 
     def labels(self, corpus: Corpus) -> list[str]:
         """The class names, in the order of the model's outputs.
@@ -145,6 +190,9 @@ class Task:
         parts = [recorded, _draw(others, max(0, quota - len(recorded)), data_seed)]
         whole = {folder.name for folder in self.unknown_folders if folder.share is None}
         parts.append(clips[clips["folder"].isin(whole)])
+        if split == "training":
+            beside = ~clips["folder"].isin({"", *(folder.name for folder in self.unknown_folders)})
+            parts.append(clips[beside & ~clips["word"].isin({*labels} - {UNKNOWN})])
         shared = [folder for folder in self.unknown_folders if folder.share is not None]
         rest = sum(map(len, parts))
         shares = sum(folder.share or 0.0 for folder in shared)
@@ -216,3 +264,14 @@ def _unknown_folder(entry: Any) -> UnknownFolder:
     if share is not None:
         check_number(f"unknown_dirs: share of '{path}'", share, high=1, above=0)
     return UnknownFolder(check_path("unknown_dirs: path", path), share)
+
+
+def _word_folder(entry: Any) -> WordFolder:
+    if hasattr(entry, "locate"):
+        return WordFolder(entry)
+    fields = dict(entry) if isinstance(entry, Mapping) else {"path": entry}
+    path, few = fields.pop("path", None), fields.pop("few", False)
+    if not isinstance(path, str | Path) or fields:
+        raise ValueError(f"word_dirs must list paths, {{path: …, few: true}}, or data sets, got {entry!r}")
+    check_path("word_dirs: path", path)
+    return WordFolder(Folder(str(path)), check_flag(f"word_dirs: few of '{path}'", few))

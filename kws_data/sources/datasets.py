@@ -62,9 +62,12 @@ class Folder:
 
 
 class Published:
-    """A published archive, downloaded once into the cache folder."""
+    """A published archive, downloaded once into the cache folder.
 
-    speaker_pattern, layout = None, "words"
+    Its folders are words; `layout` is also that of the folders beside it (`task.unknown_dirs`, `noise.dirs`).
+    """
+
+    speaker_pattern, layout = None, "auto"
 
     def __init__(self, name: str) -> None:
         self.archive = archives.named(name)
@@ -79,6 +82,7 @@ class Published:
 class Synthetic:
     """Words spoken by text-to-speech, made once into the cache folder; see `synthesis.synthesize`."""
 
+    # any word may be said, also 'train' and 'test'
     speaker_pattern, layout = None, "words"
     licence: str | None = "none needed (made on this machine by the speech synthesiser eSpeak NG, without a recording)"
     citation: str | None = None

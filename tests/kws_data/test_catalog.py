@@ -15,7 +15,7 @@ from kws_data.audio import AudioHeader, read_header
 from kws_data.catalog import scan, scan_below, set_aside, usable
 from kws_data.errors import KwsError
 from tests.conftest import MakeFolder
-from tests.kws_data.test_audio import apple_double
+from tests.kws_data.audio_files import apple_double
 
 
 def write_clip(path: Path, seconds: float = 0.01, rate: int = 16000) -> None:

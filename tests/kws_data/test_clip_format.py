@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
 from kws_data.audio import read_clip, read_pcm, to_int16
-from kws_data.clip_format import ClipFormat
+from kws_data.clip_format import AudioRules, ClipFormat
 
 RATE = 16000
 
@@ -79,3 +80,15 @@ def test_a_file_is_cut_as_in_training(real_data: Path, tmp_path: Path) -> None:
 def test_an_unknown_part_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^clip_from must be one of auto, start, loudest, centre"):
         ClipFormat(RATE, RATE, "end")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("min_rate", 0), ("max_rate", 500), ("max_channels", 1.5), ("max_seconds", 0), ("max_seconds", "long"),
+        ("levels", "louder"), ("muted", True),
+    ],
+)  # fmt: skip
+def test_wrong_rules_are_named(key: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"^{key} must be"):
+        AudioRules(**{key: value})

@@ -1,4 +1,4 @@
-"""Parts and cuts by the container alone; what is decoded from them is in test_audio.py."""
+"""Parts and cuts by the container alone; what is decoded from them is in test_audio_containers.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from kws_data.audio import UnreadableAudioError, read_header, read_pcm
-from kws_data.containers import CutShortError, Part, find_parts
+from kws_data.containers import ContainerError, CutShortError, Part, find_parts
 
 
 def written(container: str, subtype: str | None = None) -> bytes:
@@ -74,11 +74,36 @@ def test_a_wrong_count_of_frames_in_an_mp3_costs_no_sample(frames: float, end: b
     np.testing.assert_array_equal(counted(frames, joined=2), np.tile(right, 2))
 
 
+@pytest.mark.parametrize("frames", [0.05, 0.5, 1])
+def test_bytes_of_no_use_behind_an_mp3_hide_no_sample(frames: float) -> None:
+    np.testing.assert_array_equal(counted(frames, end=b"appended by some program" * 9), counted(1))
+
+
+def test_zeros_inside_an_mp3_are_not_its_end() -> None:
+    """As a bad sector leaves them: the rest was left out without a word."""
+    content = bytearray(written("MP3"))
+    middle = len(content) // 2
+    content[middle : middle + 600] = bytes(600)
+    with tempfile.NamedTemporaryFile(suffix=".mp3") as file:
+        file.write(content)
+        file.flush()
+        with pytest.raises(UnreadableAudioError, match=r"cut short|cannot be decoded"):
+            read_pcm(Path(file.name), 16000)
+
+
 @pytest.mark.parametrize("frames", [1, 3])
 @pytest.mark.parametrize("kept", [0.5, 0.9, 0.999])
 def test_an_mp3_that_ends_before_its_count_is_cut(frames: float, kept: float) -> None:
     with pytest.raises(UnreadableAudioError, match="cut short"):
         counted(frames, kept=kept)
+
+
+def test_a_second_chunk_of_samples_is_not_left_out_without_a_word() -> None:
+    content = written("WAV", "PCM_16")
+    content += content[36:]
+    content = content[:4] + struct.pack("<I", len(content) - 8) + content[8:]
+    with pytest.raises(ContainerError, match="a second chunk of samples"):
+        parts(content)
 
 
 def test_the_samples_of_a_plain_wav_need_no_decoder() -> None:

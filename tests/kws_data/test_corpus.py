@@ -31,7 +31,7 @@ from kws_data.splits import (
     hash_split,
 )
 from kws_data.store import content_hash
-from tests.conftest import MakeFolder, tone
+from tests.conftest import MakeFolder, folder_maker, tone
 
 # from v0.01's list files
 SPEAKER_OF = {TRAINING: "00176480", VALIDATION: "026290a7", TESTING: "0c40e715"}
@@ -43,7 +43,7 @@ def corpus_of(root: Path, split: SplitPolicy | None = None, folders: Sequence[Pa
         split or HashSplit(),
         options.pop("form", ClipFormat(16000, 16000)),
         data_seed=0,
-        unknown_folders=[UnknownFolder(folder) for folder in folders],
+        folders=[UnknownFolder(folder) for folder in folders],
         **options,
     )
 
@@ -311,6 +311,14 @@ def test_a_window_that_also_stands_as_a_clip_elsewhere_is_a_leak(make_folder: Ma
 def test_folders_within_each_other_are_refused(make_folder: MakeFolder, tmp_path: Path, inner: str) -> None:
     with pytest.raises(KwsError, match=r"task\.unknown_dirs.*is inside"):
         corpus_of(make_folder(), folders=[tmp_path / inner])
+
+
+@pytest.mark.parametrize("inner", ["hiss/deep", "hiss", "."])
+def test_noise_within_other_noise_would_count_twice_and_is_refused(tmp_path: Path, inner: str) -> None:
+    write(tmp_path / "hiss" / "deep" / "a.flac", counting(20))
+    folders = NoiseFolders([NoiseFolder(tmp_path / "hiss"), NoiseFolder(tmp_path / inner)])
+    with pytest.raises(KwsError, match=r"noise\.dirs: .*hiss.* is inside"):
+        corpus_of(folder_maker(tmp_path)(), noise_folders=folders)
 
 
 def test_noise_and_silence_of_an_unknown_folder_are_passed_over(make_folder: MakeFolder, tmp_path: Path) -> None:

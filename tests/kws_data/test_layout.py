@@ -75,7 +75,12 @@ def test_a_policy_that_the_folders_contradict_is_said(
 
 @pytest.mark.parametrize(
     ("training", "validation", "testing"),
-    [("Train", "valid", "TEST"), ("train", "dev", "test"), ("train", "val", "Testing")],
+    [
+        ("Train", "valid", "TEST"),
+        ("train", "dev", "test"),
+        ("train", "val", "Testing"),
+        ("train_set", "dev-Set", "test data"),
+    ],
 )
 def test_splits_go_by_many_names(tmp_path: Path, training: str, validation: str, testing: str) -> None:
     made(tmp_path, f"{training}/yes/a.wav", f"{validation}/yes/b.wav", f"{testing}/yes/deep/c.wav")
@@ -164,3 +169,14 @@ def test_one_word_in_two_unicode_forms_is_one_word(tmp_path: Path, caplog: pytes
     made(tmp_path / "splits", "train/é/a.wav", f"test/{decomposed}/b.wav")
     assert rows(tmp_path / "splits") == [("é", TESTING), ("é", TRAINING)]
     assert not caplog.messages
+
+
+def test_folders_of_splits_inside_those_of_words_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    split_catalog(made(tmp_path, "yes/train/a.wav", "yes/test/b.wav", "no/train/c.wav"), HASH)
+    (record,) = caplog.records
+    assert (
+        "folders of splits inside those of words, such as no/train, yes/test and 1 more, are not read" in record.message
+    )
+    caplog.clear()
+    split_catalog(made(tmp_path / "other", "yes/test/b.wav", "no/anna/c.wav"), HASH)
+    assert not caplog.records

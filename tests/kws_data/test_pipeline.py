@@ -80,7 +80,8 @@ def assert_same(first: Sequence[Any], second: Sequence[Any]) -> None:
 def from_folder(root: Path, words: Sequence[str] = ("yes", "no"), split: Any = None, **options: Any) -> Any:
     policy = split or RandomSplit(0, 20, 20)
     corpus = build_corpus(root, policy, ClipFormat(RATE, RATE), data_seed=0)
-    return source_of(corpus, Task(list(words)).examples(corpus, 0), **options)
+    task = Task(list(words))
+    return source_of(corpus, task.examples(corpus, 0), unknown=task.unknown_label, **options)
 
 
 def made_up(

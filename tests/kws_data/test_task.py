@@ -18,7 +18,7 @@ from kws_data.corpus import Corpus
 from kws_data.errors import KwsError
 from kws_data.noise import NoiseBank
 from kws_data.splits import SPLITS, TESTING, TRAINING, VALIDATION
-from kws_data.task import NO_SOURCE, Task
+from kws_data.task import NO_SOURCE, Task, WordTargets
 
 
 def corpus_of(counts: dict[tuple[str, str, str], int]) -> Corpus:
@@ -284,3 +284,23 @@ def test_draws_of_a_share_differ_between_windows_of_one_recording() -> None:
     assert windows.is_unique
     assert len(windows) == 10
     assert windows.tolist() != list(range(10))
+
+
+def test_where_words_are_told_apart_each_other_word_of_training_has_a_target() -> None:
+    task, corpus = Task(["no", "yes"], unknown_percentage=100), plain(words="yes no bed cat")
+    examples = task.examples(corpus, 0)
+    targets = WordTargets.of(examples, task.unknown_label)
+    assert targets is not None
+    assert targets.labels.tolist() == [0, 1, 2, 3, 1, 1]
+    np.testing.assert_array_equal(targets.labels[targets.of_examples], examples["label"])
+    training = examples["split"] == TRAINING
+    by_word = pd.Series(targets.of_examples).groupby([examples["word"], training]).unique()
+    assert {key: value.tolist() for key, value in by_word.items()} == {
+        (SILENCE, True): [0], (SILENCE, False): [0], ("no", True): [2], ("no", False): [2], ("yes", True): [3],
+        ("yes", False): [3], ("bed", True): [4], ("bed", False): [1], ("cat", True): [5], ("cat", False): [1],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("task", [Task(["no", "yes"], unknown=False), Task(["no", "yes"], unknown_percentage=0)])
+def test_without_other_words_there_is_nothing_to_tell_apart(task: Task) -> None:
+    assert WordTargets.of(task.examples(plain(), 0), task.unknown_label) is None

@@ -9,8 +9,10 @@ import numpy as np
 
 from kws_data.augment.augmentation import Augmentation
 from kws_data.augment.background_noise import BackgroundNoise
+from kws_data.augment.context import Context
 from kws_data.augment.feature_stage import FeatureStage
 from kws_data.augment.gain import Gain
+from kws_data.augment.impostor import Impostor
 from kws_data.augment.mixup import Mixup
 from kws_data.augment.polarity import Polarity
 from kws_data.augment.reverb import Reverb
@@ -27,10 +29,13 @@ from kws_data.splits import TRAINING
 
 RATE = 16000
 MANY = 4000
+UNKNOWN = 1
 NOISE = NoiseBank([np.random.default_rng(seed).integers(-3000, 3000, 60_000).astype(np.int16) for seed in range(3)])
 
 # One of each, with settings that change every clip.
 STAGES: dict[str, Callable[[], WaveformStage]] = {
+    "impostor": lambda: Impostor(1.0),
+    "context": lambda: Context(1.0),
     "mixup": lambda: Mixup(alpha=0.5, probability=1.0),
     "time_shift": lambda: TimeShift(100),
     "speed": lambda: Speed((0.8, 1.25)),
@@ -47,6 +52,7 @@ FEATURE_STAGES: dict[str, Callable[[], FeatureStage]] = {
     "spec_cutout": lambda: SpecCutout(3, 20, 8),
 }
 MOVING_ROWS = np.random.default_rng(5).normal(0, 3000, (40, RATE)).clip(-32768, 32767).astype(np.int16)
+WORDS = MOVING_ROWS * ((np.arange(RATE) >= 4000) & (np.arange(RATE) < 11_000)).astype(np.int16)  # with silence around
 
 
 def batch_of(rows: Any, ids: Any = None, silence: Any = None) -> ClipBatch:
@@ -64,7 +70,7 @@ def context(
     clip_samples: int | None = RATE, noise: NoiseBank = NOISE, words: Any = None, split: str = TRAINING
 ) -> StageContext:
     pool = np.arange(100, 140) if words is None else np.asarray(words)
-    return StageContext(noise, split, RATE, clip_samples, pool, partners)
+    return StageContext(noise, split, RATE, clip_samples, pool, partners, unknown=UNKNOWN)
 
 
 def partners(ids: np.ndarray) -> ClipBatch:

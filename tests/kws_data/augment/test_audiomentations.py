@@ -380,7 +380,11 @@ def test_no_worker_outlives_its_parent(tmp_path: Path, ending: str) -> None:
         assert not any("tensorflow" in path.read_text() for path in maps if path.exists())
         time.sleep(0.3)  # in the middle of a batch
         os.killpg(parent.pid, signal.Signals[ending])  # as the terminal does for Ctrl-C
-    _, errors = parent.communicate(timeout=60)
+    try:
+        _, errors = parent.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        os.killpg(parent.pid, signal.SIGKILL)  # or they take half the machine from all tests that follow
+        raise
     deadline = time.monotonic() + 30
     while not all(map(gone, pids)) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -14,7 +14,7 @@ from kws_data.augment.gain import Gain
 from kws_data.augment.mixup import Mixup
 from kws_data.augment.spec_augment import SpecAugment
 from kws_data.augment.speed import Speed
-from kws_data.augment.stage import ClipBatch, WaveformStage
+from kws_data.augment.stage import ClipBatch, StageContext, WaveformStage
 from kws_data.augment.time_shift import TimeShift
 from kws_data.draws import Draws
 from kws_data.errors import KwsError
@@ -299,6 +299,7 @@ def test_every_feature_stage_can_be_added_to_a_mix(name: str, mix: str) -> None:
     ("strong", ["mixup", "time_shift", "speed", "reverb", "gain", "background_noise", "white_noise", "spec_augment"]),
     ("bc_resnet", ["time_shift", "background_noise", "spec_augment"]),
     ("small_data", ["mixup", "time_shift", "speed", "gain", "background_noise", "spec_augment"]),
+    ("in_context", ["impostor", "context", "mixup", "speed", "gain", "background_noise", "spec_augment"]),
     ("ablation/shift", ["time_shift"]),
     ("ablation/noise", ["time_shift", "background_noise"]),
     ("ablation/spec_augment", ["time_shift", "background_noise", "spec_augment"]),
@@ -312,7 +313,7 @@ def test_every_mix_holds_its_stages_in_order(mix: str, stages: list[str]) -> Non
 
 def test_no_mix_is_missing_from_the_test_above() -> None:
     assert choices("augment") == [
-        "bc_resnet", "light", "matchboxnet", "mhatt_rnn", "none", "original", "small_data", "strong"
+        "bc_resnet", "in_context", "light", "matchboxnet", "mhatt_rnn", "none", "original", "small_data", "strong"
     ]  # fmt: skip
     assert choices("augment/ablation") == ["noise", "shift", "spec_augment"]
 
@@ -331,3 +332,27 @@ def test_wrong_configurations_are_refused_in_one_line(overrides: list[str], mess
     with pytest.raises(KwsError, match=message) as error:
         _ = Experiment(compose(overrides)).augmentation
     assert "\n" not in str(error.value)
+
+
+def test_a_stage_of_ones_own_may_ask_for_values(make_folder: MakeFolder) -> None:
+    """AutoGraph makes a graph of its `if`, though the project's own code does without."""
+    from kws_data.pipeline import batches, training_plan
+
+    class Louder(WaveformStage):
+        def prepare(self, batch: ClipBatch, draws: Draws, context: StageContext) -> dict[str, np.ndarray]:
+            return {}
+
+        def apply(self, waveform: Any, parameters: Mapping[str, Any]) -> Any:
+            import tensorflow as tf
+
+            if tf.reduce_max(tf.abs(waveform)) < 2.0:
+                waveform = 3.0 * waveform
+            return waveform
+
+    source = from_folder(make_folder(speakers=4), clip_samples=RATE)
+    plan = training_plan(source, batch_size=4)
+    plain, louder = (
+        next(iter(batches(source, TRAINING, plan, augmentation=augmentation, steps=1, threads=1)))["inputs"].numpy()
+        for augmentation in (Augmentation(), Augmentation({"louder": Louder()}, clipping="leave"))
+    )
+    np.testing.assert_array_equal(louder, np.float32(3) * plain)

@@ -20,7 +20,7 @@ from kws_data.augment.time_mask import TimeMask
 from kws_data.augment.time_shift import TimeShift
 from kws_data.augment.white_noise import WhiteNoise
 from kws_data.draws import Draws
-from tests.kws_data.augment.clips import MOVING_ROWS, RATE, STAGES, augmented, batch_of, context, tiny
+from tests.kws_data.augment.clips import MOVING_ROWS, RATE, STAGES, WORDS, augmented, batch_of, context, tiny
 
 
 @pytest.mark.parametrize("clip_samples", [RATE, None])
@@ -49,7 +49,8 @@ def test_a_clip_is_augmented_alike_whatever_stands_beside_it(name: str, clip_sam
 @pytest.mark.parametrize("name", STAGES)
 def test_draws_depend_on_seed_epoch_id_and_name(name: str) -> None:
     def once(seed: int = 0, epoch: int = 0, as_name: str = "stage", ids: Any = None) -> np.ndarray:
-        return augmented({as_name: STAGES[name]()}, batch_of(MOVING_ROWS[:12], ids), seed=seed, epoch=epoch)
+        rows = WORDS if name == "context" else MOVING_ROWS  # a word that fills its clip has no place to go
+        return augmented({as_name: STAGES[name]()}, batch_of(rows[:12], ids), seed=seed, epoch=epoch)
 
     first = once()
     np.testing.assert_array_equal(first, once())

@@ -299,7 +299,8 @@ def test_an_error_in_mid_way_leaves_nothing_behind(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_ctrl_c_leaves_nothing_behind(tmp_path):
     target = str(tmp_path / "set")
-    code = f"from pathlib import Path; from kws_data.sources.synthesis import synthesize; synthesize(Path({target!r}))"
+    imports = "from pathlib import Path; from kws_data.sources.synthesis import synthesize"
+    code = f"{imports}; synthesize(Path({target!r}), clips_per_word=1000)"
     process = subprocess.Popen(
         [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]
     )
@@ -307,7 +308,10 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path):
     while not list(tmp_path.glob(".set.*/*/*.wav")) and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    try:
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert "KeyboardInterrupt" in errors
     assert list(tmp_path.iterdir()) == []
 
