@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -72,7 +72,7 @@ class Augmentation:
         import tensorflow as tf
 
         for name, stage in self.waveform.items():
-            waveform = stage.apply(waveform, _parameters(name, drawn))
+            waveform = _graph_of(stage)(waveform, _parameters(name, drawn))
         if self.waveform and self.clipping == "clip":
             waveform = tf.clip_by_value(waveform, -1.0, 1.0)
         if self.waveform and self.clipping == "normalise":
@@ -82,7 +82,7 @@ class Augmentation:
     def apply_to_features(self, features: Tensor, num_frames: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
         """[batch, frames, bins] float32 → the same shape."""
         for name, stage in self.features.items():
-            features = stage.apply(features, num_frames, _parameters(name, drawn))
+            features = _graph_of(stage)(features, num_frames, _parameters(name, drawn))
         return features
 
     def close(self) -> None:
@@ -93,6 +93,13 @@ class Augmentation:
 
 def _in_graph(stage: WaveformStage) -> bool:
     return type(stage).apply is not WaveformStage.apply
+
+
+def _graph_of(stage: WaveformStage | FeatureStage) -> Callable[..., Tensor]:
+    """`apply`; in a stage of the user's own, AutoGraph turns `if` on a tensor into a graph, as elsewhere."""
+    import tensorflow as tf
+
+    return stage.apply if type(stage).__module__.startswith("kws_data.") else tf.function(stage.apply)
 
 
 def _parameters(stage: str, drawn: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -28,17 +28,18 @@ class Mixup(WaveformStage):
         chance, quantile = draws.uniform("mixup", 2).T
         weight = betaincinv(self.alpha, self.alpha, quantile)
         weight = np.where((chance < self.probability) & ~batch.silence, np.maximum(weight, 1 - weight), 1.0)
-        pool = context.words
+        pool, partner, second_labels = context.words, np.zeros_like(batch.pcm), batch.labels.copy()
         if not len(pool):
-            return {"partner": np.zeros_like(batch.pcm), "weight": np.ones(len(weight), np.float32)}
-        partners = context.gather(pool[draws.integers("mixup partner", len(pool))])
-        partner = partners.pcm
-        if context.clip_samples is None:
-            width = batch.pcm.shape[1]
-            partner = np.zeros_like(batch.pcm)
-            partner[:, : partners.pcm.shape[1]] = partners.pcm[:, :width]
-            partner[np.arange(width) >= context.room(batch)[:, None]] = 0
-        batch.second_labels = partners.labels
+            return {"partner": partner, "weight": np.ones(len(weight), np.float32)}
+        mixed = np.flatnonzero(weight < 1)
+        if len(mixed):
+            partners = context.gather(pool[draws.integers("mixup partner", len(pool))[mixed]])
+            width = min(partners.pcm.shape[1], batch.pcm.shape[1])
+            partner[mixed, :width] = partners.pcm[:, :width]
+            if context.clip_samples is None:
+                partner[np.arange(partner.shape[1]) >= context.room(batch)[:, None]] = 0
+            second_labels[mixed] = partners.labels
+        batch.second_labels = second_labels
         batch.label_weights = weight.astype(np.float32)
         return {"partner": partner, "weight": batch.label_weights}
 

@@ -55,6 +55,7 @@ class StageContext:
         clip_samples: the length that every clip is padded or cut to; None where clips keep their lengths.
         words: ids of the split's examples except silence rows.
         gather: from ids to their clips, not augmented.
+        unknown: the label of the unknown class; None where the task has none.
     """
 
     noise: NoiseBank
@@ -63,6 +64,7 @@ class StageContext:
     clip_samples: int | None
     words: np.ndarray
     gather: Callable[[np.ndarray], ClipBatch]
+    unknown: int | None = None
 
     def room(self, batch: ClipBatch) -> np.ndarray:
         """[batch] samples of each row that a stage may fill; the rest pads a clip to its batch."""

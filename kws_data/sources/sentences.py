@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -119,18 +119,18 @@ class Sentences:
     def __init__(self, avoid: Collection[str], engine: SpeechEngine) -> None:
         lists = {slot: words.split() for slot, words in WORDS.items()}
         texts = {*TEMPLATES, *(word for words in lists.values() for word in words)}
-        spoken = sorted({token for text in texts for token in _tokens(text)})
+        spoken = sorted({token for text in texts for token in tokens(text)})
         unwanted = tuple(sorted({part for word in avoid for part in re.split(r"[\s_-]+", word.casefold()) if part}))
-        alike = _that_sound_like(unwanted, spoken, engine)
+        alike = sound_alike(unwanted, spoken, engine)
         bad = {word for word in spoken if word in alike or word.startswith(unwanted) or word.endswith(unwanted)}
         self.words = {
-            slot: [word.replace("_", " ") for word in words if bad.isdisjoint(_tokens(word))]
+            slot: [word.replace("_", " ") for word in words if bad.isdisjoint(tokens(word))]
             for slot, words in lists.items()
         }
         self.templates = [
             template
             for template in TEMPLATES
-            if bad.isdisjoint(_tokens(template)) and all(self.words[slot] for slot in _slots(template))
+            if bad.isdisjoint(tokens(template)) and all(self.words[slot] for slot in _slots(template))
         ]
         if not self.templates:
             raise KwsError(f"no sentence can be made without the words {', '.join(unwanted)}; give recordings instead")
@@ -146,7 +146,7 @@ def _pick(words: list[str], rng: np.random.Generator) -> str:
     return words[rng.integers(len(words))]
 
 
-def _tokens(text: str) -> list[str]:
+def tokens(text: str) -> list[str]:
     """The words of a template or of an entry of WORDS, without its slots."""
     return [token.casefold() for token in _TOKEN.findall(text.replace("_", " ")) if not token.startswith("{")]
 
@@ -155,10 +155,16 @@ def _slots(template: str) -> list[str]:
     return re.findall(r"\{(\w+)\}", template)
 
 
-def _that_sound_like(words: tuple[str, ...], others: list[str], engine: SpeechEngine) -> set[str]:
+def sounds(words: Sequence[str], language: str, engine: SpeechEngine) -> list[str]:
+    """The phonemes of words, without stress and length."""
+    return [sound.translate(_STRESS_AND_LENGTH) for sound in engine.phonemes(words, language)]
+
+
+def sound_alike(words: Sequence[str], others: Sequence[str], engine: SpeechEngine) -> set[str]:
+    """Those of `others` that sound the same as one of `words`, in any accent of the engine."""
     alike: set[str] = set()
     for accent in ACCENTS:
-        sounds = [sound.translate(_STRESS_AND_LENGTH) for sound in engine.phonemes([*words, *others], accent)]
-        wanted = set(sounds[: len(words)])
-        alike |= {other for other, sound in zip(others, sounds[len(words) :], strict=True) if sound in wanted}
+        spoken = sounds([*words, *others], accent, engine)
+        wanted = set(spoken[: len(words)])
+        alike |= {other for other, sound in zip(others, spoken[len(words) :], strict=True) if sound in wanted}
     return alike

@@ -28,7 +28,7 @@ from kws_data.streams.speech_extent import speech_extent
 SPEECH_DB = -26.0  # RMS of the loudest words, of full scale: the usual level of speech (ITU-T P.56), far from clipping
 LEVEL_S = 20.0  # in which the level goes from one drawn value to the next
 NOTHING = -1  # no clip, or no utterance
-_LONGEST_MINUTES = 24 * 60.0  # a WAV file holds no more than 4 GB
+MINUTES = (0.05, 24 * 60.0)  # the shortest and the longest; a WAV file holds no more than 4 GB
 _SHORTEST_WORD_S = 0.1  # with its gap; limits the number of draws
 _MARGIN_S = 0.05  # what is left around the speech of a clip that follows another without a gap
 
@@ -68,7 +68,7 @@ class StreamSettings:
     channels: tuple[str, ...] = (CLEAN,)
 
     def __post_init__(self) -> None:
-        check_number("minutes", self.minutes, 0.05, _LONGEST_MINUTES)
+        check_number("minutes", self.minutes, *MINUTES)
         check_range("snr_db", self.snr_db, -40, 50)  # 16 bits hold no noise much quieter
         check_range("gap_ms", self.gap_ms, 0, 600_000)
         check_whole("seed", self.seed, -(2**63))

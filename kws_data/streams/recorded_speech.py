@@ -62,7 +62,10 @@ class RecordedSpeech:
         if len(lost := sorted(set(words["path"]) - set(found["path"]))):
             raise KwsError(f"{_KEY}: the table of words names '{lost[0]}', which is no recording in '{self.folder}'")
         self._words = dict(list(words.groupby("path")))
-        self.origin = {"speech": str(self.folder), "recordings": len(self._recordings), "set_aside": len(bad)}
+        minutes = round(self._recordings["length"].sum() / sample_rate / 60, 2)
+        self.origin = {
+            "speech": str(self.folder), "recordings": len(self._recordings), "minutes": minutes, "set_aside": len(bad),
+        }  # fmt: skip
 
     def utterances(self, seed: int) -> Iterator[Utterance]:
         """Yield all recordings, piece by piece."""

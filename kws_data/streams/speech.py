@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from kws_data.folders import find_folder
+
+SYNTHETIC = "synthetic"  # where a folder of recordings could be given
 SPEECH = "_speech_"  # the word of a stretch of running speech in the table of a stream
 TURN = 4  # utterances of one speaker before there is a gap
 
@@ -50,3 +54,21 @@ class Speech(Protocol):
 
     def utterances(self, seed: int) -> Iterator[Utterance]:
         """Yield utterances in order, the same ones for the same seed."""
+
+
+def check_speech(speech: str | None, key: str) -> None:
+    """Refuse running speech that is not there, before anything slow.
+
+    Args:
+        speech: SYNTHETIC, a folder, or None.
+        key: the option or key that it is given by.
+
+    Raises:
+        KwsError: there is no such folder, or no speech engine.
+    """
+    if speech == SYNTHETIC:
+        from kws_data.sources.speech_engine import SpeechEngine
+
+        SpeechEngine()
+    elif speech is not None:
+        find_folder(Path(speech), key, f"; give a folder of recordings, or '{SYNTHETIC}'")

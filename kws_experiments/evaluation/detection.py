@@ -91,6 +91,18 @@ def false_reject_rate_at(points: Curve, false_accept_rate: float) -> float:
     return float(points.false_reject_rate[within])
 
 
+def miss_rate(scores: np.ndarray, truth: np.ndarray, labels: Sequence[str], false_accept_rate: float) -> float:
+    """The mean of the keywords' lowest false reject rates, where other clips pass at most so often.
+
+    Args are as in `detection`. NaN where scores are not finite, no keyword has clips, or there are no others.
+    """
+    if not np.isfinite(scores).all():
+        return float("nan")
+    curves = [curve(scores[:, index], truth == index) for index, _ in keyword_columns(labels)]
+    rates = [false_reject_rate_at(points, false_accept_rate) for points in curves if points is not None]
+    return float(np.mean(rates)) if rates else float("nan")
+
+
 def detection(scores: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -> tuple[dict[str, Any], pd.DataFrame]:
     """Metrics per keyword, and the curves as a table.
 

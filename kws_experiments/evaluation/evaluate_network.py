@@ -93,6 +93,6 @@ def draw_training_batch(folder: RunFolder, experiment: Experiment, source: ClipS
     plan = training_plan(source, batch_size=16)
     batch = next(iter(batches(source, TRAINING, plan, augmentation=experiment.augmentation, steps=1, threads=1)))
     waveforms = batch["inputs"]
-    titles = [labels[label] for label in batch["labels"].numpy()]
+    titles = [labels[label] for label in source.labels_of(batch["labels"].numpy())]
     picture = clips(waveforms.numpy(), experiment.features(waveforms).numpy(), titles, experiment.sample_rate)
     save(picture, folder.figures / "training_batch.png")

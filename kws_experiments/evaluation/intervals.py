@@ -147,9 +147,22 @@ def as_text(rate: dict[str, Any]) -> str:
     )
 
 
+def claim(rate: dict[str, Any], asked: float) -> str:
+    """What hours say about the claim that no more than `asked` an hour happen: a few words for a table."""
+    if rate["shown"]:
+        return "shown"
+    return "exceeded" if _exceeded(rate, asked) else f"not shown: needs {rate['hours_needed']:.1f} h"
+
+
 def not_shown(rate: dict[str, Any], asked: float) -> str:
     """The remark on a claim that its hours can't carry."""
+    if _exceeded(rate, asked):
+        return f"at most {asked:g} an hour is exceeded: {as_text(rate)}"
     return (
         f"at most {asked:g} an hour is not shown by {rate['hours']:.2f} h with {rate['false_accepts']} false accepts;"
         f" it needs {rate['hours_needed']:.1f} h with as many"
     )
+
+
+def _exceeded(rate: dict[str, Any], asked: float) -> bool:
+    return rate["false_accepts_per_hour_95"][0] > asked

@@ -171,7 +171,8 @@ def worst_pairs(predictions: pd.DataFrame, most: int = WORST_PAIRS) -> list[dict
 def unknown_folders(predictions: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """For each unknown folder: its clips, how many were taken for a keyword, and for which one most often."""
     result = {}
-    for folder, rows in predictions[predictions["folder"] != ""].groupby("folder"):
+    unknown = predictions[(predictions["folder"] != "") & (predictions["label"] == UNKNOWN)]
+    for folder, rows in unknown.groupby("folder"):
         taken = rows.loc[~rows["predicted"].isin([SILENCE, UNKNOWN]), "predicted"]
         result[str(folder)] = {
             "clips": len(rows),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Infer = Callable[[Any], Any]  # inputs → logits
-
 
 class Predictor:
     """A network on a source's clips.
@@ -41,7 +39,7 @@ class Predictor:
     ) -> None:
         self.source, self.features, self.network = source, features, network
         self.labels, self.threads = labels, threads
-        self._infer: Any = None
+        self._infer: Inference | None = None
 
     def logits(self, split: str, **arguments: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(logits [clips, labels], labels [clips], example ids [clips]) of a split.
@@ -52,7 +50,7 @@ class Predictor:
 
         stream = evaluation_batches(self.source, split, self.features, threads=self.threads, **arguments)
         if self._infer is None:
-            self._infer = inference(self.network, stream)
+            self._infer = Inference(self.network, stream)
         return predict(self._infer, stream)
 
     def predictions(self, split: str) -> pd.DataFrame:
@@ -104,22 +102,28 @@ class Predictor:
         return len(correct), int(correct.sum())
 
 
-def inference(model: keras.Model, batches: tf.data.Dataset) -> Infer:
-    """The model as a graph for the inputs of `batches`: inputs → logits, without dropout, batch norms folded.
+class Inference:
+    """A model as a graph for the inputs of `batches`, without dropout, batch norms folded.
 
-    It reads the weights at each call, so that one graph serves a whole training, and its validation agrees with the
-    final test bit for bit.
+    One graph serves a whole training, and its validation agrees with the final test bit for bit.
     """
-    import tensorflow as tf
 
-    from kws_models.folding import folded
+    def __init__(self, model: keras.Model, batches: tf.data.Dataset) -> None:
+        import tensorflow as tf
 
-    return tf.function(folded(model), [batches.element_spec["inputs"]])
+        from kws_models.folding import Once, folded
+
+        once = Once()
+        self.use_weights_of_now = once.renew
+        self.logits = tf.function(folded(model, once), [batches.element_spec["inputs"]], autograph=False)
 
 
-def predict(infer: Infer, batches: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def predict(infer: Inference, batches: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(logits [clips, labels] float32, labels [clips] int32, example ids [clips] int64), in the batches' order."""
-    parts = [(infer(batch["inputs"]).numpy(), batch["labels"].numpy(), batch["ids"].numpy()) for batch in batches]
+    infer.use_weights_of_now()
+    parts = [
+        (infer.logits(batch["inputs"]).numpy(), batch["labels"].numpy(), batch["ids"].numpy()) for batch in batches
+    ]
     logits, labels, ids = (np.concatenate(part) for part in zip(*parts, strict=True))
     return logits.astype(np.float32), labels, ids
 
@@ -138,7 +142,7 @@ def levels_db(source: ClipSource, split: str, ids: np.ndarray) -> np.ndarray:
     parts = []
     for start in range(0, len(ids), EVALUATION_BATCH):
         pcm = source.gather(split, ids[start : start + EVALUATION_BATCH], epoch=0).pcm
-        parts.append(active_power(tf.constant(pcm.astype(np.float32) / np.float32(INT16_SCALE))).numpy())
+        parts.append(active_power(tf.cast(pcm, tf.float32) / INT16_SCALE).numpy())
     power = np.concatenate(parts).astype(np.float64)
     with np.errstate(divide="ignore"):
         return np.where(power > 0, 10 * np.log10(power), np.nan)

@@ -20,14 +20,19 @@ def keyword_thresholds(
         labels: class names; silence and unknown get no threshold.
         false_accept_rate: the highest that is allowed, as a fraction of the clips that are not the keyword.
     """
-    thresholds = {}
-    for index, label in keyword_columns(labels):
-        others = np.sort(scores[truth != index, index])[::-1]
-        allowed = sum(count / len(others) <= false_accept_rate for count in range(1, len(others) + 1))
-        # just above the first score that would be one too many, in the scores' own type
-        above = np.nextafter(others, others.dtype.type(np.inf))
-        thresholds[label] = float(above[allowed]) if allowed < len(others) else 0.0
-    return thresholds
+    return {
+        label: lowest_threshold(scores[truth != index, index], false_accept_rate)
+        for index, label in keyword_columns(labels)
+    }
+
+
+def lowest_threshold(others: np.ndarray, false_accept_rate: float) -> float:
+    """The lowest threshold that at most this fraction of other clips' scores, [clips], reaches."""
+    others = np.sort(others)[::-1]
+    allowed = sum(count / len(others) <= false_accept_rate for count in range(1, len(others) + 1))
+    # just above the first score that would be one too many, in the scores' own type
+    above = np.nextafter(others, others.dtype.type(np.inf))
+    return float(above[allowed]) if allowed < len(others) else 0.0
 
 
 def rates_at_thresholds(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kws_data.checks import check_flag, check_list, check_number, check_whole
+from kws_experiments.config.compose import flattened
 
 _OPTIMIZER_RANGES: dict[str, tuple[float, ...]] = {
     "learning_rate": (0,),
@@ -26,6 +27,9 @@ def check_top_level(config: dict[str, Any]) -> None:
     Raises:
         ValueError: naming the key.
     """
+    for key, value in flattened(config).items():
+        if "${" in str(value):  # it is resolved already, and Hydra would do it again
+            raise ValueError(f"{key}: '{str(value)[:200]}' holds ${{, which is read as the name of another key")
     check_whole("seed", config["seed"], 0, 2**32 - 1)  # NumPy's global seed, which Keras sets, has 32 bits
     check_whole("data_seed", config["data_seed"], 0)
     check_whole("sample_rate", config["sample_rate"], 1000)
@@ -41,6 +45,8 @@ def check_top_level(config: dict[str, Any]) -> None:
     for snr_db in check_list("evaluation.snr_db", config["evaluation"]["snr_db"]):
         check_number("evaluation.snr_db", snr_db, -60, 100)
     check_number("evaluation.false_accept_rate", config["evaluation"]["false_accept_rate"], 0, 1)
+    if config["pretrain"] is not None and config["start_from"] is not None:
+        raise ValueError("start_from: the weights come from pretrain; give one of the two, the other as null")
     for kind in ("waveform", "features"):
         if not isinstance(config["augment"].get(kind) or {}, dict):
             raise ValueError(f"augment.{kind} must hold stages by name, got {config['augment'][kind]!r}")

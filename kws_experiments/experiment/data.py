@@ -15,9 +15,9 @@ from kws_data.catalog import SILENCE, UNKNOWN
 from kws_data.corpus import MUTED, Corpus
 from kws_data.errors import KwsError
 from kws_data.sources.datasets import Folder
-from kws_data.splits import SPLITS, TRAINING, VALIDATION, ListSplit
+from kws_data.splits import SPLITS, TRAINING, VALIDATION
 from kws_data.text import to_csv
-from kws_experiments.experiment.cautions import cautions
+from kws_experiments.experiment.cautions import cautions, clips_by_split, unread_lists
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.runs.clip_table import clip_table, write_clip_table
 from kws_experiments.runs.folder import RunFolder, write_text
@@ -70,10 +70,8 @@ def prepare_data(experiment: Experiment, root: Path | None = None) -> Data:
                 f"split: no clip of the task's words is for {split} ({len(corpus.clips)} clips in '{corpus.roots[0]}');"
                 " choose another split= or other percentages"
             )
-    if isinstance(experiment.dataset, Folder) and not isinstance(experiment.split, ListSplit):
-        lists = sorted(path.name for path in corpus.roots[0].glob("*_list.txt"))
-        if lists:
-            log.info("%s of the data set are not read; split=lists does", " and ".join(lists))
+    if isinstance(experiment.dataset, Folder) and (unread := unread_lists(corpus.roots[0], experiment.split)):
+        log.info("%s", unread)
     for line in cautions(examples, labels, experiment.split):
         log.warning("%s", line)
     log.info(
@@ -93,8 +91,7 @@ def write_data_tables(folder: RunFolder, data: Data) -> None:
     write_text(folder.labels, "\n".join(labels) + "\n")
     write_clip_table(folder.clips, clip_table(corpus, examples, labels))
     write_text(folder.data / "catalog_summary.csv", to_csv(summary(corpus.clips, corpus.sample_rate)))
-    counts = examples.assign(label=[labels[label] for label in examples["label"]])
-    table = pd.crosstab(counts["label"], counts["split"]).reindex(index=labels, columns=list(SPLITS), fill_value=0)
+    table = clips_by_split(examples["label"].map(dict(enumerate(labels))), examples["split"], labels)
     write_text(folder.data / "label_counts.csv", to_csv(table.reset_index()))
     aside = corpus.set_aside.assign(root=[str(corpus.roots[source]) for source in corpus.set_aside["source"]])
     write_text(folder.data / "set_aside.csv", to_csv(aside[["root", "path", "split", "error"]]))

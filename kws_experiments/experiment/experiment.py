@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cached_property, reduce
 from operator import getitem
@@ -13,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from kws_data.checks import check_path
 from kws_data.errors import KwsError
+from kws_data.streams.speech import check_speech
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.config.compose import instantiate
 from kws_experiments.experiment.checks import check_top_level, invalid_model, optimizer_numbers
+from kws_experiments.experiment.pretraining import pretraining_of
 
 if TYPE_CHECKING:
     import keras
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
     from kws_data.splits import SplitPolicy
     from kws_data.task import Task
     from kws_experiments.experiment.schedules import Schedule
-    from kws_experiments.experiment.settings import TrainerSettings
+    from kws_experiments.experiment.settings import TrainerSettings, TuneSettings
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,16 @@ class Experiment:
     def start_from(self) -> Any:
         """The run whose weights a training starts with, or None."""
         return self.config["start_from"]
+
+    @cached_property
+    def pretraining(self) -> Experiment | None:
+        """The training that comes first, whose weights this one starts with, or None."""
+        config = pretraining_of(self.config)
+        return None if config is None else Experiment(config)
+
+    def starting_from(self, run: Path) -> Experiment:
+        """This experiment with the weights of a run to start from, instead of a training that comes first."""
+        return Experiment(self.config | {"pretrain": None, "start_from": str(run)})
 
     def start_tensorflow(self, **changes: Any) -> None:
         """Configure TensorFlow, with `changes` to `arithmetic`; possible once per process."""
@@ -161,7 +175,7 @@ class Experiment:
         return self._build_corpus(
             self.dataset.locate() if root is None else root,
             self.split,
-            unknown_folders=self.task.unknown_folders,
+            folders=[*self.task.unknown_folders, *self.task.word_folders],
             noise_folders=self.noise_folders,
             naming=Naming(self.dataset.speaker_pattern, getattr(self.dataset, "layout", "auto")),
         )
@@ -188,7 +202,9 @@ class Experiment:
     def clip_source(self, corpus: Corpus, examples: pd.DataFrame, **changes: Any) -> ClipSource:
         """The source that fills batches with samples; `changes` replace the experiment's arguments of `ClipSource`."""
         from kws_data.pipeline import ClipSource
+        from kws_data.task import WordTargets
 
+        unknown = self.task.unknown_label
         arguments: dict[str, Any] = {
             "clip_samples": self.clip_samples,
             "silence_samples": self.nominal_samples,
@@ -196,6 +212,9 @@ class Experiment:
             "silence_level_db": self.task.silence_level_db,
             "data_seed": self.data_seed,
             "seed": self.seed,
+            "unknown": unknown,
+            "targets": WordTargets.of(examples, unknown) if self.settings.word_loss else None,
+            "apart": examples["folder"].isin(self.task.few_folders).to_numpy() if self.task.few_folders else None,
         }
         return ClipSource(corpus, examples, **(arguments | changes))
 
@@ -326,14 +345,44 @@ class Experiment:
         """The ratios of speech to background noise to evaluate, in dB."""
         return self.config["evaluation"]["snr_db"]
 
+    @cached_property
+    def tuning(self) -> TuneSettings | None:
+        """How to choose, after the training, how the run listens to long audio; None: not at all."""
+        return None if self.config["tune"] is None else instantiate(self.config, "tune")
+
     def check_without_tensorflow(self) -> None:
         """Build everything that needs neither data nor TensorFlow, so that most wrong values are found at once.
 
         Raises:
             KwsError: naming the key.
         """
-        for name in ("clip_form", "dataset", "task", "split", "noise_folders", "schedule", "settings"):
+        for name in ("clip_form", "dataset", "task", "split", "noise_folders", "schedule", "settings", "tuning"):
             getattr(self, name)
+        if self.tuning is not None:
+            check_speech(self.tuning.speech, "tune.speech")
+        if self.pretraining is not None:
+            with _named("pretrain"):
+                self.pretraining.check_without_tensorflow()
+
+    def check_folders(self) -> None:
+        """Find the folders of the user's own clips; data sets that are downloaded or made need not be there yet.
+
+        Raises:
+            KwsError: a folder is missing, or holds clips and noise.
+        """
+        from kws_data.corpus import require_apart
+        from kws_data.folders import find_data_set, find_folder
+        from kws_data.sources.datasets import Folder
+
+        # not of a subclass, which may make the folder
+        clips = [find_data_set(self.dataset.path)] if type(self.dataset) is Folder else []
+        beside = [folder.dataset for folder in self.task.word_folders]
+        clips += [find_folder(dataset.path, "task.word_dirs") for dataset in beside if type(dataset) is Folder]
+        clips += [find_folder(folder.folder, "task.unknown_dirs") for folder in self.task.unknown_folders]
+        require_apart(clips, [find_folder(folder.path, "noise.dirs") for folder in self.noise_folders.extra])
+        if self.pretraining is not None:
+            with _named("pretrain"):
+                self.pretraining.check_folders()
 
     def check(self) -> Experiment:
         """Build everything that needs no data, so that wrong values are found before data are read.
@@ -347,7 +396,19 @@ class Experiment:
         # These two only check their parameters: the number of steps and of labels depends on the data.
         instantiate(self.config, "optimizer", **optimizer_numbers(self.config["optimizer"]))
         self.build_network(num_labels=2)
+        if self.pretraining is not None:
+            with _named("pretrain"):
+                self.pretraining.check()
         return self
+
+
+@contextmanager
+def _named(key: str) -> Iterator[None]:
+    """Put a key before the one that an error names."""
+    try:
+        yield
+    except KwsError as error:
+        raise KwsError(f"{key}.{error}") from error
 
 
 def _augmentation(config: dict[str, Any]) -> Augmentation:

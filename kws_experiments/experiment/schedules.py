@@ -146,7 +146,7 @@ class Plateau(Schedule):
         factor: of each reduction.
         patience: evaluations to wait, also after a reduction.
         min_rate: no reduction goes below this.
-        monitor: 'val_loss' or 'val_accuracy'.
+        monitor: 'val_loss', 'val_accuracy' or 'val_miss_rate'.
         min_change: the least change that counts as better.
     """
 

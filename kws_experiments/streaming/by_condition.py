@@ -13,7 +13,7 @@ from kws_experiments.evaluation.intervals import poisson_rate, wilson_each
 from kws_experiments.streaming.matching import FALSE_ACCEPT, NOTHING
 
 _CONDITIONS = ("recording", "snr_db", "room", "channel", "word", "speaker")
-_COLUMNS = [
+COLUMNS = [
     "condition", "value", "said", "missed", "miss_rate", "miss_rate_low", "miss_rate_high", "latency_ms",
     "false_accepts", "hours", "false_accepts_per_hour", "false_accepts_per_hour_low", "false_accepts_per_hour_high",
 ]  # fmt: skip
@@ -63,7 +63,7 @@ def by_condition(
             tables.append(_with_rates(table, hours if condition == "recording" else {}).assign(condition=condition))
         if len(table) > 1 and condition == "speaker":
             tables[-1] = tables[-1].sort_values(["miss_rate", "missed", "false_accepts"], ascending=False)
-    return pd.concat(tables, ignore_index=True)[_COLUMNS] if tables else pd.DataFrame(columns=_COLUMNS)
+    return pd.concat(tables, ignore_index=True)[COLUMNS] if tables else pd.DataFrame(columns=COLUMNS)
 
 
 def worst_speakers(table: pd.DataFrame) -> dict[str, Any] | None:

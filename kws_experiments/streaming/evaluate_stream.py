@@ -19,7 +19,15 @@ from kws_data.storage.atomic import replace_file
 from kws_data.streams.speech import SPEECH
 from kws_data.text import to_csv
 from kws_experiments.console.output import say
-from kws_experiments.evaluation.intervals import as_text, false_accepts, poisson_rate, wilson, wilson_each
+from kws_experiments.evaluation.intervals import (
+    as_text,
+    claim,
+    false_accepts,
+    not_shown,
+    poisson_rate,
+    wilson,
+    wilson_each,
+)
 from kws_experiments.runs.folder import RunFolder, write_text
 from kws_experiments.streaming.audio_file import check_file, file_blocks
 from kws_experiments.streaming.by_condition import by_condition, worst_speakers
@@ -27,6 +35,7 @@ from kws_experiments.streaming.curve import detect, operating_points, smooth, th
 from kws_experiments.streaming.listener import Detection
 from kws_experiments.streaming.matching import CORRECT, FALSE_ACCEPT, NOTHING, WRONG, Spoken, match
 from kws_experiments.streaming.recognize import RecognizerSettings, keywords_of
+from kws_experiments.streaming.sensitivity import asked_of
 from kws_experiments.streaming.truth import AUDIO, CONDITIONS, TRUTH, read_truth
 from kws_experiments.streaming.windows import WindowScorer, open_windows
 
@@ -89,13 +98,13 @@ def evaluate(
         *(pd.concat(tables, ignore_index=True) for tables in zip(*(part.compared for part in parts), strict=True))
     )
     _warn_of_missing(keywords, compared.words["word"])
-    metrics = compute_metrics(compared, keywords, sum(hours.values()))
+    metrics = compute_metrics(compared, keywords, sum(hours.values()), asked_of(model, settings.sensitivity))
     curve = _pooled([part.curve for part in parts], metrics["keywords"], metrics["hours"])
     table = by_condition(*compared, keywords, hours)
     result = {
         **asdict(settings), "hop_ms": hop_ms, "tolerance_ms": tolerance_ms, **metrics,
-        "operating_points": _with_intervals(operating_points(curve), curve), "worst_speakers": worst_speakers(table),
-        "recordings": list(hours), "set_aside": bad,
+        "operating_points": _with_intervals(operating_points(curve), curve, metrics["hours"]),
+        "worst_speakers": worst_speakers(table), "recordings": list(hours), "set_aside": bad,
     }  # fmt: skip
     out = out or RunFolder(model).streams / _folder_name(list(hours))
     _write(out, result, curve, compared, table)
@@ -228,8 +237,16 @@ def compare(
     return Compared(found, words.assign(detected_ms=detected_ms.reindex(words.index)))
 
 
-def compute_metrics(compared: Compared, keywords: Sequence[str], hours: float) -> dict[str, Any]:
+def compute_metrics(
+    compared: Compared, keywords: Sequence[str], hours: float, asked: float | None = None
+) -> dict[str, Any]:
     """The metrics at one threshold.
+
+    Args:
+        compared: detections beside the truth.
+        keywords: those of the model.
+        hours: length of all recordings.
+        asked: the false accepts an hour that the thresholds were to keep to, if any.
 
     Returns:
         `keywords` and `unknown_words` spoken; `correct`, `missed`, `wrong` (another keyword is spoken there, or the
@@ -256,7 +273,8 @@ def compute_metrics(compared: Compared, keywords: Sequence[str], hours: float) -
         "false_accepts_on_other_words": int(((found["outcome"] == FALSE_ACCEPT) & found["on_speech"]).sum()),
         "miss_rate": 1 - correct / said if said else None,
         "miss_rate_95": wilson(said - correct, said) if said else None,
-        **false_accepts(accepts, hours),
+        **false_accepts(accepts, hours, asked),
+        "false_accepts_per_hour_asked": asked,
         "latency_ms": dict(zip(("median", "p90", "max"), percentiles, strict=True)),
         "per_word": per_word.to_dict("index"),
     }
@@ -275,17 +293,22 @@ def _pooled(curves: Sequence[pd.DataFrame], said: int, hours: float) -> pd.DataF
     )  # fmt: skip
 
 
-def _with_intervals(points: Sequence[dict[str, Any]], curve: pd.DataFrame) -> list[dict[str, Any]]:
-    """Operating points, each with the intervals of the curve at its threshold; None instead of a rate of nothing."""
+def _with_intervals(points: Sequence[dict[str, Any]], curve: pd.DataFrame, hours: float) -> list[dict[str, Any]]:
+    """Operating points, each with the intervals of the curve at its threshold, and what the hours say about its claim.
+
+    None stands instead of a rate of nothing. No hours show that none at all happens, so that 0 is no claim.
+    """
     by_threshold = curve.set_index("threshold")
     result = []
     for point in points:
-        row = by_threshold.loc[point["threshold"]] if point["threshold"] is not None else None
-        intervals = {
-            f"{rate}_95": None if row is None else [float(row[f"{rate}_low"]), float(row[f"{rate}_high"])]
-            for rate in ("miss_rate", "false_accepts_per_hour")
-        }
-        result.append(point | intervals)
+        found: dict[str, Any] = {"miss_rate_95": None, "false_accepts_per_hour_95": None}
+        if point["threshold"] is not None:
+            row = by_threshold.loc[point["threshold"]]
+            found = {
+                "miss_rate_95": [float(row["miss_rate_low"]), float(row["miss_rate_high"])],
+                **false_accepts(int(row["false_accepts"]), hours, point["false_accepts_per_hour_at_most"] or None),
+            }
+        result.append(point | found)
         if curve["miss_rate"].isna().any():  # no keyword is said
             result[-1] |= {"miss_rate": None, "miss_rate_95": None}
     return result
@@ -299,7 +322,7 @@ def _write(out: Path, result: dict[str, Any], curve: pd.DataFrame, compared: Com
     detections = compared.detections.drop(columns="on_speech").round({"score": 4})
     write_text(out / "detections.csv", to_csv(detections))
     write_text(out / "words.csv", to_csv(compared.words))
-    write_text(out / "by_condition.csv", to_csv(table.round(4)))
+    write_text(out / "by_condition.csv", to_csv(table.round(6)))
     with replace_file(out / "curve.parquet") as temporary:
         curve.to_parquet(temporary, index=False)
     save(stream_figure(curve, result, compared.latency_ms()), out / "stream.png")
@@ -311,11 +334,12 @@ def show(result: dict[str, Any], table: pd.DataFrame) -> None:
     from kws_experiments.console.tables import by_column, print_table
     from kws_experiments.plots.streams import chosen
 
-    headings = ("false accepts an hour, at most", "missed", "95 %", "threshold", "false accepts an hour, 95 %")
+    headings = ("false accepts an hour, at most", "missed", "95 %", "threshold", "false accepts an hour, 95 %", "claim")
     rows = [
         (
             f"{point['false_accepts_per_hour_at_most']:g}", _percent(point["miss_rate"]),
             _percents(point["miss_rate_95"]), f"{point['threshold']:g}", _rates(point["false_accepts_per_hour_95"]),
+            claim(point, point["false_accepts_per_hour_at_most"]) if "shown" in point else "",
         )
         for point in result["operating_points"]
         if point["threshold"] is not None
@@ -332,6 +356,8 @@ def show(result: dict[str, Any], table: pd.DataFrame) -> None:
         f"{chosen(result)}: {misses}; {result['wrong']} wrong detections; {result['false_accepts']} false accepts,"
         f" {result['false_accepts_on_other_words']} of them on other words or running speech: {as_text(result)}"
     )
+    if not result.get("shown", True):
+        say(not_shown(result, result["false_accepts_per_hour_asked"]))
     median, p90 = result["latency_ms"]["median"], result["latency_ms"]["p90"]
     if median is not None:
         say(f"detected {median:.0f} ms after the word's end (median; 90 % within {p90:.0f} ms)")

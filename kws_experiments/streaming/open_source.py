@@ -11,18 +11,16 @@ import pandas as pd
 
 from kws_data.catalog import SILENCE, UNKNOWN
 from kws_data.errors import KwsError
-from kws_data.folders import audio_files, find_folder
+from kws_data.folders import audio_files
 from kws_data.streams.recorded_speech import RecordedSpeech
 from kws_data.streams.source import StreamSource
-from kws_data.streams.speech import SPEECH, Speech
+from kws_data.streams.speech import SPEECH, SYNTHETIC, Speech, check_speech
 from kws_data.streams.synthetic_speech import SyntheticSpeech
 from kws_experiments.config.compose import compose
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.runs.files import GIVE_RUN
 from kws_experiments.runs.folder import RunFolder, no_run
 from kws_experiments.streaming.truth import FILE, TRUTH, read_truth
-
-SYNTHETIC = "synthetic"
 
 
 def open_source(source: Sequence[str], speech: str | None = None, *, loop: bool = False) -> StreamSource:
@@ -37,13 +35,22 @@ def open_source(source: Sequence[str], speech: str | None = None, *, loop: bool 
     Raises:
         KwsError: `source` is neither, no clip of the task's words is for testing, or there is no such speech.
     """
-    if speech not in (None, SYNTHETIC):
-        find_folder(Path(speech), "--speech", f"; give a folder of recordings, or '{SYNTHETIC}'")
+    check_speech(speech, "--speech")
     experiment = Experiment(_config(source))
     corpus = experiment.corpus()
     origin = {"root": str(corpus.roots[0]), "split": experiment.part("split"), "data_seed": experiment.data_seed}
     keywords = set(experiment.task.labels(corpus)) - {SILENCE, UNKNOWN}
-    data = StreamSource.of_split(corpus, keywords, origin=origin)
+    return with_speech(StreamSource.of_split(corpus, keywords, origin=origin), speech, keywords, loop=loop)
+
+
+def with_speech(
+    data: StreamSource, speech: str | None, keywords: Collection[str], *, loop: bool = False
+) -> StreamSource:
+    """The source with running speech; see `open_source`.
+
+    Raises:
+        KwsError: there is no such speech.
+    """
     return data if speech is None else replace(data, speech=_open_speech(speech, data, keywords, loop=loop))
 
 

@@ -33,6 +33,11 @@ def listening_of(model: Path) -> Listening:
     return Listening({})
 
 
+def asked_of(model: Path, sensitivity: str) -> float | None:
+    """The false accepts an hour that a sensitivity was to keep to; None for one that has no such rate."""
+    return listening_of(model).sensitivities.get(sensitivity, {}).get("false_accepts_per_hour_asked")
+
+
 def settings_of(model: Path, sensitivity: str | None = None, **changes: Any) -> RecognizerSettings:
     """The settings of a sensitivity, with changes.
 

@@ -1,12 +1,14 @@
 """Tune how a run listens (`kws tune`): smoothing, suppression and a threshold per word, on validation streams.
 
-The streams are made of the validation clips and the validation part of the noise, so that nothing that later judges
-the run takes part. They are scored once and kept nowhere; all else follows from the scores.
+The streams are made of the validation clips and the validation part of the noise, and of running speech by voices for
+validation, so that nothing that later judges the run takes part. They are scored once and kept nowhere; all else
+follows from the scores.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +18,6 @@ import numpy as np
 import pandas as pd
 
 from kws_data.audio import INT16_SCALE
-from kws_data.checks import check_number, require
 from kws_data.errors import KwsError
 from kws_data.splits import VALIDATION
 from kws_data.streams.mix import render
@@ -24,12 +25,14 @@ from kws_data.streams.plan import StreamSettings, plan_words
 from kws_data.streams.source import StreamSource
 from kws_experiments.evaluation.intervals import as_text, false_accepts, not_shown
 from kws_experiments.experiment.experiment import Experiment
+from kws_experiments.experiment.settings import TuneSettings
 from kws_experiments.runs.finished import FinishedRun
 from kws_experiments.runs.listening import TUNED
 from kws_experiments.streaming.choose_thresholds import Peaks, thresholds_by_price
 from kws_experiments.streaming.curve import Smoothed, detect, smooth
 from kws_experiments.streaming.listener import HOP_MS
 from kws_experiments.streaming.matching import FALSE_ACCEPT, NOTHING, WRONG, Spoken, match
+from kws_experiments.streaming.open_source import with_speech
 from kws_experiments.streaming.recognize import PER_WORD, RecognizerSettings, keywords_of
 from kws_experiments.streaming.windows import WindowScorer, open_windows
 
@@ -38,42 +41,6 @@ log = logging.getLogger(__name__)
 TOLERANCE_MS = 750.0
 AVERAGE_WINDOWS_MS = (100.0, 200.0, 300.0, 400.0, 500.0)
 SUPPRESSIONS_MS = (300.0, 500.0)  # shorter would split one word, longer swallow the next
-
-
-@dataclass(frozen=True)
-class TuneSettings:
-    """What is asked for, and on which streams it is chosen.
-
-    Attributes:
-        false_accepts_per_hour: at most so many with low, medium and high sensitivity.
-        snrs_db: a stream for each, speech above noise in dB.
-        minutes: the length of each stream.
-        seed: of the first stream; the others have those after it.
-
-    Raises:
-        ValueError: naming the attribute.
-    """
-
-    false_accepts_per_hour: tuple[float, ...] = (0.5, 2.0, 10.0)
-    snrs_db: tuple[float, ...] = (0.0, 10.0, 20.0)
-    minutes: float = 15.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        rates = self.false_accepts_per_hour
-        for rate in rates:
-            check_number("false_accepts_per_hour", rate, 0.001, 10_000)
-        in_order = len(rates) == len(TUNED) and list(rates) == sorted(set(rates))
-        require(in_order, "false_accepts_per_hour", "three rates, the lowest first", ",".join(f"{r:g}" for r in rates))
-        require(bool(self.snrs_db), "snr_db", "at least one number", "none")
-        self.streams()
-
-    def streams(self) -> list[StreamSettings]:
-        """The settings of each stream."""
-        return [
-            StreamSettings(self.minutes, (snr_db, snr_db), seed=self.seed + number)
-            for number, snr_db in enumerate(self.snrs_db)
-        ]
 
 
 @dataclass(frozen=True)
@@ -88,6 +55,7 @@ class Scored:
         snr_db: [spoken words] of their streams.
         hours: length.
         window_ms: length of a window.
+        speech_ms: where the streams of words end and those of running speech begin; beyond the end without these.
     """
 
     labels: list[str]
@@ -97,6 +65,12 @@ class Scored:
     snr_db: np.ndarray
     hours: float
     window_ms: float
+    speech_ms: float = math.inf
+
+    @property
+    def hours_of_words(self) -> float:
+        """Those of streams of words."""
+        return min(self.speech_ms / 3_600_000, self.hours)
 
 
 def tune(run: Path, settings: TuneSettings) -> dict[str, dict[str, Any]]:
@@ -110,27 +84,35 @@ def tune(run: Path, settings: TuneSettings) -> dict[str, dict[str, Any]]:
         the sensitivities by name, as `runs.listening` describes them.
 
     Raises:
-        KwsError: `run` is no finished run, its data changed, or no clip of its words is for validation.
+        KwsError: `run` is no finished run, its data changed, no clip of its words is for validation, or there is no
+            such running speech.
     """
     opened = FinishedRun.open(run)
     experiment = Experiment(opened.config)
-    source = _validation(opened, experiment)
+    source = validation_source(opened, experiment, settings.speech)
     streams = settings.streams()
-    clips = len(source.keywords) + len(source.unknown)
-    log.info("listening to %d streams of %g min, made of %d validation clips", len(streams), settings.minutes, clips)
+    clips, minutes = len(source.keywords) + len(source.unknown), sum(stream.minutes for stream in streams)
+    spoken = " and running speech" if source.speech else ""
+    log.info("listening to %d streams, %g min in all, of %d validation clips%s", len(streams), minutes, clips, spoken)
     scored = score(source, open_windows(run, HOP_MS), streams)
     chosen = choose(scored, settings.false_accepts_per_hour)
     tuned_on = {
         "split": VALIDATION, "data": source.origin, "hop_ms": HOP_MS, "tolerance_ms": TOLERANCE_MS,
         "streams": [asdict(stream) for stream in streams],
         "different_clips": len(source.keywords), "different_unknown_clips": len(source.unknown),
+        "speech": source.speech.origin if source.speech else None,
     }  # fmt: skip
     listening = opened.listening
     replace(listening, sensitivities=listening.sensitivities | chosen, tuned_on=tuned_on).write(run)
     return chosen
 
 
-def _validation(run: FinishedRun, experiment: Experiment) -> StreamSource:
+def validation_source(run: FinishedRun, experiment: Experiment, speech: str | None = None) -> StreamSource:
+    """The validation clips and noise of a run, and running speech: SYNTHETIC, a folder of recordings, or None.
+
+    Raises:
+        KwsError: clips are others than those that it was trained with, or there is no such speech.
+    """
     from kws_experiments.experiment.data import prepare_data
 
     data = prepare_data(experiment)
@@ -140,14 +122,16 @@ def _validation(run: FinishedRun, experiment: Experiment) -> StreamSource:
             " validation may be some that it was trained on; train it again"
         )
     origin = {"root": str(data.corpus.roots[0]), "fingerprint": data.fingerprint}
-    return StreamSource.of_split(data.corpus, set(keywords_of(data.labels)), VALIDATION, origin)
+    keywords = set(keywords_of(data.labels))
+    source = StreamSource.of_split(data.corpus, keywords, VALIDATION, origin)
+    return with_speech(source, speech, keywords, loop=True)
 
 
 def score(source: StreamSource, windows: WindowScorer, streams: Sequence[StreamSettings]) -> Scored:
-    """Make the streams and score their windows, piece by piece: no stream is kept."""
+    """Make the streams, those of running speech last, and score their windows, piece by piece: no stream is kept."""
     from tqdm import tqdm
 
-    rate, samples = windows.sample_rate, 0
+    rate, samples, speech_ms = windows.sample_rate, 0, math.inf
     truth: list[Spoken] = []
     snrs_db: list[float] = []
     ends, scores = [], []
@@ -156,6 +140,8 @@ def score(source: StreamSource, windows: WindowScorer, streams: Sequence[StreamS
         for stream in streams:
             plan = plan_words(source, stream)
             begin_ms = 1000 * samples / rate
+            if source.speech and stream.speech_percentage:
+                speech_ms = min(speech_ms, begin_ms)
             truth += [
                 Spoken(begin_ms + row.time_ms, begin_ms + row.end_ms, row.word) for row in plan.itertuples(index=False)
             ]
@@ -169,18 +155,21 @@ def score(source: StreamSource, windows: WindowScorer, streams: Sequence[StreamS
     times_ms = np.rint(1000 * np.concatenate(ends) / rate).astype(int).tolist()
     return Scored(
         windows.labels, times_ms, np.concatenate(scores), truth, np.array(snrs_db), samples / rate / 3600,
-        1000 * windows.clip_samples / rate,
+        1000 * windows.clip_samples / rate, speech_ms,
     )  # fmt: skip
 
 
-def choose(scored: Scored, rates: Sequence[float]) -> dict[str, dict[str, Any]]:
+def choose(
+    scored: Scored, rates: Sequence[float], averages_ms: Sequence[float] = AVERAGE_WINDOWS_MS
+) -> dict[str, dict[str, Any]]:
     """The sensitivities for these rates of false accepts an hour.
 
-    All have the same smoothing and suppression: those with the fewest misses and wrong detections at all rates
-    together, of equals the first. Only thresholds differ, so that a slider from low to high changes nothing else.
+    The rates are of all hours together, those of words and those of running speech. All sensitivities have the same
+    smoothing and suppression: those with the fewest misses and wrong detections at all rates together, of equals the
+    first. Only thresholds differ, so that a slider from low to high changes nothing else.
     """
     best: list[Choice] = []
-    for settings, smoothed, ladder in _ladders(scored):
+    for settings, smoothed, ladder in _ladders(scored, averages_ms):
         choices = [_within(scored, settings, smoothed, ladder, rate) for rate in rates]
         if not best or sum(choice.cost for choice in choices) < sum(choice.cost for choice in best):
             best = choices
@@ -205,12 +194,14 @@ class Choice:
         expected: false accepts an hour, by the model of `choose_thresholds`.
         missed: [spoken words] bool, for keywords.
         outcomes: of the detections, see `match`.
+        in_speech: false accepts in streams of running speech.
     """
 
     settings: RecognizerSettings
     expected: float
     missed: np.ndarray
     outcomes: list[str]
+    in_speech: int
 
     @property
     def cost(self) -> int:
@@ -218,10 +209,12 @@ class Choice:
         return int(self.missed.sum()) + self.outcomes.count(WRONG)
 
 
-def _ladders(scored: Scored) -> Iterator[tuple[RecognizerSettings, Smoothed, tuple[np.ndarray, np.ndarray]]]:
+def _ladders(
+    scored: Scored, averages_ms: Sequence[float]
+) -> Iterator[tuple[RecognizerSettings, Smoothed, tuple[np.ndarray, np.ndarray]]]:
     """All smoothings and suppressions, each with the averages and the thresholds worth choosing."""
     columns = {word: scored.labels.index(word) for word in keywords_of(scored.labels)}
-    for average_ms in AVERAGE_WINDOWS_MS:
+    for average_ms in averages_ms:
         # one window is enough: the average is over those that there are, and a stream's first moments are silent
         settings = RecognizerSettings(average_ms, minimum_count=1, rule=PER_WORD, repeat_ms=scored.window_ms)
         smoothed = smooth(scored.times_ms, scored.scores, settings)
@@ -240,10 +233,15 @@ def _within(
         if expected > allowed and expected > ladder[1][-1]:
             continue
         tried = replace(settings, thresholds=dict(zip(keywords, thresholds.tolist(), strict=True)))
-        matching = match(detect(smoothed, scored.labels, tried), scored.truth, keywords, TOLERANCE_MS)
+        found = detect(smoothed, scored.labels, tried)
+        matching = match(found, scored.truth, keywords, TOLERANCE_MS)
         missed = np.array([word.word in keywords for word in scored.truth])
         missed[matching.spoken[matching.spoken != NOTHING]] = False
-        choice = Choice(tried, expected / scored.hours, missed, matching.outcomes)
+        in_speech = sum(
+            outcome == FALSE_ACCEPT and detection.time_ms > scored.speech_ms
+            for detection, outcome in zip(found, matching.outcomes, strict=True)
+        )
+        choice = Choice(tried, expected / scored.hours, missed, matching.outcomes, in_speech)
         if choice.outcomes.count(FALSE_ACCEPT) <= allowed:
             break
     return choice
@@ -260,12 +258,20 @@ def _measured(scored: Scored, choice: Choice, rate: float) -> dict[str, Any]:
     words = pd.DataFrame({"snr_db": scored.snr_db, "missed": choice.missed})
     words = words[[word.word in keywords for word in scored.truth]]
     by_snr = words.groupby("snr_db")["missed"].agg(["size", "sum"])
+    accepts, hours = choice.outcomes.count(FALSE_ACCEPT), scored.hours_of_words
+    apart = {}
+    if hours < scored.hours:
+        apart = {
+            "words": false_accepts(accepts - choice.in_speech, hours),
+            "speech": false_accepts(choice.in_speech, scored.hours - hours),
+        }
     return {
         "keywords": len(words),
         "missed": int(words["missed"].sum()),
         "miss_rate": float(words["missed"].mean()),
         "wrong": choice.outcomes.count(WRONG),
-        **false_accepts(choice.outcomes.count(FALSE_ACCEPT), scored.hours, rate),
+        **false_accepts(accepts, scored.hours, rate),
+        "apart": apart,
         "by_snr": [
             {"snr_db": float(snr_db), "keywords": int(size), "missed": int(missed), "miss_rate": float(missed / size)}
             for snr_db, size, missed in by_snr.itertuples()
@@ -295,6 +301,9 @@ def show(sensitivities: dict[str, dict[str, Any]]) -> None:
     settings = next(iter(sensitivities.values()))["settings"]
     say(f"scores averaged over {settings['average_window_ms']:g} ms; {settings['suppression_ms']:g} ms suppression")
     for name, values in measured.items():
+        if values["apart"]:
+            in_words, in_speech = (as_text(values["apart"][kind]) for kind in ("words", "speech"))
+            say(f"{name}: among words {in_words}; in running speech {in_speech}")
         if not values["shown"]:
             asked = sensitivities[name]["false_accepts_per_hour_asked"]
             say(f"{name}: {not_shown(values, asked)}")

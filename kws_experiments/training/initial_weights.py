@@ -46,7 +46,10 @@ def set_initial_weights(
     has_statistics = False
     if experiment.start_from is not None:
         origin = find_origin(experiment.start_from)
-        digest, has_statistics = start_from(origin, network, features, labels, experiment.part("features"))
+        digest, has_statistics = start_from(
+            origin, network, features, labels, experiment.part("features"),
+            keep_outputs=bool(experiment.task.word_folders),
+        )  # fmt: skip
         _finalize_normalization(network)
         folder.write_record(started_from_sha256=digest)
     _adapt(experiment, source, network, adapt_features=features.normalise and not has_statistics)

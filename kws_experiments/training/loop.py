@@ -19,10 +19,12 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+from scipy.special import softmax
 from sklearn.metrics import confusion_matrix
 
 from kws_data.text import to_csv
-from kws_experiments.evaluation.predict import Infer, inference, predict
+from kws_experiments.evaluation.detection import miss_rate
+from kws_experiments.evaluation.predict import Inference, predict
 from kws_experiments.experiment.schedules import Schedule
 from kws_experiments.experiment.settings import TrainerSettings, best_row
 from kws_experiments.runs import checkpoint
@@ -62,6 +64,9 @@ class Trainer:
         learning_rate: the configured rate, before any schedule.
         labels: class names.
         class_weights: [labels], a factor on the losses of each label.
+        word_labels: [targets] int32, the label of each target in the batches, where all words are told apart; None:
+            the batches have labels.
+        false_accept_rate: of other clips, at which the history has the keywords' misses.
         files: see TrainingFiles.
         front_end: turns the stream's batches into model inputs inside the training step, so on its device; None if
             the stream yields model inputs.
@@ -78,13 +83,16 @@ class Trainer:
         learning_rate: float,
         labels: Sequence[str],
         class_weights: Sequence[float],
+        word_labels: np.ndarray | None = None,
+        false_accept_rate: float,
         files: TrainingFiles,
         front_end: FrontEndFunction | None = None,
         callbacks: Sequence[Evaluated] = (),
     ) -> None:
         self.model, self.optimizer, self.settings, self.files = model, optimizer, settings, files
         self._schedule, self._learning_rate = schedule, learning_rate
-        self._labels, self._class_weights = labels, class_weights
+        self._labels, self._class_weights, self._word_labels = labels, class_weights, word_labels
+        self._false_accept_rate = false_accept_rate
         self._front_end, self._callbacks = front_end, callbacks
         self._progress = checkpoint.Progress(0, [], 0.0)
         self._started = 0.0
@@ -116,7 +124,7 @@ class Trainer:
         batches = self._resume(stream, total_steps)
         progress, step = self._progress, self._step
         eval_every = self.settings.eval_every or steps_per_epoch
-        infer = inference(self.model, validation)
+        infer = Inference(self.model, validation)
         console = TrainingConsole(
             self._labels, progress.step, total_steps, print_confusion=self.settings.print_confusion
         )
@@ -152,12 +160,13 @@ class Trainer:
 
     def _resume(self, stream: Callable[[int], tf.data.Dataset], total_steps: int) -> tf.data.Dataset:
         """Build the step and its state, load the state of an earlier session, and return the remaining batches."""
-        self.optimizer.build(self.model.trainable_variables)
         batches = stream(0)
         self._step = TrainingStep(
             self.model, self.optimizer, self.settings,
             spec=batches.element_spec, front_end=self._front_end, class_weights=self._class_weights,
+            word_labels=self._word_labels,
         )  # fmt: skip
+        self.optimizer.build(self._step.trained)
         self._state = [*self.model.variables, *self.optimizer.variables, *self._step.state]
         if self.files.state.is_file():
             self._progress = checkpoint.load(self.files.state, self._state)
@@ -168,7 +177,9 @@ class Trainer:
         self._started = time.monotonic() - self._progress.seconds
         return batches
 
-    def _evaluate(self, infer: Infer, validation: tf.data.Dataset, epoch: float) -> tuple[dict[str, Any], np.ndarray]:
+    def _evaluate(
+        self, infer: Inference, validation: tf.data.Dataset, epoch: float
+    ) -> tuple[dict[str, Any], np.ndarray]:
         """Add a row to the history, save the weights if they are the best, and set the next learning rate.
 
         Returns:
@@ -176,7 +187,7 @@ class Trainer:
         """
         history, step = self._progress.history, self._step
         with step.average.in_place() if step.average else nullcontext():
-            scores, confusion = evaluate(infer, validation, len(self._labels))
+            scores, confusion = evaluate(infer, validation, self._labels, self._false_accept_rate)
             row = {"step": self._progress.step, "epoch": epoch} | step.take() | scores
             row["learning_rate"] = float(step.learning_rate)
             row["seconds"] = round(time.monotonic() - self._started, 3)
@@ -202,18 +213,24 @@ class Trainer:
             raise Diverged(self._progress.step - since_bad, float(learning_rate), ids.numpy())
 
 
-def evaluate(infer: Infer, batches: tf.data.Dataset, num_labels: int) -> tuple[dict[str, float], np.ndarray]:
+def evaluate(
+    infer: Inference, batches: tf.data.Dataset, labels: Sequence[str], false_accept_rate: float
+) -> tuple[dict[str, float], np.ndarray]:
     """Evaluate all clips.
 
     Returns:
-        mean loss and accuracy as `val_loss` and `val_accuracy`, and the confusion matrix [labels, labels], a row per
-        true label.
+        mean loss, accuracy and the keywords' `miss_rate` as `val_loss`, `val_accuracy` and `val_miss_rate`, and the
+        confusion matrix [labels, labels], a row per true label.
     """
-    logits, labels, _ = predict(infer, batches)
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits).numpy()
+    logits, truth, _ = predict(infer, batches)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(truth, logits).numpy()
     predicted = logits.argmax(1)
-    row = {"val_loss": float(losses.mean(dtype=np.float64)), "val_accuracy": float((predicted == labels).mean())}
-    return row, confusion_matrix(labels, predicted, labels=np.arange(num_labels))
+    row = {
+        "val_loss": float(losses.mean(dtype=np.float64)),
+        "val_accuracy": float((predicted == truth).mean()),
+        "val_miss_rate": miss_rate(softmax(logits, axis=1), truth, labels, false_accept_rate),
+    }
+    return row, confusion_matrix(truth, predicted, labels=np.arange(len(labels)))
 
 
 class _Interrupts:

@@ -22,7 +22,6 @@ _COLUMNS = (  # heading, width
     ("epoch", 6), ("step", 7), ("loss", 7), ("accuracy", 9), ("val. loss", 10), ("val. accuracy", 14), ("clips/s", 8),
     ("left", 8),
 )  # fmt: skip
-_SHORTEST_WORD = 3
 
 
 class TrainingConsole:
@@ -130,7 +129,7 @@ def duration(seconds: float) -> str:
 
 
 def print_confusion(console: Console, confusion: np.ndarray, labels: Sequence[str], *, whole: bool = False) -> None:
-    """Print a confusion matrix with its words; column headings are shortened if need be.
+    """Print a confusion matrix with its words; where their names don't fit, columns have the numbers of the rows.
 
     Args:
         console: where to print.
@@ -138,20 +137,24 @@ def print_confusion(console: Console, confusion: np.ndarray, labels: Sequence[st
         labels: class names.
         whole: print it in full, however wide; otherwise print nothing if the console is too narrow.
     """
-    labels = list(map(printable, labels))
-    first, digits = max(map(cell_len, labels)), len(str(np.max(confusion)))
-    longest = first if whole else (console.width - first) // len(labels) - 1
-    if longest < max(_SHORTEST_WORD, digits):
-        return
-    headings = [set_cell_size(label, min(cell_len(label), longest)) for label in labels]
-    widths = [max(cell_len(heading), digits) + 1 for heading in headings]
-    rows = [("", headings), *zip(labels, [map(str, row) for row in confusion.tolist()], strict=True)]
+    names, numbers = list(map(printable, labels)), [f"{row + 1}" for row in range(len(labels))]
+    numbered = [f"{number:>{len(numbers[-1])}} {name}" for number, name in zip(numbers, names, strict=True)]
+    for rows, headings in ((names, names), (numbered, numbers)):
+        first = max(map(cell_len, rows))
+        columns = list(zip(headings, *(map(str, row) for row in confusion.tolist()), strict=True))
+        widths = [1 + max(map(cell_len, column)) for column in columns]
+        if first + sum(widths) <= console.width:
+            break
+    else:
+        if not whole:
+            return
     lines = [
         set_cell_size(name, first)
         + "".join(" " * (width - cell_len(cell)) + cell for cell, width in zip(cells, widths, strict=True))
-        for name, cells in rows
+        for name, cells in zip(["", *rows], zip(*columns, strict=True), strict=True)
     ]
-    console.print("Confusion matrix: a row per label, a column per prediction")
+    by_number = "" if headings is names else ", by number"
+    console.print(f"Confusion matrix: a row per label, a column per prediction{by_number}", soft_wrap=True)
     console.print("\n".join(lines), style="default", soft_wrap=True)
 
 

@@ -81,12 +81,18 @@ def _locate(path: Path) -> tuple[RunFolder, Path]:
 
 
 def start_from(
-    origin: Origin, network: keras.Model, features: FeatureLayer, labels: list[str], config: dict[str, Any]
+    origin: Origin,
+    network: keras.Model,
+    features: FeatureLayer,
+    labels: list[str],
+    config: dict[str, Any],
+    *,
+    keep_outputs: bool = False,
 ) -> tuple[str, bool]:
     """Set the weights of `network`, and the statistics of `features`, to those of another run.
 
     If the other run has the same labels, in any order, its head is used too; otherwise the head (the last layer with
-    weights) keeps its initial weights.
+    weights) keeps its initial weights, unless `keep_outputs`.
 
     Args:
         origin: the other run.
@@ -94,6 +100,7 @@ def start_from(
         features: the feature layer, built.
         labels: this run's class names.
         config: the configuration of this run's features.
+        keep_outputs: use the weights of each label that both runs have, also where other labels differ.
 
     Returns:
         the SHA-256 of the file with the weights, and whether it also had statistics of the features.
@@ -107,9 +114,12 @@ def start_from(
         arrays, statistics = _read(origin)
     except KwsError as error:
         raise KwsError(f"start_from: {error}") from error
-    order = _order(origin.labels, labels)
-    _assign(network, arrays, order, origin.file)
-    log.info("starting from '%s', %s", origin.file, "with its head" if order else "with a new head")
+    same = [label for label in labels if label in origin.labels]
+    whole = len(same) == len(labels) == len(origin.labels)
+    kept = [(labels.index(label), origin.labels.index(label)) for label in same if whole or keep_outputs]
+    _assign(network, arrays, kept, origin.file)
+    head = "its head" if whole else f"its outputs of {len(kept)} labels" if kept else "a new head"
+    log.info("starting from '%s', with %s", origin.file, head)
     has_statistics = bool(features.weights and statistics)
     if has_statistics:
         for variable, array in zip(features.weights, statistics, strict=True):
@@ -130,14 +140,8 @@ def _read(origin: Origin) -> tuple[list[np.ndarray], list[np.ndarray]]:
     return [np.asarray(weight) for weight in weights], [np.asarray(weight) for weight in statistics]
 
 
-def _order(labels_before: list[str], labels: list[str]) -> list[int] | None:
-    """For each label its index in `labels_before`; None if the sets differ."""
-    same = sorted(labels) == sorted(labels_before)
-    return [labels_before.index(label) for label in labels] if same else None
-
-
-def _assign(network: keras.Model, arrays: list[np.ndarray], order: list[int] | None, file: Path) -> None:
-    """Set the network's weights, those of its head in the new order of labels, or not at all without an order."""
+def _assign(network: keras.Model, arrays: list[np.ndarray], kept: list[tuple[int, int]], file: Path) -> None:
+    """Set the network's weights, those of its head for the labels in `kept` alone: (index here, index there)."""
     head = [layer for layer in network.layers if layer.weights][-1]
     in_head = {id(weight) for weight in head.weights}
     num_labels = network.output_shape[-1]
@@ -153,9 +157,13 @@ def _assign(network: keras.Model, arrays: list[np.ndarray], order: list[int] | N
         )
     for weight, array in zip(network.weights, arrays, strict=True):
         if id(weight) in in_head:
-            if order is None:
+            if not kept:
                 continue
-            array = array[..., order] if array.shape == tuple(weight.shape) else array
+            here, there = zip(*kept, strict=True)
+            values = np.array(weight)
+            if array.shape[:-1] == values.shape[:-1]:
+                values[..., here] = array[..., there]
+                array = values
         if array.shape != tuple(weight.shape):
             raise KwsError(
                 f"start_from: '{file}' holds another network: {weight.path} is {list(array.shape)} there,"

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from kws_experiments.experiment.settings import TrainerSettings
+from kws_experiments.training.word_outputs import WordOutputs
 
 FrontEndFunction = Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]
 
@@ -81,7 +82,8 @@ class TrainingStep:
 
     Attributes:
         state: its own variables, besides those of the model and the optimizer: the totals since `take` (sum of losses,
-            correct clips and clips, float64), and the average of the weights.
+            correct clips and clips, float64), the average of the weights, and the outputs of words.
+        trained: the variables that the optimizer updates.
         learning_rate: of the last step, [] float32.
     """
 
@@ -94,24 +96,35 @@ class TrainingStep:
         spec: Any,
         front_end: FrontEndFunction | None,
         class_weights: Sequence[float],
+        word_labels: np.ndarray | None = None,
     ) -> None:
         """The arguments are those of `Trainer`; `spec` is the element spec of the stream's batches."""
         self._model, self._optimizer, self._front_end = model, optimizer, front_end
         self._label_smoothing = settings.label_smoothing
         self._class_weights = tf.constant(class_weights, tf.float32)
+        self._words = None if word_labels is None else WordOutputs(model, word_labels)
+        self._word_loss = settings.word_loss
         self._totals = tf.Variable(tf.zeros(3, tf.float64))
         self._since_bad = tf.Variable(tf.zeros((), tf.int64))
         self.learning_rate = tf.constant(float("nan"))
         self.average = WeightAverage(model, settings.ema_momentum) if settings.ema_momentum is not None else None
-        self.state = [self._totals, *(self.average.variables if self.average else [])]
+        self.trained = [*model.trainable_variables, *(self._words.variables if self._words else [])]
+        self.state = [
+            self._totals,
+            *(self.average.variables if self.average else []),
+            *(self._words.variables if self._words else []),
+        ]
         compiled = settings.jit_compile
         if compiled is None:
             compiled = bool(tf.config.list_logical_devices("GPU"))
         # The front end is not compiled: its loop over clips has no static shapes, and XLA lacks some of its ops.
-        self._update = tf.function(self._forward_and_update, jit_compile=True) if compiled else self._forward_and_update
+        self._update = self._forward_and_update
+        if compiled:
+            self._update = tf.function(self._forward_and_update, jit_compile=True, autograph=False)
         # One graph for batches of any size: a graph traced for the first batch's own shape rounds differently in the
         # last bits, and a resumed run may start with an epoch's smaller last batch.
-        self._graph = tf.function(self._step, input_signature=[spec])
+        # AutoGraph has nothing to do here, and takes as long as tracing.
+        self._graph = tf.function(self._step, input_signature=[spec], autograph=False)
 
     def __call__(self, batch: dict[str, tf.Tensor]) -> None:
         """Train on a batch."""
@@ -136,13 +149,24 @@ class TrainingStep:
             self.average.update(self._optimizer.iterations.value - 1)
         return learning_rate
 
+    def _forward(self, batch: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """(labels [batch], logits [batch, labels], losses [batch])."""
+        if self._words is None:
+            logits = tf.cast(self._model(batch["inputs"], training=True), tf.float32)
+            return batch["labels"], logits, clip_losses(logits, batch, self._label_smoothing, self._class_weights)
+        logits, word_logits = self._words(batch["inputs"])
+        logits, labelled = tf.cast(logits, tf.float32), self._words.with_labels(batch)
+        of_labels = clip_losses(logits, labelled, self._label_smoothing, self._class_weights)
+        of_words = clip_losses(word_logits, batch, self._label_smoothing, tf.ones(self._words.targets))
+        losses = (1 - self._word_loss) * of_labels + self._word_loss * of_words
+        return labelled["labels"], logits, losses
+
     def _forward_and_update(self, batch: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Update the weights: (sum of losses, correct clips, clips), and whether loss and gradients are finite."""
-        labels, variables = batch["labels"], self._model.trainable_variables
-        clips = tf.cast(tf.shape(labels)[0], tf.float32)
+        variables = self.trained
+        clips = tf.cast(tf.shape(batch["labels"])[0], tf.float32)
         with tf.GradientTape() as tape:
-            logits = tf.cast(self._model(batch["inputs"], training=True), tf.float32)
-            losses = clip_losses(logits, batch, self._label_smoothing, self._class_weights)
+            labels, logits, losses = self._forward(batch)
             penalty = tf.add_n([tf.cast(loss, tf.float32) for loss in [*self._model.losses, 0.0]])
             loss = tf.reduce_sum(losses) / clips + penalty
             scaled = self._optimizer.scale_loss(loss)

@@ -16,6 +16,7 @@ from kws_experiments.evaluation.detection import (
     detection,
     equal_error_rate,
     false_reject_rate_at,
+    miss_rate,
 )
 from tests.predictions import LABELS, predicted
 
@@ -133,3 +134,15 @@ def test_a_long_curve_is_thinned_to_points_of_its_own_that_keep_its_shape() -> N
     distances, _ = cKDTree(along).query(np.stack([accepts, detected], axis=1))
     assert distances.max() < 0.01
     assert (rows["false_accept_rate"].between(1e-9, 0.01)).sum() > 20  # where detectors are used
+
+
+def test_the_miss_rate_is_the_mean_of_the_keywords() -> None:
+    generator = np.random.default_rng(0)
+    scores, truth = generator.dirichlet(np.ones(4), 200), generator.integers(0, 4, 200)
+    labels = ["_silence_", "_unknown_", "yes", "no"]
+    keywords = detection(scores, truth, labels)[0]["keywords"].values()
+    for rate in FALSE_ACCEPT_RATES:
+        missed = [keyword["false_reject_rate_at"][f"{rate:g}"] for keyword in keywords]
+        assert miss_rate(scores, truth, labels, rate) == pytest.approx(np.mean(missed))
+    assert np.isnan(miss_rate(np.full_like(scores, np.nan), truth, labels, 0.01))
+    assert np.isnan(miss_rate(scores[:1], truth[:1], labels, 0.01))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -49,7 +51,7 @@ def _network(input_shape: Shape, *layers: keras.layers.Layer) -> keras.Model:
 
 
 def build(model: str, *overrides: str) -> None:
-    config = compose(["dataset=folder", "dataset.path=/nowhere", *overrides])
+    config = compose(["dataset=folder", "dataset.path=/", *overrides])
     Experiment(config | {"model": {"_target_": f"{__name__}.{model}"}}).check()
 
 
@@ -79,3 +81,37 @@ def test_a_model_of_one_length_does_not_fit_clips_of_any_length() -> None:
 @pytest.mark.parametrize("model", [("valid",), ("valid", "clip_ms=null"), ("ignores_lengths",)])
 def test_a_valid_custom_model_is_accepted(model: tuple[str, ...]) -> None:
     build(*model)
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with folders `clips`, `other` and `hiss`, each with one inside."""
+    for name in ("clips/a", "other/a", "hiss/a"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("task.unknown_dirs=[clips/a]", "task.unknown_dirs, task.word_dirs: '{}/clips/a' is inside '{}/clips'"),
+        ("task.word_dirs=[other,other/a]", "task.unknown_dirs, task.word_dirs: '{}/other/a' is inside '{}/other'"),
+        ("noise.dirs=[hiss,{path: hiss/a}]", "noise.dirs: '{}/hiss/a' is inside '{}/hiss'"),
+        ("dataset.path=none", "dataset.path: no folder 'none'; give one that holds a folder of clips for each word"),
+        ("task.unknown_dirs=[other,none]", "task.unknown_dirs: no folder '{}/none'"),
+        ("task.word_dirs=[{path: none, few: true}]", "task.word_dirs: no folder 'none'"),
+        ("noise.dirs=[{path: none}]", "noise.dirs: no folder 'none'"),
+        ("+pretrain.dataset.path=none", "pretrain.dataset.path: no folder 'none'; give one that holds"),
+    ],
+)
+def test_missing_folders_and_those_within_each_other_are_refused_before_tensorflow_starts(
+    folders: Path, override: str, message: str
+) -> None:
+    with pytest.raises(KwsError, match=f"^{re.escape(message.format(folders, folders))}"):
+        Experiment(compose(["dataset=folder", "dataset.path=clips", override])).check_folders()
+
+
+@pytest.mark.parametrize("dataset", ["v0.02", "synthetic"])
+def test_data_sets_that_are_downloaded_or_made_need_not_be_there_yet(dataset: str) -> None:
+    Experiment(compose([f"dataset={dataset}"])).check_folders()

@@ -68,7 +68,7 @@ def test_metrics_follow_from_the_outcomes(detections: list[tuple[int, str]]) -> 
         "keywords": 2, "unknown_words": 1, "correct": int(some), "missed": 2 - some, "wrong": int(some),
         "false_accepts": 2 * some, "false_accepts_on_other_words": int(some), "miss_rate": 1 - some / 2,
         "hours": 0.5, "false_accepts_per_hour": 4.0 * some,
-        "false_accepts_per_hour_95": poisson_rate(2 * some, 0.5),
+        "false_accepts_per_hour_95": poisson_rate(2 * some, 0.5), "false_accepts_per_hour_asked": None,
         "latency_ms": dict.fromkeys(("median", "p90", "max"), -100.0 if some else None),
         "per_word": {
             "yes": {"said": 1, "correct": int(some), "wrong": int(some), "false_accepts": 0},

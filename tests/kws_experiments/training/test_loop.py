@@ -67,14 +67,15 @@ def trained(
     rate: float = 0.1,
     change: Any = None,
     callbacks: Any = (),
+    word_labels: np.ndarray | None = None,
     **changes: Any,
 ) -> tuple[keras.Model, pd.DataFrame, TrainingFiles]:
     files, model, schedule = RunFolder(folder).training, network(), schedule or Constant()
     rates = schedule.rates(rate, total_steps=TOTAL, steps_per_epoch=STEPS_PER_EPOCH)
     trainer = Trainer(
         model, make_optimizer(rates), settings(epochs=None, steps=TOTAL, **changes),
-        schedule=schedule, learning_rate=rate, labels=NAMES, class_weights=[1] * LABELS, files=files,
-        callbacks=callbacks,
+        schedule=schedule, learning_rate=rate, labels=NAMES, class_weights=[1] * LABELS, false_accept_rate=0.01,
+        files=files, callbacks=callbacks, word_labels=word_labels,
     )  # fmt: skip
     history = trainer.fit(stream(change), stream()(TOTAL - 3), steps_per_epoch=STEPS_PER_EPOCH, total_steps=TOTAL)
     return model, history, files
@@ -101,6 +102,14 @@ def scaled(optimizer: Callable[..., Any]) -> Callable[[Any], Any]:
     return lambda rates: keras.optimizers.LossScaleOptimizer(optimizer(rates), dynamic_growth_steps=5)
 
 
+def with_words(step: int, made: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """A batch in which half of the clips of the second label are of another word: the target 3."""
+    labels = made["labels"].numpy()
+    labels[(labels == 1) & (np.arange(len(labels)) % 2 == 0)] = 3
+    return {**made, "labels": tf.constant(labels)}
+
+
+@pytest.mark.parametrize("word_labels", [None, np.array([0, 1, 2, 1], np.int32)])
 @pytest.mark.parametrize(
     ("make_optimizer", "schedule"),
     [
@@ -111,7 +120,7 @@ def scaled(optimizer: Callable[..., Any]) -> Callable[[Any], Any]:
     ],
 )
 def test_a_run_that_crashes_while_evaluating_resumes_exactly(
-    tmp_path: Path, make_optimizer: Any, schedule: Schedule
+    tmp_path: Path, make_optimizer: Any, schedule: Schedule, word_labels: np.ndarray | None
 ) -> None:
     def crash(row: dict[str, Any], confusion: np.ndarray) -> None:
         if row["step"] == 8:
@@ -119,7 +128,8 @@ def test_a_run_that_crashes_while_evaluating_resumes_exactly(
 
     given = {
         "make_optimizer": make_optimizer, "schedule": schedule, "ema_momentum": 0.7, "checkpoint_every": 3,
-        "restore_best": False, "label_smoothing": 0.1,
+        "restore_best": False, "label_smoothing": 0.1, "word_labels": word_labels, "word_loss": 0.5,
+        "change": None if word_labels is None else with_words,
     }  # fmt: skip
     whole, history, whole_files = trained(tmp_path / "whole", **given)
     with pytest.raises(Crash):
@@ -186,8 +196,17 @@ def test_weights_that_are_too_large_are_not_saved(tmp_path: Path) -> None:
 
 
 def test_best_rows_are_numbers() -> None:
-    rows = [{"val_loss": loss, "val_accuracy": accuracy} for loss, accuracy in
-            ((np.nan, 0.5), (2.0, 0.5), (1.0, 0.4), (np.inf, 0.5), (np.nan, 0.1))]  # fmt: skip
+    rows = [
+        {"val_loss": loss, "val_accuracy": accuracy, "val_miss_rate": miss}
+        for loss, accuracy, miss in (
+            (np.nan, 0.5, np.nan),
+            (2.0, 0.5, 0.5),
+            (1.0, 0.4, 0.6),
+            (np.inf, 0.5, 0.5),
+            (np.nan, 0.1, 0.7),
+        )
+    ]
+    assert best_row(rows, "val_miss_rate") == 1
     assert best_row(rows, "val_loss") == 2
     assert best_row(rows, "val_accuracy") == 1
     assert best_row(rows[:1], "val_loss") == 0
@@ -257,29 +276,45 @@ def test_a_training_goes_on_where_nobody_reads_its_output(tmp_path: Path, monkey
     assert history["step"].tolist() == [4, 8, 12]
 
 
-@pytest.mark.parametrize(("labels", "whole", "lines"), [(12, False, 12), (36, False, 0), (36, True, 36)])
-def test_confusion_matrices_have_words_or_are_not_printed(labels: int, whole: bool, lines: int) -> None:
+TWELVE = ["_silence_", "_unknown_", "yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"]
+
+
+def printed_confusion(words: list[str], count: int, *, whole: bool = False) -> list[str]:
+    """The lines of a confusion matrix on a terminal of 80 columns."""
     console = Console(width=80, record=True, file=io.StringIO())
-    words = [f"word{number:02d}_" for number in range(labels)]
-    print_confusion(console, np.full((labels, labels), 1234), words, whole=whole)
-    printed = console.export_text().splitlines()
-    rows = [line for line in printed if "1234" in line]
-    assert len(rows) == lines
-    assert not whole or printed[-labels - 1].split() == words
-    assert all(row.split() == [word, *["1234"] * labels] for word, row in zip(words, rows, strict=False))
-    assert whole or all(len(line) <= 80 for line in printed)
+    print_confusion(console, np.full((len(words), len(words)), count), words, whole=whole)
+    return console.export_text().splitlines()
 
 
-@pytest.mark.parametrize(("width", "whole"), [(50, False), (60, True)])
-def test_confusion_matrices_are_aligned_in_cells_of_the_terminal(width: int, whole: bool) -> None:
+@pytest.mark.parametrize("count", [0, 408, 4074])
+def test_the_standard_classes_have_their_whole_names_in_80_columns(count: int) -> None:
+    _, headings, *rows = printed_confusion(TWELVE, count)
+    assert headings.split() == TWELVE
+    assert [row.split()[0] for row in rows] == TWELVE
+    assert max(map(len, rows)) <= 80
+
+
+@pytest.mark.parametrize(("labels", "whole", "lines"), [(12, False, 12), (36, False, 0), (36, True, 36)])
+def test_longer_names_are_in_the_rows_and_columns_are_numbered(labels: int, whole: bool, lines: int) -> None:
+    words = [f"forward{number:02d}" for number in range(labels)]
+    _, headings, *rows = printed_confusion(words, 1234, whole=whole) or ["", ""]
+    assert [row.split()[:3] for row in rows] == [[f"{row + 1}", words[row], "1234"] for row in range(lines)]
+    assert headings.split() == [f"{column + 1}" for column in range(lines)]
+    assert len({len(line) for line in (headings, *rows)}) == 1
+    assert whole or len(headings) <= 80
+
+
+@pytest.mark.parametrize(("width", "numbered"), [(50, True), (80, False)])
+def test_confusion_matrices_are_aligned_in_cells_of_the_terminal(width: int, numbered: bool) -> None:
     """East Asian characters take two cells, and combining ones none."""
     console = Console(width=width, record=True, file=io.StringIO())
     words = ["_silence_", "はい", "いいえ、けっこうです", "아니요", "e\u0301te\u0301", "no"]
-    print_confusion(console, np.full((6, 6), 12), words, whole=whole)
+    print_confusion(console, np.full((6, 6), 12), words)
     headings, *rows = console.export_text().splitlines()[-1 - len(words) :]
     assert len({cell_len(line) for line in (headings, *rows)}) == 1
-    first = cell_len(words[2])
-    assert all(set_cell_size(row, first).rstrip() == word for row, word in zip(rows, words, strict=True))
+    first = cell_len(words[2]) + 2 * numbered
+    names = [f"{row + 1} {word}" if numbered else word for row, word in enumerate(words)]
+    assert all(set_cell_size(row, first).rstrip() == name for row, name in zip(rows, names, strict=True))
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (61, "1:01"), (3723, "1:02:03")])

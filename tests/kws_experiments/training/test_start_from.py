@@ -145,6 +145,19 @@ def test_other_labels_get_a_new_head_on_the_same_body(tmp_path: Path, labels: li
     assert_equal(after.weights(), [*before.weights()[:-2], *fresh.weights()[-2:]])
 
 
+def test_with_folders_of_words_the_labels_of_both_runs_keep_their_outputs(tmp_path: Path, waveform: np.ndarray) -> None:
+    before = network(*SMALL_NET, seed=1)
+    other = make_run(tmp_path / "other", before)
+    labels, overrides = ["_silence_", "_unknown_", "marvin", "no", "yes"], [*SMALL_NET, "task.word_dirs=[mine]"]
+
+    after = started(tmp_path, other, network(*overrides, seed=2, labels=labels))
+
+    kept = [0, 1, 4, 3]
+    np.testing.assert_allclose(after.logits(waveform)[:, kept], before.logits(waveform), rtol=1e-5)
+    fresh = network(*overrides, seed=2, labels=labels)
+    assert_equal([after.weights()[-2][:, 2]], [fresh.weights()[-2][:, 2]])
+
+
 NORMALISING = {
     "simple_audio": ["model=simple_audio", "features=stft"],
     "features": [*SMALL_NET, "features.normalise=true"],

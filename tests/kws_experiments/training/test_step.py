@@ -9,12 +9,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.special import log_softmax
 
+from kws_data.errors import KwsError
 from kws_experiments.config.compose import compose
 from kws_experiments.experiment.data import balancing_weights
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.experiment.settings import TrainerSettings
 from kws_experiments.training.step import TrainingStep, WeightAverage, clip_losses
+from kws_experiments.training.word_outputs import WordOutputs
 
 SHAPE, LABELS = (6, 4), 3
 
@@ -341,3 +344,50 @@ def test_a_step_reads_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not reads
     tf.constant(1.0).numpy()
     assert reads == ["numpy"]
+
+
+def test_the_loss_of_words_joins_that_of_labels() -> None:
+    model, optimizer = linear(), keras.optimizers.SGD(0.1)
+    word_labels = np.array([0, 1, 2, 1, 1], np.int32)
+    data = batch(8, mixed=True)
+    targets = np.array([0, 1, 2, 3, 4, 3, 1, 0], np.int32)
+    data |= {"labels": tf.constant(targets), "second_labels": tf.constant(targets[::-1].copy())}
+    step = TrainingStep(
+        model, optimizer, settings(word_loss=0.25),
+        spec=SPEC, front_end=None, class_weights=[1, 2, 3], word_labels=word_labels,
+    )  # fmt: skip
+    optimizer.build(step.trained)
+    kernel, bias = (np.array(variable) for variable in step.trained[-2:])
+    x = data["inputs"].numpy().reshape(8, -1)
+    logits, word_logits = np.asarray(model(data["inputs"])), x @ kernel + bias
+    labelled = data | {name: tf.constant(word_labels[data[name].numpy()]) for name in ("labels", "second_labels")}
+    of_labels = numpy_losses(logits, labelled, 0.0, np.array([1, 2, 3]))
+    logs, rows, weights = log_softmax(word_logits, axis=1), np.arange(8), data["label_weights"].numpy()
+    of_words = -weights * logs[rows, targets] - (1 - weights) * logs[rows, targets[::-1]]
+    before = [np.array(weight) for weight in model.weights]
+
+    step(data)
+
+    taken = step.take()
+    assert taken["loss"] == pytest.approx(np.mean(0.75 * of_labels + 0.25 * of_words), rel=1e-4)
+    assert taken["accuracy"] == pytest.approx((logits.argmax(1) == word_labels[targets]).mean())
+    assert model.output_shape == (None, LABELS)  # the outputs of words are no part of it
+    assert all(np.abs(weight - old).max() > 0 for weight, old in zip(model.weights, before, strict=True))
+    assert np.abs(step.trained[-2] - kernel).max() > 0
+
+
+def test_outputs_of_words_leave_the_networks_initial_weights() -> None:
+    plain, other = linear(seed=4), linear(seed=4)
+    WordOutputs(other, np.array([0, 1, 2, 1], np.int32))
+    keras.utils.set_random_seed(4)
+    for ours, theirs in zip(plain.weights, other.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_outputs_of_words_need_a_dense_last_layer() -> None:
+    inputs = keras.Input(SHAPE)
+    outputs = keras.layers.Activation("tanh")(keras.layers.Dense(LABELS)(keras.layers.Flatten()(inputs)))
+    with pytest.raises(
+        KwsError, match=r"^trainer\.word_loss: needs a network whose last layer is dense, .* Activation$"
+    ):
+        WordOutputs(keras.Model(inputs, outputs), np.array([0, 1, 2, 1], np.int32))

@@ -1,0 +1,184 @@
+"""What `kws add-word` gives from few clips: misses and false accepts on speakers that the clips are not of.
+
+    python -m benchmarks.add_word RUN DATA [--words yes,stop,left] [--steps 300] [--draws 8]
+
+RUN is a run that was trained without these words; DATA, a data set with list files that has them, such as the one that
+RUN was trained on with the words' folders added. Each word is added by `kws add-word` without clips, in the current
+folder (below `runs/`, so that a second call trains nothing). The network does not depend on the few clips: only the
+word's output does, which is then fitted to sets of clips as the command does it, drawn from the training split: 3 and 5
+of one speaker, and 10 of as many speakers.
+
+Judged on the validation split of DATA: misses on the word's clips, all of other speakers, at the threshold that the run
+sets on its own validation clips; false accepts on the other new words, which set no threshold; and the accuracy of the
+old words. Beside them stand misses on the other clips of the one speaker, and what leaving out each clip in turn
+promised.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import pandas as pd
+import typer
+
+from benchmarks.options import machine, run, table
+from kws_data.draws import text_order
+from kws_data.splits import TRAINING, VALIDATION
+from kws_experiments.add_word import AddWordSettings, add_word
+from kws_experiments.console.tables import Console
+from kws_experiments.evaluation.thresholds import lowest_threshold
+from kws_experiments.experiment.data import prepare_data
+from kws_experiments.experiment.experiment import Experiment
+from kws_experiments.runs.finished import FinishedRun
+from kws_experiments.runs.saved_model import load_model, network_of
+
+if TYPE_CHECKING:
+    from kws_experiments.training.new_words import Head, Material
+
+SETS = {"3 of one speaker": (3, True), "5 of one speaker": (5, True), "10 of ten speakers": (10, False)}
+MOST_FROM = 60  # clips of a word, by speakers with many, and as many of others, that sets are drawn from
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Inputs of the last layer of validation clips.
+
+    Attributes:
+        own: of the run's own, and their labels, which set thresholds and show what the old words lost.
+        truth: labels of these.
+        word: of the new word.
+        foreign: of the other new words.
+    """
+
+    own: np.ndarray
+    truth: np.ndarray
+    word: np.ndarray
+    foreign: np.ndarray
+
+
+def main(
+    base: Annotated[Path, typer.Argument(help="the folder of a run that was trained without the words", metavar="RUN")],
+    data: Annotated[Path, typer.Argument(help="a folder of clips with them, and with list files")],
+    words: Annotated[str, typer.Option(help="with commas between")] = "yes,stop,left",
+    steps: Annotated[int, typer.Option(min=10, help="of each training")] = 300,
+    draws: Annotated[int, typer.Option(min=1, help="sets of clips of each kind")] = 8,
+) -> None:
+    """What kws add-word gives from few clips, on speakers that the clips are not of."""
+    headings = ["missed", "promised", "missed of the same speaker", "false accepts", "old words"]
+    printed = table(f"{draws} sets of each kind; mean (lowest to highest)", ["word", "clips"], headings)
+    for word in words.split(","):
+        for kind, rows in measure(base, data, word, words.split(","), steps, draws):
+            printed.add_row(word, kind, *(_spread(rows[heading]) for heading in headings))
+    Console().print(printed)
+    print(machine())
+
+
+def measure(
+    base: Path, data: Path, word: str, words: list[str], steps: int, draws: int
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    """(kind of set, a row per set) of one word."""
+    path = add_word(base, word, [], AddWordSettings(steps))
+    from kws_experiments.training.new_words import Head, HeadInputs
+
+    opened, network = FinishedRun.open(path), network_of(load_model(path))
+    index = opened.labels.index(word)
+    with tempfile.TemporaryDirectory(prefix="kws-add-word-") as temporary:
+        config = _changed(opened.config, "dataset", path=str(data))
+        everything = Experiment(_changed(config, "task", unknown_percentage=1000))  # all clips of other words
+        whole = prepare_data(everything)
+        clips = whole.corpus.clips
+        pool = _pool(clips[(clips["word"] == word) & (clips["split"] == TRAINING)])
+        for clip in pool["path"]:
+            link = Path(temporary, "few", clip)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(whole.corpus.roots[0] / clip)
+        few_dirs = [*opened.config["task"]["word_dirs"], {"path": str(Path(temporary, "few")), "few": True}]
+        few = Experiment(_changed(opened.config, "task", word_dirs=few_dirs))
+        own = prepare_data(few)
+        source = few.clip_source(own.corpus, own.examples)
+        inputs = HeadInputs(few, source, network)
+        held_out, truth, _ = inputs.of_split(VALIDATION)
+        material = inputs.material(word, np.flatnonzero(source.apart))
+        source = everything.clip_source(whole.corpus, whole.examples)
+        others, labels, ids = HeadInputs(everything, source, network).of_split(VALIDATION)
+        foreign = source.examples["word"].isin(set(words) - {word}).to_numpy()[ids]
+        judges = Judges(held_out[truth != index], truth[truth != index], others[labels == index], others[foreign])
+    head = Head(network)
+    yield "none", pd.DataFrame([_judged(head, index, head.rows[index], judges)])
+    for kind, (size, of_one) in SETS.items():
+        rows = [_of_set(head, index, material, chosen, judges) for chosen in _sets(material, size, of_one, draws)]
+        yield kind, pd.DataFrame(rows)
+
+
+def _changed(config: dict, key: str, **values: object) -> dict:
+    return config | {key: config[key] | values}
+
+
+def _pool(clips: pd.DataFrame) -> pd.DataFrame:
+    """Clips to draw from: all of the speakers with the most, and one of others."""
+    counts = clips.groupby("speaker")["path"].transform("size")
+    many = clips[counts >= 5].sort_values(["speaker", "path"])
+    return pd.concat([many.head(MOST_FROM), clips[counts < 5].drop_duplicates("speaker").head(MOST_FROM)])
+
+
+def _sets(material: Material, size: int, of_one: bool, draws: int) -> Iterator[np.ndarray]:
+    """[clips] indices of the clips of each set."""
+    speakers = pd.Series(material.speakers)
+    for draw in range(draws):
+        drawn = text_order([f"{name}" for name in speakers.unique()], draw, "speakers")
+        names = speakers.unique()[drawn]
+        if of_one:
+            enough = [name for name in names if (speakers == name).sum() > size] or [
+                name for name in names if (speakers == name).sum() == size
+            ]
+            clips = speakers.index[speakers == enough[0]].to_numpy()
+            yield clips[text_order([str(clip) for clip in clips], draw, "clips")[:size]]
+        else:
+            yield np.array([speakers.index[speakers == name][0] for name in names[:size]])
+
+
+def _of_set(head: Head, index: int, material: Material, chosen: np.ndarray, judges: Judges) -> dict[str, float]:
+    from kws_experiments.training.new_words import RowFit, expected
+
+    speakers = material.speakers[chosen]
+    part = replace(material, plain=material.plain[chosen], variants=material.variants[chosen], speakers=speakers)
+    fit = RowFit(head, index, part)
+    row = fit.row(np.ones(len(chosen), bool))
+    assert row is not None
+    promised = expected(fit, part, judges.own, 0.01)["by_clip"]["miss_rate"]
+    result = _judged(head, index, row, judges) | {"promised": promised}
+    rest = np.setdiff1d(np.flatnonzero(np.isin(material.speakers, speakers)), chosen)
+    if len(set(speakers)) == 1 and len(rest):
+        threshold = lowest_threshold(fit.scores(row, judges.own), 0.01)
+        result["missed of the same speaker"] = float((fit.scores(row, material.plain[rest]) < threshold).mean())
+    return result
+
+
+def _judged(head: Head, index: int, row: np.ndarray, judges: Judges) -> dict[str, float]:
+    threshold = lowest_threshold(head.scores_with(index, row, judges.own), 0.01)
+    own = head.logits(judges.own)
+    own[:, index] = head.extended(judges.own) @ row
+    return {
+        "missed": float((head.scores_with(index, row, judges.word) < threshold).mean()),
+        "promised": np.nan,
+        "missed of the same speaker": np.nan,
+        "false accepts": float((head.scores_with(index, row, judges.foreign) >= threshold).sum() / len(judges.foreign)),
+        "old words": float((own.argmax(axis=1) == judges.truth).mean()),
+    }
+
+
+def _spread(values: pd.Series) -> str:
+    known = values.dropna()
+    if known.empty:
+        return "–"
+    mean = f"{known.mean():.1%}"
+    return mean if known.min() == known.max() else f"{mean} ({known.min():.0%} to {known.max():.0%})"
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,99 @@
+"""Find an export's sensitivities on its own scores, where they are others than the run's: those of one keyword."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kws_data.streams.plan import StreamSettings
+from kws_data.streams.speech import check_speech
+from kws_experiments.experiment.experiment import Experiment
+from kws_experiments.export.artifact import Artifact
+from kws_experiments.runs.finished import FinishedRun
+from kws_experiments.runs.listening import CLIPS, Listening
+from kws_experiments.streaming.tune import choose, score, validation_source
+from kws_experiments.streaming.windows import WindowScorer
+
+if TYPE_CHECKING:
+    from kws_data.features.base import FeatureLayer
+
+_SETTLED_S = 5  # after so long, features hardly depend on what came before
+
+
+def tune_export(run: Path, listening: Listening, out: Path, artifact: Artifact) -> Listening:
+    """The run's sensitivities, their thresholds found anew on the streams that `kws tune` chose them on.
+
+    What the averages are over, and the rates of false accepts that were asked for, stay.
+
+    Args:
+        run: the folder of the run.
+        listening: its sensitivities.
+        out: the export's folder.
+        artifact: the export, whose one model takes a stream's frames.
+
+    Raises:
+        KwsError: the data changed, or the running speech is gone.
+    """
+    from kws_experiments.export.formats.esphome import stepper
+
+    opened = FinishedRun.open(run)
+    experiment = Experiment(opened.config)
+    speech = (listening.tuned_on.get("speech") or {}).get("speech")  # earlier versions had none
+    check_speech(speech, f"'{listening.file}': tuned_on.speech")
+    source = validation_source(opened, experiment, speech)
+    feed = stepper(out / artifact.files[0].file)
+    step_frames = artifact.files[0].input.shape[1]
+    streams = [_settings(stream) for stream in listening.tuned_on["streams"]]
+    scored = score(source, Steps(experiment.features, feed, artifact.labels, step_frames), streams)
+    assert artifact.clip_samples is not None
+    scored = replace(scored, window_ms=1000 * artifact.clip_samples / artifact.sample_rate)
+    tuned = listening.tuned.values()
+    average_ms = next(iter(tuned))["settings"]["average_window_ms"]
+    chosen = choose(scored, [values["false_accepts_per_hour_asked"] for values in tuned], [average_ms])
+    clips = {CLIPS: listening.sensitivities[CLIPS]}
+    hop_ms = 1000 * step_frames * experiment.features.frame_step / artifact.sample_rate
+    return replace(listening, sensitivities=clips | chosen, tuned_on=listening.tuned_on | {"hop_ms": hop_ms})
+
+
+def _settings(stream: dict[str, Any]) -> StreamSettings:
+    """What JSON made of them."""
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in stream.items()}
+    return StreamSettings(**values)
+
+
+class Steps(WindowScorer):
+    """A model that takes the next frames of a stream and keeps what it needs of those before.
+
+    Args:
+        features: the front end, which may keep something of the stream too.
+        feed: the next frames [n, bins] → scores [m] of the steps that they complete.
+        labels: any other label, and the word that is scored.
+        step_frames: frames of a step.
+    """
+
+    def __init__(
+        self, features: FeatureLayer, feed: Callable[[np.ndarray], np.ndarray], labels: list[str], step_frames: int
+    ) -> None:
+        import tensorflow as tf
+
+        first = (step_frames - 1) * features.frame_step + features.frame_length
+        super().__init__(labels, features.sample_rate, first, step_frames * features.frame_step)
+        self._feed_frames = feed
+        self._compute = tf.function(lambda x: features(x), [tf.TensorSpec([1, None], tf.float32)])
+        self._length, self._step = features.frame_length, features.frame_step
+        self._samples = np.zeros(0, np.float32)
+        self._known = 0  # frames from the start of `_samples` that were fed already
+
+    def _feed(self, samples: np.ndarray) -> np.ndarray:
+        self._samples = np.concatenate([self._samples, samples])
+        if len(self._samples) < self._length + self._known * self._step:
+            return np.zeros((0, len(self.labels)), np.float32)
+        frames = self._compute(self._samples[None]).numpy()[0]
+        scores = self._feed_frames(frames[self._known :])
+        self._known = min(len(frames), _SETTLED_S * self.sample_rate // self._step)
+        self._samples = self._samples[(len(frames) - self._known) * self._step :]
+        return np.stack([1 - scores, scores], axis=1)
