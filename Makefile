@@ -18,16 +18,16 @@ ARGS ?=
 train: install ## train on the built-in synthetic data; make train ARGS="dataset=… model=…"
 	$(VENV)/bin/python train.py $(ARGS)
 
-# several test files at once; what stands in one file shares what it trains
+# several test files at once; what stands in one file shares what it trains; in order, so that the fast ones come last
 test: install ## run all tests, the slow ones included; make test ARGS='-m "not slow"' leaves them out
-	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: install
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports
 
-docs: install ## build the manual, with its links checked, and serve it at http://127.0.0.1:8000
+docs: install ## build the manual into site/, with its links checked, and serve it; another port than 8000: ARGS=8001
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs serve $(ARGS)
+	$(VENV)/bin/python -m http.server --bind 127.0.0.1 --directory site $(ARGS)
 
 install: $(VENV)/installed
 

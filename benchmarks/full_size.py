@@ -11,7 +11,8 @@ store as much again. Then, each in a process of its own:
 - a training, from nothing to its first step, and from a warm cache through an epoch with `augment=original`; and from
   a warm cache on a small set.
 
-The files were just written, so that they are found in the page cache as far as it has room.
+The files were just written, so that they are found in the page cache as far as it has room. Each figure is printed as
+soon as it is known, since the whole takes many minutes.
 
 Targets, on 2 cores: packing at no less than 0.7 of the baseline, a warm start within 3 s of a small set's, and no more
 than 1.5 GB of the process's own memory (without mapped files).
@@ -26,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -36,7 +37,7 @@ import numpy as np
 import soundfile
 import typer
 
-from benchmarks.options import machine, run, table
+from benchmarks.options import machine, run
 from benchmarks.scan import SAMPLE_RATE, wav_header
 from kws_data.catalog import scan, usable
 from kws_data.errors import KwsError
@@ -48,6 +49,17 @@ from kws_experiments.console.tables import Console
 TAKES = 2  # of each word by each speaker
 SMALL = 20  # clips per word of the small set
 NOISE_SECONDS = 60
+FIGURES = {
+    "baseline": "cat + soundfile: {:,.0f} clips/s",
+    "scan": "scan: {:.2f} s",
+    "pack": "pack: {:,.0f} clips/s",
+    "nothing": "from nothing to the first step: {:.1f} s",
+    "disk": "cache on disk: {:,.0f} MB",
+    "small": "from a warm cache to the first step, of a small set: {:.1f} s",
+    "warm": "from a warm cache to the first step: {:.1f} s",
+    "epoch": "an epoch with augment=original: {:,.0f} clips/s",
+    "memory": "memory of its own: {:,.0f} MB",
+}
 SETTINGS = ["task=custom", "task.unknown=false", "augment=original", "trainer.epochs=1", "report=false"]
 
 # A training that tells when it passes by, and the most memory of its own that it had.
@@ -105,8 +117,8 @@ def main(
         show(measure(Path(temporary), clips_per_word, threads), len(V002_WORDS) * clips_per_word)
 
 
-def measure(folder: Path, clips_per_word: int, threads: int | None = None) -> dict[str, float]:
-    """Seconds, clips/s and bytes, by name.
+def measure(folder: Path, clips_per_word: int, threads: int | None = None) -> Iterator[tuple[str, float]]:
+    """The names of `FIGURES` and their seconds, clips/s and megabytes, each once it is known.
 
     Raises:
         KwsError: a training ended before its evaluation.
@@ -116,25 +128,24 @@ def measure(folder: Path, clips_per_word: int, threads: int | None = None) -> di
     count = len(V002_WORDS) * clips_per_word
     make_clips(clips, clips_per_word)
     make_clips(small, min(SMALL, clips_per_word))
+    os.sync()  # so that writing the clips takes no time from what is measured
     settings = [*SETTINGS, *([] if threads is None else [f"threads.intra_op={threads}"])]
     paths = sorted(clips.glob("[!_]*/*.wav"))
-    result = {"baseline": count / _seconds(lambda: list(map_chunks(read_and_decode, paths, "baseline")))}
+    yield "baseline", count / _seconds(lambda: list(map_chunks(read_and_decode, paths, "baseline")))
     with mock.patch.dict(os.environ, KWS_DATA=str(folder / "packed")):
-        result["scan"] = _seconds(lambda: scan(clips))
+        yield "scan", _seconds(lambda: scan(clips))
         catalog = usable(scan(clips))
-        result["pack"] = count / _seconds(lambda: open_store(clips, catalog, SAMPLE_RATE))
+        yield "pack", count / _seconds(lambda: open_store(clips, catalog, SAMPLE_RATE))
     shutil.rmtree(folder / "packed")  # the first training packs them again
     with mock.patch.dict(os.environ, KWS_DATA=str(folder / "cache")):
-        result["nothing"] = training(clips, folder / "first", settings, last="first_step")["first_step"]
-        result["disk"] = sum(path.stat().st_blocks * 512 for path in (folder / "cache").rglob("*"))
+        yield "nothing", training(clips, folder / "first", settings, last="first_step")["first_step"]
+        yield "disk", sum(path.stat().st_blocks * 512 for path in (folder / "cache").rglob("*")) / 1e6
         training(small, folder / "small_first", settings, last="evaluated")
-        result["small"] = training(small, folder / "small_again", settings, last="first_step")["first_step"]
+        yield "small", training(small, folder / "small_again", settings, last="first_step")["first_step"]
         whole = training(clips, folder / "again", settings, last="evaluated")
-    return result | {
-        "warm": whole["first_step"],
-        "epoch": whole["clips"] / (whole["epoch"] - whole["first_step"]),
-        "memory": 1024 * whole["peak_kib"],
-    }
+    yield "warm", whole["first_step"]
+    yield "epoch", whole["clips"] / (whole["epoch"] - whole["first_step"])
+    yield "memory", 1024 * whole["peak_kib"] / 1e6
 
 
 def training(root: Path, run_folder: Path, settings: Sequence[str], *, last: str) -> dict[str, float]:
@@ -196,27 +207,18 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def show(result: dict[str, float], count: int) -> None:
-    """Print the figures, the ratios, the targets and the machine."""
-    printed = table(f"Training on {count:,} clips", ["what"], ["figure"])
-    for name, figure in (
-        ("cat + soundfile, clips/s", f"{result['baseline']:,.0f}"),
-        ("scan, s", f"{result['scan']:.2f}"),
-        ("pack, clips/s", f"{result['pack']:,.0f}"),
-        ("from nothing to the first step, s", f"{result['nothing']:.1f}"),
-        ("from a warm cache to the first step, s", f"{result['warm']:.1f}"),
-        ("the same of a small set, s", f"{result['small']:.1f}"),
-        ("an epoch with augment=original, clips/s", f"{result['epoch']:,.0f}"),
-        ("memory of its own, MB", f"{result['memory'] / 1e6:,.0f}"),
-        ("cache on disk, MB", f"{result['disk'] / 1e6:,.0f}"),
-    ):
-        printed.add_row(name, figure)
+def show(figures: Iterator[tuple[str, float]], count: int) -> None:
+    """Print each figure as it comes, then the ratios, the targets and the machine."""
     console = Console()
-    console.print(printed)
+    console.print(f"Training on {count:,} clips")
+    result = {}
+    for name, figure in figures:
+        result[name] = figure
+        console.print(FIGURES[name].format(figure), soft_wrap=True)
     for line in (
         f"packing: {result['pack'] / result['baseline']:.2f} of cat + soundfile; target: no less than 0.7",
         f"warm start: {result['warm'] - result['small']:+.1f} s against a small set's; target: within 3 s",
-        f"memory of its own: {result['memory'] / 1e9:.2f} GB; target: under 1.5 GB",
+        f"memory of its own: {result['memory'] / 1e3:.2f} GB; target: under 1.5 GB",
         machine(),
     ):
         console.print(line, soft_wrap=True)

@@ -17,7 +17,7 @@ over the rounds, of clips/s and of the ratios within a round. Files come from th
 is not counted.
 
 Targets, for mfcc with 2 threads on 2 cores, of the bare rFFT's rate: `original` no less than 0.5 (0.6 as the stretch),
-`bc_resnet` no less than 0.45.
+`bc_resnet` no less than 0.45. `strong`, of the features without augmentation: no less than 0.65.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ IN_ORDER, SHUFFLED, AUGMENTED, FULL = "store: gather", "store: shuffle + gather"
 ALONE, ORIGINAL = "features alone", "augment=original"
 BARE, PIECES, KERAS = "bare rFFT", "bare rFFT in pieces", "keras + STFT"
 TARGETS = {ORIGINAL: "0.50, stretch 0.60", "augment=bc_resnet": "0.45"}
+STRONG = "augment=strong"
 DATA = Path("../shared/speech_commands_subset")
 SINGLE_SHARE = 0.4  # of --seconds, for each measurement of the many rows with one augmentation
 
@@ -188,7 +189,7 @@ def build_stages(options: Options, experiment: Experiment) -> dict[str, Rate]:
 
     def augmented(name: str) -> Rate:
         augmentation = configuration(options, *known_augmentations()[name]).augmentation
-        share = 1.0 if name in TARGETS else SINGLE_SHARE
+        share = 1.0 if name in (*TARGETS, STRONG) else SINGLE_SHARE
         return stream(shuffled, share, augmentation=augmentation, features=features)
 
     original = experiment.augmentation
@@ -276,6 +277,8 @@ def show(rates: pd.DataFrame, options: Options) -> None:
         ratio = per_bare.get(FULL if name == ORIGINAL else name)
         if ratio is not None:
             say_ratio(f"{options.features}, {name}, of the bare rFFT", ratio, f"{target} (mfcc, 2 threads on 2 cores)")
+    if STRONG in rates:
+        say_ratio(f"{options.features}, {STRONG}, of augment=none", rates[STRONG] / rates[ALONE], "0.65 or more")
     console.print(
         f"{machine()}, TensorFlow {tf.__version__}, {options.threads} threads,"
         f" batches of {options.batch_size}, median of {len(rates)} rounds",

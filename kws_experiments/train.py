@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,13 +17,14 @@ from kws_data.storage.atomic import lock_for, remove_leftovers_below
 from kws_data.text import to_csv
 from kws_experiments.config import tensorflow_setup
 from kws_experiments.config.command import command_of_hydra, overridden, quoted
-from kws_experiments.config.compose import fingerprint
+from kws_experiments.config.compose import fingerprint, run_folder
 from kws_experiments.config.exit import as_line
 from kws_experiments.evaluation.cost import write_cost
 from kws_experiments.experiment.data import Data, balancing_weights, prepare_data, write_data_tables
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.runs.environment import feature_identity, record_environment
 from kws_experiments.runs.folder import DONE, PRUNED, TRAINED, UNFINISHED, RunFolder, write_text
+from kws_experiments.runs.listening import Listening
 from kws_experiments.runs.saved_model import save_model, weights_digest
 from kws_experiments.runs.seal import seal
 from kws_experiments.runs.trust import sign
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from kws_experiments.training.loop import Diverged, Trainer
 
 log = logging.getLogger(__name__)
+
+_POLL_S = 1.0
 
 
 def train(
@@ -72,7 +76,7 @@ def train(
             experiment = Experiment(config)
             if record is None or record["status"] in (UNFINISHED, PRUNED):
                 _train(experiment, folder, record, data, loggers)
-            elif record["status"] == TRAINED or _lacks_report(experiment, folder):
+            elif record["status"] == TRAINED or _lacks(experiment, folder):
                 _finish(folder, experiment)
             else:
                 log.info("this configuration is trained already; if the data changed since, add force=true: %s", path)
@@ -96,7 +100,7 @@ def finish(path: Path) -> None:
 
 
 def _finish(folder: RunFolder, experiment: Experiment) -> None:
-    lacks = ["its report"] if _lacks_report(experiment, folder) else []
+    lacks = _lacks(experiment, folder)
     loggers: list[RunLogger] = []
     if (folder.read_record() or {})["status"] == TRAINED:
         with _not_fatal("the loggers are left as they are"):
@@ -109,8 +113,11 @@ def _finish(folder: RunFolder, experiment: Experiment) -> None:
     _end(folder, experiment, loggers)
 
 
-def _lacks_report(experiment: Experiment, folder: RunFolder) -> bool:
-    return experiment.report and not folder.report.is_file()
+def _lacks(experiment: Experiment, folder: RunFolder) -> list[str]:
+    """What a trained run should have beside its results, and doesn't."""
+    untuned = experiment.tuning is not None and not Listening.read(folder.path).tuned
+    unreported = experiment.report and not folder.report.is_file()
+    return ["its tuning"] * untuned + ["its report"] * unreported
 
 
 class Running(KwsError):
@@ -142,6 +149,8 @@ def _train(
         find_origin(experiment.start_from)
     loggers = [*build_loggers(experiment.config), *more_loggers]
     experiment.check_without_tensorflow()
+    if data is None:
+        experiment.check_folders()
     _require_effective_rate(experiment)
     log.info("starting TensorFlow")
     experiment.start_tensorflow()
@@ -159,21 +168,52 @@ def _train(
     for logger in loggers:
         logger.begin(folder, experiment.config)
 
-    # 4. train, evaluate the best weights, and save the model
+    # 4. train what comes first
+    if not folder.training.initial.is_file():
+        experiment = _after_pretraining(experiment)
+
+    # 5. train, evaluate the best weights, and save the model
     from kws_data.pipeline import unwrap_errors
     from kws_experiments.evaluation.evaluate_network import draw_training_batch, evaluate_network
+    from kws_experiments.training.new_words import fit_new_words
 
     try:
         with unwrap_errors():
             network = train_network(folder, experiment, source, data.labels, loggers)
+            if experiment.task.word_folders:
+                fit_new_words(folder, experiment, source, network, data.labels)
             evaluate_network(folder, experiment, source, network, data.labels)
             draw_training_batch(folder, experiment, source, data.labels)
     finally:
         experiment.augmentation.close()
     _save_results(folder, experiment, network)
 
-    # 5. log and report the results
+    # 6. log and report the results
     _end(folder, experiment, loggers)
+
+
+def _after_pretraining(experiment: Experiment) -> Experiment:
+    """The experiment as one that starts from its pre-training, which is trained first, unless that was done before.
+
+    Runs with the same pre-training share it: `runs/<its name>/<its fingerprint>`.
+    """
+    before = experiment.pretraining
+    if before is None:
+        return experiment
+    path = Path(run_folder(before.config)).resolve()
+    log.info("pre-training first: %s", path)
+    waiting = False
+    while True:
+        try:
+            train(before.config, path)
+            break
+        except Running:
+            if not waiting:
+                log.info("another process pre-trains; waiting for it")
+            waiting = True
+            time.sleep(_POLL_S)
+    log.info("pre-trained; now the run itself")
+    return experiment.starting_from(path)
 
 
 def _record_start(folder: RunFolder, experiment: Experiment, data: Data) -> None:
@@ -206,14 +246,19 @@ def _save_results(folder: RunFolder, experiment: Experiment, network: keras.Mode
 
 
 def _end(folder: RunFolder, experiment: Experiment, loggers: Sequence[RunLogger]) -> None:
-    """End the loggers, write the report, and mark the run as done; without a report it stays 'trained'."""
+    """End the loggers, tune, write the report, and mark the run as done; if one of these fails it stays 'trained'."""
     result = folder.read_metrics()
     for logger in loggers:
         with _not_fatal(f"the run is done, but its {type(logger).__name__} was not closed"):
             logger.end(result)
-    if _lacks_report(experiment, folder):
+    if experiment.tuning is not None and "its tuning" in _lacks(experiment, folder):
+        with _not_fatal(f"the run is trained, but not tuned; `{quoted('kws', 'tune', folder.path)}` does it"):
+            from kws_experiments.streaming.tune import tune
+
+            tune(folder.path, experiment.tuning)
+    if "its report" in _lacks(experiment, folder):
         write_report(folder.path)
-    if not _lacks_report(experiment, folder):
+    if not _lacks(experiment, folder):
         folder.write_record(status=DONE)
 
 
@@ -315,6 +360,8 @@ def _build_trainer(
         learning_rate=experiment.learning_rate,
         labels=labels,
         class_weights=_class_weights(experiment, source, len(labels)),
+        word_labels=None if source.targets is None else source.targets.labels,
+        false_accept_rate=experiment.false_accept_rate,
         files=folder.training,
         front_end=device_front_end(experiment),
         callbacks=[*tensorboard, *(logger.evaluated for logger in loggers)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ import pytest
 import soundfile
 
 from kws_data.audio import to_int16
+
+# In a script's background SIGINT is ignored, and processes that tests start inherit that; not so in a terminal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Machines are shared and noisy: how long an example takes says nothing about it.
 hypothesis.settings.register_profile("noisy", deadline=None)

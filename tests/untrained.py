@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import soundfile
 import tensorflow as tf
 
 from kws_experiments.config.compose import compose
@@ -18,26 +20,42 @@ from kws_experiments.runs.saved_model import save_model
 LABELS = ["_silence_", "_unknown_", "yes", "no"]
 
 
-def untrained_run(path: Path, *overrides: str, seed: int = 0) -> Path:
-    """A finished run's folder, its network of such weights that the scores differ from clip to clip."""
+def untrained_run(
+    path: Path,
+    *overrides: str,
+    seed: int = 0,
+    labels: Sequence[str] = LABELS,
+    clips: np.ndarray | None = None,
+) -> Path:
+    """A finished run's folder, its network of such weights that the scores differ from clip to clip (of `clips`)."""
     config = compose(["dataset=folder", "dataset.path=/nowhere", "split=speaker", *overrides])
     experiment = Experiment(config)
     keras.utils.set_random_seed(seed)
-    network = experiment.build_network(len(LABELS))
+    network = experiment.build_network(len(labels))
     generator = np.random.default_rng(seed)
     if experiment.features.normalise:
         experiment.features.build()
         experiment.features.mean.assign(generator.normal(-5, 2, experiment.features.mean.shape))
         experiment.features.variance.assign(generator.uniform(4, 9, experiment.features.variance.shape))
-    tell_apart(network, experiment.features, some_waveforms(40, experiment.nominal_samples))
+    waveforms = some_waveforms(40, experiment.nominal_samples) if clips is None else clips
+    tell_apart(network, experiment.features, waveforms)
     folder = RunFolder(path)
     path.mkdir(parents=True)
     folder.write_config(config)
     folder.write_record(status="done", fingerprint="0123456789ab", data_fingerprint="ba9876543210", data_licence="CC0")
-    write_text(folder.labels, "\n".join(LABELS) + "\n")
+    write_text(folder.labels, "\n".join(labels) + "\n")
     write_text(folder.thresholds, json.dumps({"thresholds": {"yes": 0.5, "no": 0.75}}))
     save_model(folder.model, experiment.features, network, experiment.clip_samples)
     return path
+
+
+def real_waveforms(folder: Path, count: int, *, every: int) -> np.ndarray:
+    """Every so many-th of the real clips below a folder: [count, 16000] float32."""
+    rows = np.zeros((count, 16000), np.float32)
+    for row, path in zip(rows, sorted(folder.glob("[a-z]*/*.wav"))[::every], strict=False):
+        samples, _ = soundfile.read(path, dtype="float32")
+        row[: len(samples)] = samples
+    return rows
 
 
 def tell_apart(network: keras.Model, features: Any, waveforms: np.ndarray) -> None:

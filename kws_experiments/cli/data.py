@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from kws_data.layout import Naming
+    from kws_data.splits import SplitPolicy
 
 app = typer.Typer(
     no_args_is_help=True, help="Data sets: list, get, make, check and describe them; catalogs and features."
@@ -90,7 +91,7 @@ def catalog(
 
     if out.suffix not in (".parquet", ".csv"):
         raise KwsError(f"--out: '{out}' must end in .parquet or .csv")
-    _, table = _split_catalog(folder, split, _naming(speaker_pattern, layout))
+    _, table = _split_catalog(folder, _policy(split), _naming(speaker_pattern, layout))
     with replace_file(out) as temporary:
         if out.suffix == ".csv":
             temporary.write_text(to_csv(table), encoding="utf-8")
@@ -107,14 +108,16 @@ def describe(
     speaker_pattern: SpeakerPattern = None,
     layout: Layout = "auto",
 ) -> None:
-    """Print clips, speakers and hours per word and split."""
+    """Print clips, speakers and hours per word and split, and what is wrong with their numbers, as a training does."""
     from kws_data import describe as tables
     from kws_data.catalog import BACKGROUND_NOISE, set_aside, usable
     from kws_experiments.console.tables import by_column, print_table
+    from kws_experiments.experiment.cautions import cautions_of_words, clips_by_split, unread_lists
 
     if figure is not None and figure.suffix != ".png":
         raise KwsError(f"--figure: '{figure}' must end in .png")
-    root, table = _split_catalog(folder, split, _naming(speaker_pattern, layout))
+    policy = _policy(split)
+    root, table = _split_catalog(folder, policy, _naming(speaker_pattern, layout))
     is_noise = table["word"] == BACKGROUND_NOISE
     good = usable(table[~is_noise])
     if good.empty:
@@ -130,6 +133,10 @@ def describe(
         f"clips: {len(good)}; speakers: {good['speaker'].nunique()}; hours: {hours:.2f};"
         f" noise recordings: {len(usable(table[is_noise]))}; files set aside: {len(set_aside(table))}"
     )
+    if unread := unread_lists(root, policy):
+        say(unread)
+    for line in cautions_of_words(clips_by_split(good["word"], good["split"], sorted(good["word"].unique())), policy):
+        say(line)
     if figure is not None:
         from kws_experiments.plots.clips import dataset
         from kws_experiments.plots.style import save
@@ -173,11 +180,11 @@ def _print_second_opinions(folder: Path) -> int:
 
     from kws_data.audio import AUDIO_SUFFIXES
     from kws_data.catalog import scan
-    from kws_data.folders import find_folder
+    from kws_data.folders import find_data_set
     from kws_data.second_opinion import TENSORFLOW_IO, opinions
     from kws_data.storage.parallel import show_progress
 
-    root = find_folder(folder, "dataset.path")
+    root = find_data_set(folder)
     paths = [path for path in scan(folder)["path"] if Path(path).suffix.lower() in AUDIO_SUFFIXES]
     differing = unread = refused = 0
     shown = show_progress(len(paths))
@@ -267,12 +274,12 @@ def cache(
     print_table(by_column(headings, rows), title=str(store.cache_dir()), keep=headings)
 
 
-def _split_catalog(folder: Path, split: str, naming: Naming) -> tuple[Path, pd.DataFrame]:
-    from kws_data.folders import find_folder
+def _split_catalog(folder: Path, policy: SplitPolicy, naming: Naming) -> tuple[Path, pd.DataFrame]:
+    from kws_data.folders import find_data_set
     from kws_data.layout import split_catalog
 
-    table = split_catalog(folder, _policy(split), naming)
-    return find_folder(folder, "dataset.path"), table
+    table = split_catalog(folder, policy, naming)
+    return find_data_set(folder), table
 
 
 def _naming(speaker_pattern: str | None, layout: str) -> Naming:

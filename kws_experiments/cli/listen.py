@@ -254,9 +254,11 @@ def evaluate_stream(
         suppression_ms=suppression_ms, minimum_count=minimum_count, rule=rule,
     )  # fmt: skip
     from kws_experiments.reports.run_report import renew_run_report
+    from kws_experiments.reports.stream_page import write_stream_page
     from kws_experiments.streaming.evaluate_stream import evaluate, show
 
     result, table, folder = evaluate(model, recordings, settings, hop_ms=hop_ms, tolerance_ms=tolerance_ms, out=out)
+    write_stream_page(folder)
     if out is None:
         renew_run_report(model)
     show(result, table)
@@ -272,20 +274,28 @@ def tune(
     snr_db: Annotated[str, typer.Option(help="speech above noise in dB: a stream for each")] = "0,10,20",
     minutes: Annotated[float, typer.Option(help="length of each stream; longer ones can show lower rates")] = 15.0,
     seed: Annotated[int, typer.Option(help="another seed, other streams")] = 0,
+    repeat_percentage: Annotated[float, typer.Option(help="words said twice in a row, of all words")] = 10.0,
+    speech: Annotated[
+        str | None,
+        typer.Option(help="also running speech without keywords: 'synthetic', or a folder of recordings"),
+    ] = None,
+    speech_minutes: Annotated[float, typer.Option(help="length of each stream of running speech")] = 15.0,
 ) -> None:
     """Choose how a run listens, on streams of its validation clips: smoothing, suppression, a threshold per word.
 
     What is chosen goes to RUN/listening.json as low, medium and high sensitivity.
     """
     _check_model(run)
-    from kws_experiments.streaming.tune import TuneSettings
+    from kws_data.streams.speech import check_speech
+    from kws_experiments.experiment.settings import TuneSettings
 
     with _option_named():
         rates, snrs = (
             _numbers(name, text)
             for name, text in (("false_accepts_per_hour", false_accepts_per_hour), ("snr_db", snr_db))
         )
-        settings = TuneSettings(rates, snrs, minutes, seed)
+        settings = TuneSettings(rates, snrs, minutes, seed, repeat_percentage, speech, speech_minutes)
+    check_speech(speech, "--speech")
     from kws_experiments.reports.run_report import renew_run_report
     from kws_experiments.streaming import tune as tuning
 

@@ -7,8 +7,10 @@ from kws_experiments.config import interrupts
 with interrupts.on_interrupt(interrupts.end):
     import logging
     import sys
+    from typing import Any
 
     import typer
+    import typer.core
 
     from kws_data.errors import KwsError
     from kws_data.storage.parallel import keep_current_folder_out
@@ -19,10 +21,22 @@ with interrupts.on_interrupt(interrupts.end):
     from kws_experiments.config.overrides import with_home
     from kws_experiments.console.output import set_up
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+class _Commands(typer.core.TyperGroup):
+    """All commands. Typer would take an EOFError for Ctrl-D at a question, and say no more than 'Aborted.'."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EOFError as error:
+            raise RuntimeError(f"a file or a stream ended too early: {error}") from error
+
+
+app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(data.app, name="data")
 for command in (
     models.models, with_trust(runs.evaluate), with_trust(runs.report), with_trust(reproduce.reproduce), runs.runs,
+    with_trust(runs.add_word),
     with_trust(export.export), with_trust(listen.label), with_trust(listen.demo), with_trust(listen.stream),
     with_trust(listen.make_stream), with_trust(listen.evaluate_stream), with_trust(listen.tune),
 ):  # fmt: skip

@@ -1,4 +1,4 @@
-"""`kws runs`, `kws evaluate` and `kws report`: what has been trained, how good it is, and on one page."""
+"""`kws runs`, `evaluate`, `report` and `add-word`: what has been trained, how good it is, and one word more."""
 
 from __future__ import annotations
 
@@ -51,6 +51,25 @@ def evaluate(
     if out is None:
         renew_run_report(run)
     summary.show(result, folder)
+
+
+def add_word(
+    run: Annotated[Path, typer.Argument(help="the folder of a finished run")],
+    word: Annotated[str, typer.Argument(help="the new word")],
+    clips: Annotated[
+        list[Path] | None, typer.Argument(help="3 to 20 clips of it: audio files, or folders; none: synthetic ones")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=10, help="of the training, of a batch each")] = 300,
+    synthetic_clips: Annotated[int, typer.Option(min=0, help="of the word, by the speech engine; 0: none")] = 300,
+) -> None:
+    """Add a word to a run: a new run, trained for minutes, with what can be expected of the word."""
+    from kws_experiments.runs.folder import RunFolder
+
+    RunFolder(run).read_finished_record()
+    RunFolder(run).read_config()
+    from kws_experiments import add_word as adding
+
+    adding.show(adding.add_word(run, word, clips or [], adding.AddWordSettings(steps, synthetic_clips)))
 
 
 def ratios(text: str | None) -> list[float] | None:

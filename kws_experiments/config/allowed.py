@@ -38,7 +38,8 @@ _LARGEST_MODEL_CONFIG = 50_000_000  # bytes
 def refused_in_config(config: Any) -> str | None:
     """The first name in a run's configuration that is no public choice of its key.
 
-    A resolved configuration holds no interpolation either: one could read this machine's environment, or make a
+    What is trained first has no loggers, and lies in `runs/`: it is trained whatever is done about the run itself. A
+    resolved configuration holds no interpolation either: one could read this machine's environment, or make a
     `_target_` of text.
     """
     for place, value in _leaves(config, ()):
@@ -46,10 +47,18 @@ def refused_in_config(config: Any) -> str | None:
             return f"{'.'.join(place)} holds an interpolation, {value[:100]}"
         if place[-1:] == ("_target_",) and not (isinstance(value, str) and _may_stand(place[:-1], value)):
             return f"{'.'.join(place[:-1]) or 'it'} names {str(value)[:200]}"
+        if place == ("pretrain", "name") and (Path(str(value)).is_absolute() or ".." in Path(str(value)).parts):
+            return f"pretrain.name leads out of runs/ to {str(value)[:200]}"
     return _refused_object(config)
 
 
 def _may_stand(place: tuple[str, ...], target: str) -> bool:
+    if place[:1] == ("pretrain",):
+        place = place[1:]
+        if place[:1] == ("loggers",):
+            return False
+    if place[:2] == ("task", "word_dirs"):
+        place = ("dataset", *place[3:])
     group, inside = place[:1], 1
     if group == ("augment",):
         group, inside = place[:2], 3

@@ -31,6 +31,7 @@ _NOT_IDENTITY = (
     ("name",),
     ("force",),
     ("report",),
+    ("tune",),
     ("pipeline", "threads"),
     ("pipeline", "cache_memory_mb"),
     ("loggers",),
@@ -119,8 +120,8 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
         container = OmegaConf.to_container(without_hydra(cfg), resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = error.full_key or ""
-        advice = f"give it as {key}=…" if isinstance(error, MissingMandatoryValue) else r"a plain ${ is written \${"
-        raise KwsError(f"{key}: {str(error).splitlines()[0]}; {advice}") from error
+        advice = f"; give it as {key}=…" if isinstance(error, MissingMandatoryValue) else ""
+        raise KwsError(f"{key}: {str(error).splitlines()[0]}{advice}") from error
     assert isinstance(container, dict)
     config = {str(key): value for key, value in container.items()}
     for setting in without_effect(config):
@@ -207,6 +208,11 @@ def _run_dir(*, _root_: DictConfig) -> str:
         config = resolved(_root_)
     except KwsError as error:  # OmegaConf would wrap it in its own traceback
         raise SystemExit(printable(f"error: {error}")) from error
+    return run_folder(config)
+
+
+def run_folder(config: dict[str, Any]) -> str:
+    """The folder of a resolved configuration's run: `runs/<name>/<fingerprint>`, or of the newest attempt at it."""
     base = Path("runs") / str(config["name"]) / fingerprint(config)
     attempts = [base, *sorted(base.parent.glob(f"{base.name}-*"), key=_attempt)]
     newest = attempts[-1]

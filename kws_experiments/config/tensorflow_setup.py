@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import sys
@@ -28,7 +29,7 @@ def quiet() -> None:
 
 
 class _QuietFinder:
-    """Hold standard error back while TensorFlow is imported: 2.20 and later log there at any log level."""
+    """Import TensorFlow with standard error held back (2.20 and later log there at any log level), and faster."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -43,11 +44,27 @@ class _QuietFinder:
             execute = spec.loader.exec_module
 
             def quietly(module: ModuleType) -> None:
-                with standard_error_held_back():
+                with standard_error_held_back(), _without_collections():
                     execute(module)
 
             spec.loader.exec_module = quietly  # type: ignore[method-assign]
         return spec
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Keep Python's garbage collector from going through what the block makes, then and later.
+
+    TensorFlow's modules are 600,000 objects that stay; going through them time and again takes a sixth of its import.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if collects:
+            gc.enable()
 
 
 @contextmanager

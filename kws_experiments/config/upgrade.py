@@ -77,6 +77,13 @@ CHANGES: tuple[RenamedTarget | RemovedKey | AddedKey, ...] = (
     AddedKey("audio", _AUDIO, earlier=_AUDIO | {"levels": "clip", "muted": "keep"}),
     AddedKey("dataset.layout", "auto", "kws_data.sources.datasets.Folder", earlier="words"),
     AddedKey("split.unmatched_percentage", 100, "kws_data.splits.ListSplit"),
+    AddedKey("pretrain", None),
+    AddedKey("trainer.word_loss", 0.0),
+    AddedKey("tune", None),
+    AddedKey("tune.repeat_percentage", 10, earlier=0),
+    AddedKey("tune.speech", None),
+    AddedKey("tune.speech_minutes", 15),
+    AddedKey("task.word_dirs", [], "kws_data.task.Task"),
 )
 
 

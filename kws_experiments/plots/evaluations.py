@@ -17,7 +17,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from scipy.special import ndtri
 from sklearn.metrics import ConfusionMatrixDisplay
 
-from kws_experiments.plots.style import STYLE, plt, save
+from kws_experiments.plots.style import STYLE, legend_below, plt, save
 
 NAMES = (
     "confusion_matrix", "alluvial", "roc", "det", "calibration", "accuracy_against_noise", "accuracy_by_speaker",
@@ -91,9 +91,11 @@ def confusion(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
         for side in (axis.xaxis, axis.yaxis):
             side.set_ticks(range(0, len(labels), every), labels=list(labels)[::every])
     else:
+        # inside the axes: the layout need not measure each, which takes as long as drawing it
+        cell: Any = {"ha": "center", "va": "center", "fontsize": 8, "in_layout": False}
         for row, column in np.argwhere(matrix):
             colour = "white" if fractions[row, column] > 0.65 else "black"
-            axis.text(column, row, str(matrix[row, column]), ha="center", va="center", color=colour, fontsize=8)
+            axis.text(column, row, str(matrix[row, column]), color=colour, **cell)
     axis.set(xlabel="predicted", ylabel="label", title=title)
     return figure
 
@@ -165,7 +167,7 @@ def roc(curves: pd.DataFrame, rates: Mapping[str, float]) -> Figure:
         curves: `keyword`, `false_accept_rate`, `true_positive_rate`; a row per point.
         rates: the keywords' equal error rates, the highest first.
     """
-    figure, axis = plt.subplots(figsize=(5.4, 4.6), layout="constrained")
+    figure, axis = plt.subplots(figsize=(5.4, 5.2), layout="constrained")
     for rows, look in _curves(curves, rates):
         axis.plot(100 * rows["false_accept_rate"], 100 * rows["true_positive_rate"], **look)
     span = min(100.0, max(5.0, 300 * max(rates.values())))
@@ -173,7 +175,7 @@ def roc(curves: pd.DataFrame, rates: Mapping[str, float]) -> Figure:
     axis.set(xlabel="false accepts (% of other clips)", ylabel="detected (% of the keyword's clips)", title="ROC")
     axis.set(xlim=(-0.01 * span, span), ylim=(100 - 1.01 * span, 100 + 0.02 * span))
     axis.grid(alpha=0.3)
-    axis.legend(loc="lower right", title="equal error rate")
+    legend_below(figure, axis, columns=2, title="equal error rate")
     return figure
 
 
@@ -182,7 +184,7 @@ def det(curves: pd.DataFrame, rates: Mapping[str, float]) -> Figure:
 
     Args are as in `roc`, with `false_reject_rate`.
     """
-    figure, axis = plt.subplots(figsize=(5.4, 4.6), layout="constrained")
+    figure, axis = plt.subplots(figsize=(5.4, 5.2), layout="constrained")
     for rows, look in _curves(curves, rates):
         sides = ("false_accept_rate", "false_reject_rate")
         axis.plot(*(ndtri(rows[side].clip(_DET_LIMITS[0] / 10, 1 - _DET_LIMITS[0] / 10)) for side in sides), **look)
@@ -194,7 +196,7 @@ def det(curves: pd.DataFrame, rates: Mapping[str, float]) -> Figure:
         side.set_major_formatter(FixedFormatter([f"{100 * tick:g}" for tick in _DET_TICKS]))
         side.set_minor_locator(NullLocator())
     axis.grid(alpha=0.3)
-    axis.legend(loc="upper right", title="equal error rate")
+    legend_below(figure, axis, columns=2, title="equal error rate")
     return figure
 
 
@@ -227,9 +229,9 @@ def reliability(bins: pd.DataFrame) -> Figure:
     above.plot(filled["confidence"], filled["accuracy"], ".", color="tab:blue")
     above.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="calibrated")
     above.set(ylabel="accuracy", ylim=(0, 1), title="Reliability")
-    above.legend(loc="upper left")
     below.bar(filled["low"], filled["clips"], widths, align="edge", color="0.6")
     below.set(xlabel="confidence (the highest score)", ylabel="clips", xlim=(0, 1))
+    legend_below(figure, above, columns=2)
     return figure
 
 
@@ -241,7 +243,7 @@ def accuracy_against_noise(metrics: Mapping[str, Any]) -> Figure:
         axis.plot(rows["snr_db"], 100 * rows["accuracy"], "o-", label=f"in noise: {split}")
     axis.axhline(100 * metrics["accuracy"], color="0.6", linestyle=":", label=f"as recorded: {metrics['split']}")
     axis.set(xlabel="signal-to-noise ratio (dB)", ylabel="accuracy (%)", title="Accuracy against noise")
-    axis.legend()
+    legend_below(figure, axis, columns=1)
     axis.grid(alpha=0.3)
     return figure
 
@@ -274,7 +276,7 @@ def levels(table: pd.DataFrame) -> Figure:
     axis.errorbar(middle, 100 * table["accuracy"], yerr=[low, high], fmt="o-", color="tab:blue", capsize=3)
     for x, clips in zip(middle, table["clips"], strict=True):
         axis.annotate(f"{clips}", (x, 0.02), xycoords=("data", "axes fraction"), ha="center", fontsize=8)
-    axis.set(xlabel="level (dB of full scale)", ylabel="accuracy (%)", title="Accuracy by level", ylim=(-8, 104))
+    axis.set(xlabel="level (dB of full scale)", ylabel="accuracy (%)", title="Accuracy by level", ylim=(-14, 104))
     axis.set_xticks([*table["low_db"], table["high_db"].iloc[-1]])
     axis.grid(alpha=0.3, axis="y")
     return figure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from kws_experiments.plots.style import plt
+from kws_experiments.plots.style import legend_below, plt
 
 
 def training_curves(history: pd.DataFrame, best: int) -> Figure:
@@ -17,6 +17,6 @@ def training_curves(history: pd.DataFrame, best: int) -> Figure:
         axis.axvline(history["step"].iloc[best], color="0.6", linestyle=":", label="best evaluation")
         axis.set_title(title)
         axis.grid(alpha=0.3)
-    axes[0].legend()
     axes[1].set_xlabel("step")
+    legend_below(figure, axes[0], columns=3)
     return figure

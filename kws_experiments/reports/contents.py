@@ -10,6 +10,7 @@ import pandas as pd
 
 from kws_data.errors import KwsError
 from kws_data.splits import SPLITS
+from kws_data.text import from_csv
 from kws_experiments.config.command import Command, Difference, differences, read_command
 from kws_experiments.evaluation import worst_clips
 from kws_experiments.evaluation.files import EvaluationFiles
@@ -19,6 +20,7 @@ from kws_experiments.export.artifact import RECORD, Artifact, read_artifact
 from kws_experiments.runs.files import START_OVER, read_json, read_table
 from kws_experiments.runs.finished import FinishedRun
 from kws_experiments.runs.trust import is_trusted
+from kws_experiments.streaming.by_condition import COLUMNS
 
 
 @dataclass(frozen=True)
@@ -58,23 +60,25 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Listening:
-    """The results of `kws evaluate-stream` on one recording.
+    """The results of `kws evaluate-stream`, on one recording or several.
 
     Attributes:
         name: of its folder.
         metrics: see `streaming.evaluate_stream.compute_metrics`.
         curve: see `streaming.curve.threshold_curve`.
         words: those spoken: `time_ms`, `end_ms`, `word`, and `detected_ms`, which is empty for words not detected.
+        conditions: see `streaming.by_condition.by_condition`; without rows in results of an earlier version.
     """
 
     name: str
     metrics: dict[str, Any]
     curve: pd.DataFrame
     words: pd.DataFrame
+    conditions: pd.DataFrame
 
     @classmethod
     def read(cls, folder: Path) -> Listening:
-        """Read the folder of one recording.
+        """Read the folder of the results.
 
         Raises:
             KwsError: a file is missing or damaged.
@@ -83,9 +87,8 @@ class Listening:
         keys = ["operating_points", "latency_ms.median", "false_accepts_per_hour"]
         metrics = read_json(folder / "metrics.json", advice, keys)
         curve = read_table(folder / "curve.parquet", advice)
-        return cls(
-            folder.name, metrics, curve, _csv(folder / "words.csv", ["time_ms", "end_ms", "word", "detected_ms"])
-        )
+        words = _csv(folder / "words.csv", ["time_ms", "end_ms", "word", "detected_ms"])
+        return cls(folder.name, metrics, curve, words, _conditions(folder / "by_condition.csv", advice))
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ class RunContents:
         own: the evaluation at the end of training.
         others: the evaluations by `kws evaluate`.
         cost: `cost.json`; empty for a run of an older version.
+        new_words: `new_words.json`; empty for a run without.
         exports: by `kws export`.
         streams: results of `kws evaluate-stream`.
     """
@@ -117,6 +121,7 @@ class RunContents:
     own: Evaluation
     others: list[Evaluation]
     cost: dict[str, Any]
+    new_words: dict[str, Any]
     exports: list[Artifact]
     streams: list[Listening]
 
@@ -151,6 +156,7 @@ class RunContents:
                 for metrics in sorted(folder.evaluations.glob("[!.]*/metrics.json"))
             ],
             cost=folder.read_cost(),
+            new_words=folder.read_new_words(),
             exports=[read_artifact(record.parent) for record in sorted(folder.exports.glob(f"[!.]*/{RECORD}"))],
             streams=[Listening.read(metrics.parent) for metrics in sorted(folder.streams.glob("[!.]*/metrics.json"))],
         )
@@ -163,6 +169,14 @@ def _differences(run: FinishedRun, command: Command | None) -> list[Difference] 
         return differences(run.config, command)
     except KwsError:  # the user's own configs may be gone: the report says that there is no comparison
         return None
+
+
+def _conditions(path: Path, advice: str) -> pd.DataFrame:
+    if not path.is_file():
+        return pd.DataFrame(columns=COLUMNS)
+    texts = dict.fromkeys(COLUMNS[:2], str)
+    empty = dict.fromkeys(COLUMNS[2:], "")
+    return from_csv(read_table(path, advice, COLUMNS, dtype=texts, keep_default_na=False, na_values=empty))
 
 
 def _csv(path: Path, columns: list[str]) -> pd.DataFrame:

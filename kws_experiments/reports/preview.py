@@ -46,7 +46,7 @@ def write(config: dict[str, Any], out: Path, *, clips: int, epoch: int) -> None:
     from kws_experiments.plots.clips import clips as draw_clips
 
     data = prepare_data(experiment.check())
-    labels, source = data.labels, experiment.clip_source(data.corpus, data.examples)
+    labels, source = data.labels, experiment.clip_source(data.corpus, data.examples, targets=None)
     try:
         with unwrap_errors():
             before, after = _batches(experiment, source, clips, epoch)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from kws_experiments.evaluation import intervals
 from kws_experiments.export.table import micro_lines
-from kws_experiments.plots.streams import chosen
 from kws_experiments.reports import run_pictures, run_tables
 from kws_experiments.reports.contents import Evaluation, Listening, RunContents
 from kws_experiments.reports.page import Clips, Code, Group, Heading, Page, Part, Section, Text, Tiles, filled
 from kws_experiments.reports.players import player
 from kws_experiments.reports.run_tables import interval
+from kws_experiments.reports.stream_page import results
 from kws_experiments.reports.tables import number, percent
 from kws_experiments.runs.finished import FinishedRun
 
@@ -26,6 +25,7 @@ def run_page(contents: RunContents) -> Page:
         Section("data", "Data", _data(contents)),
         Section("training", "Training", [run_pictures.curves(contents)]),
         Section("results", "Results", _results(contents)),
+        Section("new_words", "New words", _new_words(contents)),
         Section("errors", "Errors", _errors(contents.own)),
         Section("cost", "Cost", _cost(contents)),
         Section("repeat", "How to repeat it", _repeat(contents)),
@@ -110,6 +110,19 @@ def _results(contents: RunContents) -> list[Part]:
     )
 
 
+def _new_words(contents: RunContents) -> list[Part]:
+    found = contents.new_words
+    if not found:
+        return []
+    line = f"Missed at a threshold that {percent(found['false_accept_rate'])} of other validation clips pass."
+    if others := found.get("others"):
+        line += (
+            f" Of the {number(others['clips'])} validation clips of all other classes {percent(others['before'])} were"
+            f" right before, and {percent(others['after'])} are now."
+        )
+    return filled(run_tables.new_word_table(found), Text(line, "note"))
+
+
 def _errors(own: Evaluation) -> list[Part]:
     pairs, wrong = run_tables.pair_table(own), run_tables.wrong_table(own)
     tables = [table for table in (pairs, run_tables.folder_table(own), run_tables.speaker_table(own)) if table]
@@ -186,11 +199,13 @@ def _sensitivities(run: FinishedRun) -> list[Part]:
         return []
     settings, streams = next(iter(tuned.values()))["settings"], tuned_on["streams"]
     minutes = sum(stream["minutes"] for stream in streams)
+    speech = tuned_on.get("speech")  # not of earlier versions
+    spoken = f", and of running speech ({speech['speech']})" if speech else ""
     return [
         Text(
             f"Chosen by kws tune for long audio, on {minutes:g} minutes made of {number(tuned_on['different_clips'])}"
             f" validation clips of keywords and {number(tuned_on['different_unknown_clips'])} of other words, which"
-            f" come again and again. The rates are those of these same streams. Scores are averaged over"
+            f" come again and again{spoken}. The rates are those of these same streams. Scores are averaged over"
             f" {settings['average_window_ms']:g} ms; suppression is {settings['suppression_ms']:g} ms."
         ),
         run_tables.sensitivity_table(tuned),
@@ -201,20 +216,8 @@ def _sensitivities(run: FinishedRun) -> list[Part]:
 def _long_recordings(streams: list[Listening]) -> list[Part]:
     parts: list[Part] = []
     for stream in streams:
-        metrics, median = stream.metrics, stream.metrics["latency_ms"]["median"]
-        missed = f" ({percent(metrics['miss_rate'])})" if metrics["keywords"] else ""
-        results = (
-            f"{60 * metrics['hours']:.0f} minutes with {metrics['keywords']} keywords and {metrics['unknown_words']}"
-            f" other words. With {chosen(metrics)}: {metrics['correct']} correct,"
-            f" {metrics['missed']} missed{missed}, {metrics['wrong']} wrong,"
-            f" {metrics['false_accepts']} false accepts:"
-            f" {intervals.as_text(intervals.false_accepts(metrics['false_accepts'], metrics['hours']))}."
-        )
-        if median is not None:
-            results += f" Detected {median:.0f} ms after the word's end (median)."
-        parts += [
-            Heading(stream.name), Text(results), run_pictures.listening(stream), run_tables.listening_table(stream)
-        ]  # fmt: skip
+        parts += [Heading(stream.name), Text(results(stream))]
+        parts += [run_pictures.listening(stream), run_tables.listening_table(stream)]
     return parts
 
 

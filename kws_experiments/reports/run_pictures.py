@@ -62,8 +62,9 @@ def listening(stream: Listening) -> Picture:
     latency_ms = (detected - stream.words["end_ms"]).dropna().to_numpy()
     title = f"Detections in {stream.name}"
     return draw(
-        _file_name("stream", stream.name), title, lambda: stream_figure(stream.curve, stream.metrics, latency_ms)
-    )
+        _file_name("stream", stream.name), title, lambda: stream_figure(stream.curve, stream.metrics, latency_ms),
+        "Bands are 95 % intervals: of misses (Wilson), and of false accepts an hour (Poisson).",
+    )  # fmt: skip
 
 
 def confusion(evaluation: Evaluation) -> Picture:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -30,12 +31,32 @@ _BY_SPLIT: Columns = {split: (split, number) for split in SPLITS}
 _ACCURACY: Columns = {"accuracy": ("accuracy", percent), "interval": ("95 % interval", str)}
 
 
-def interval(low_high: list[float] | None) -> str:
+def interval(low_high: Sequence[float] | None) -> str:
     """[0.901, 0.945] → `90.1 to 94.5 %`."""
     if low_high is None:
         return "not known"
     low, high = low_high
     return f"{100 * low:.1f} to {percent(high)}"
+
+
+def per_hour(low_high: Sequence[float] | None) -> str | None:
+    """[1.84, 5.2] → `1.8 to 5.2`."""
+    return "{:.1f} to {:.1f}".format(*low_high) if low_high else None
+
+
+_CONDITIONS = {  # of long recordings
+    "recording": "recording",
+    "snr_db": "signal-to-noise, dB",
+    "room": "room",
+    "channel": "channel",
+    "word": "word",
+    "speaker": "speaker",
+}
+_LEFT_OUT = {
+    "by_clip": "missed, each clip left out in turn",
+    "by_speaker": "each speaker left out in turn",
+    "validation": "clips for validation",
+}
 
 
 def known(value: float | None, form: Format) -> str:
@@ -114,6 +135,21 @@ def class_table(evaluation: Evaluation) -> Table:
         "false_reject_rate": ("false rejects", percent),
     }
     return table("By class", rows, columns)
+
+
+def new_word_table(found: dict[str, Any]) -> Table:
+    """What is missed of words that were added, on clips that their outputs were not fitted to."""
+    rows = [
+        {"word": word, "clips": values["clips"], **{what: _missed(values.get(what)) for what in _LEFT_OUT}}
+        for word, values in found["words"].items()
+    ]
+    return table("New words", rows, {"word": "word", "clips": ("own clips", number), **_LEFT_OUT}, sortable=False)
+
+
+def _missed(misses: dict[str, Any] | None) -> str | None:
+    if misses is None:
+        return None
+    return f"{misses['missed']} of {misses['clips']} ({interval(misses['miss_rate_95'])})"
 
 
 def pair_table(evaluation: Evaluation) -> Table:
@@ -218,14 +254,18 @@ def sensitivity_table(tuned: dict[str, dict[str, Any]]) -> Table:
     rows = []
     for name, values in tuned.items():
         asked, measured = values["false_accepts_per_hour_asked"], values["measured"]
-        claim = "shown" if measured["shown"] else f"not shown: needs {measured['hours_needed']:.1f} h"
         by_snr = {f"snr {row['snr_db']}": row["miss_rate"] for row in measured["by_snr"]}
-        rows.append({"name": name, "asked": asked, "rate": intervals.as_text(measured), "claim": claim, **by_snr})
+        apart = {kind: intervals.as_text(rate) for kind, rate in measured.get("apart", {}).items()}
+        rate = intervals.as_text(measured)
+        rows.append(
+            {"name": name, "asked": asked, "rate": rate, **apart, "claim": intervals.claim(measured, asked), **by_snr}
+        )
     snrs = [row["snr_db"] for row in next(iter(tuned.values()))["measured"]["by_snr"]]
     columns: Columns = {
         "name": "sensitivity",
         "asked": ("asked, an hour at most", number),
         "rate": "false accepts",
+        **({"words": "among words", "speech": "in running speech"} if "speech" in rows[0] else {}),
         "claim": "with 95 % confidence",
         **{f"snr {snr_db}": (f"missed at {snr_db:g} dB", percent) for snr_db in snrs},
     }
@@ -242,14 +282,46 @@ def tuned_threshold_table(tuned: dict[str, dict[str, Any]]) -> Table:
 def listening_table(stream: Listening) -> Table:
     """The fewest misses for each rate of false accepts."""
     columns: Columns = {
-        "false_accepts_per_hour_at_most": ("false accepts an hour, at most", fixed(1)),
-        "interval": "95 % interval",
+        "false_accepts_per_hour_at_most": ("at most", fixed(1)),
+        "interval": ("95 % interval", str),
+        "claim": "with 95 % confidence",
         "miss_rate": ("missed", percent),
+        "missed": ("95 % interval", str),
         "threshold": ("at threshold", fixed(4)),
     }
     points = [
-        {**point, "interval": "{:.1f} to {:.1f}".format(*between) if between else None}
+        {
+            **point,
+            "interval": per_hour(point.get("false_accepts_per_hour_95")),  # earlier versions had none of these
+            "claim": intervals.claim(point, point["false_accepts_per_hour_at_most"]) if "shown" in point else None,
+            "missed": interval(point["miss_rate_95"]) if point.get("miss_rate_95") else None,
+        }
         for point in stream.metrics["operating_points"]
-        for between in [point.get("false_accepts_per_hour_95")]  # None of earlier versions, too
     ]
-    return table(f"Fewest misses: {stream.name}", points, columns)
+    return table(f"Fewest misses by false accepts an hour: {stream.name}", points, columns)
+
+
+def condition_tables(stream: Listening) -> list[Table]:
+    """Misses and false accepts under each condition that has several values."""
+    rows = stream.conditions
+    for rate, form in (("miss_rate", interval), ("false_accepts_per_hour", per_hour)):
+        pairs = rows[[f"{rate}_low", f"{rate}_high"]].to_numpy().tolist()
+        found = [form(pair) if there else None for pair, there in zip(pairs, rows[rate].notna(), strict=True)]
+        rows = rows.assign(**{f"{rate}_95": found})
+    columns: Columns = {
+        "said": ("keywords", number),
+        "miss_rate": ("missed", percent),
+        "miss_rate_95": ("95 % interval", str),
+        "latency_ms": ("latency, ms", fixed(0)),
+        "false_accepts": ("false accepts", number),
+    }
+    hourly: Columns = {
+        "hours": ("hours", fixed(2)),
+        "false_accepts_per_hour": ("an hour", fixed(1)),
+        "false_accepts_per_hour_95": ("95 % interval", str),
+    }
+    return [
+        table(f"By {title}", part, {"value": title, **columns, **(hourly if part["hours"].notna().any() else {})})
+        for condition, title in _CONDITIONS.items()
+        if len(part := rows[rows["condition"] == condition])
+    ]

@@ -11,11 +11,11 @@ import pandas as pd
 from kws_data.storage.atomic import replace_dir
 from kws_data.text import to_csv
 from kws_experiments.plots import sweeps
-from kws_experiments.reports.html import as_html
+from kws_experiments.reports.html import HTML, as_html
 from kws_experiments.reports.markdown import as_markdown
 from kws_experiments.reports.page import Bullets, Code, Group, Page, Part, Section, Text, filled
 from kws_experiments.reports.pictures import Picture, draw
-from kws_experiments.reports.run_report import HTML, MARKDOWN
+from kws_experiments.reports.run_report import MARKDOWN
 from kws_experiments.reports.sweep_contents import COSTS, SweepContents, gather
 from kws_experiments.reports.sweep_statistics import LEVEL, pareto_front
 from kws_experiments.reports.tables import Columns, Table, fixed, number, percent, table

@@ -36,7 +36,6 @@ with interrupts.on_interrupt(interrupts.end):
     from kws_experiments.runs.code_state import file_sha256
     from kws_experiments.runs.environment import read_sessions
     from kws_experiments.runs.folder import RunFolder, write_text
-    from kws_experiments.runs.trust import is_trusted
     from kws_experiments.training.start_from import find_origin
 
 log = logging.getLogger(__name__)
@@ -60,9 +59,7 @@ def repeat(original: RunFolder, repeated: RunFolder, *, data: Path | None, anywa
     """
     for setting in without_effect(original.read_stored_config()):
         log.warning("the run had %s, which has no effect any more", setting)
-    # loggers change nothing that is trained, and another's may send it anywhere
-    without: dict[str, Any] = {} if is_trusted(original.path) else {"loggers": {}}
-    experiment, record = Experiment(original.read_config() | without), original.read_record() or {}
+    experiment, record = Experiment(original.read_config()), original.read_record() or {}
     changed_start = origin_change(experiment, record)
     if changed_start and not anyway:
         raise KwsError(f"{changed_start}; --anyway trains from what is there now")

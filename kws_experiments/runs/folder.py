@@ -17,7 +17,7 @@ from kws_data.storage.atomic import lock_for, remove, replace_file
 from kws_experiments.config.allowed import refused_in_config
 from kws_experiments.config.upgrade import upgraded
 from kws_experiments.runs.files import GIVE_RUN, START_OVER, read_json, read_lines, read_yaml, whole
-from kws_experiments.runs.trust import require_no_way_out, require_trust
+from kws_experiments.runs.trust import is_trusted, require_no_way_out, require_trust
 
 UNFINISHED, TRAINED, DONE = "training", "trained", "done"  # trained: all but its report, and its loggers' end
 PRUNED = "pruned"  # given up by a search
@@ -75,6 +75,7 @@ class RunFolder:
         thresholds: in its place in runs of earlier versions.
         predictions: predictions of the test split, as Parquet.
         metrics: those of the test split, as JSON.
+        new_words: what to expect of words that were added, as JSON; see `training.new_words`.
         cost: what the model costs: parameters, multiply-adds, sizes, latency; as JSON.
         report: everything about the run on one page; `report.md` beside it says the same.
         evaluations: what `kws evaluate` found on other data: a folder for each.
@@ -99,6 +100,7 @@ class RunFolder:
     thresholds = PathBelow("thresholds.json")
     predictions = PathBelow("predictions.parquet")
     metrics = PathBelow("metrics.json")
+    new_words = PathBelow("new_words.json")
     cost = PathBelow("cost.json")
     report = PathBelow("report.html")
     evaluations = PathBelow("evaluations")
@@ -181,6 +183,16 @@ class RunFolder:
         keys = ["latency_ms.median", "machine.processor", "threads.intra_op", "parameters", "multiply_adds"]
         return read_json(self.cost, f"{START_OVER}, or remove it", keys)
 
+    def read_new_words(self) -> dict[str, Any]:
+        """What to expect of words that were added; empty for a run without.
+
+        Raises:
+            KwsError: it is damaged.
+        """
+        if not self.new_words.is_file():
+            return {}
+        return read_json(self.new_words, START_OVER, ["words", "false_accept_rate"])
+
     def read_labels(self) -> list[str]:
         """The class names.
 
@@ -192,10 +204,13 @@ class RunFolder:
     def read_config(self) -> dict[str, Any]:
         """The composed configuration, as today's code takes it.
 
+        A run from elsewhere has no loggers: they change nothing that is trained, and may send it anywhere.
+
         Raises:
             KwsError: the file is missing or damaged.
         """
-        return upgraded(self.read_stored_config())
+        config = upgraded(self.read_stored_config())
+        return config if is_trusted(self.path) else config | {"loggers": {}}
 
     def read_stored_config(self) -> dict[str, Any]:
         """The composed configuration as the run's version wrote it.

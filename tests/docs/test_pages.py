@@ -167,6 +167,8 @@ def test_the_site_builds_strictly(site: Path) -> None:
     assert {path.relative_to(DOCS) for path in DOCS.rglob("*.md")} <= built
     reference = (site / "api" / "streaming.html").read_text(encoding="utf-8")
     assert 'id="kws_experiments.streaming.listener.open_listener"' in reference
+    start = (site / "index.html").read_text(encoding="utf-8")
+    assert "<title>Train, compare and reproduce keyword spotters - kws</title>" in start
 
 
 @pytest.mark.slow

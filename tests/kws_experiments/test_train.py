@@ -138,7 +138,10 @@ def test_a_network_learns_separable_words(make_folder: MakeFolder, tmp_path: Pat
 
 @pytest.mark.parametrize("clip_ms", ["1000", "null"])
 def test_an_interrupted_run_resumes_exactly(command: list[str], tmp_path: Path, clip_ms: str) -> None:
-    command += [f"clip_ms={clip_ms}", "trainer.epochs=60", "trainer.checkpoint_every=1000", "trainer.eval_every=7"]
+    command += [
+        f"clip_ms={clip_ms}", "trainer.epochs=60", "trainer.checkpoint_every=1000", "trainer.eval_every=7",
+        "trainer.word_loss=0.5",
+    ]  # fmt: skip
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
     broken.mkdir()
@@ -334,6 +337,7 @@ def test_all_at_once_in_half_precision_on_real_clips(real_data: Path, tmp_path: 
         "trainer.batch_size=64", "trainer.epochs=2", f"trainer.precision={precision}", "trainer.print_confusion=true",
         "optimizer=adamw", "optimizer.global_clipnorm=1", "schedule=cosine", "schedule.warmup=1",
         "trainer.label_smoothing=0.1", "trainer.ema_momentum=0.9", "augment=light", "task.unknown_percentage=30",
+        "trainer.word_loss=0.5",
         f"trainer.class_balance={'weights' if precision == 'mixed_float16' else 'sampling'}",
         "trainer.tensorboard=true", "trainer.eval_every=10", "evaluation.false_accept_rate=0.1",
     )  # fmt: skip

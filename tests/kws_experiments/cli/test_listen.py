@@ -187,16 +187,20 @@ def test_a_tuned_run_listens_by_its_sensitivities_and_so_do_its_exports(
     tuned, audio = tmp_path / "tuned", recording / "stream.wav"
     shutil.copytree(run, tuned, ignore=shutil.ignore_patterns("streams"))
     asked = ("--false-accepts-per-hour", "5,40,200", "--snr-db", "10,20", "--minutes", 1.5)
+    asked += ("--speech", recording, "--speech-minutes", 0.5)  # with words that its table lists
 
     result = kws("tune", tuned, *asked)
 
     assert result.status == 0, result.err
     assert result.out.splitlines()[-1] == str(tuned / "listening.json")
-    assert "low: at most 5 an hour is not shown by 0.05 h" in result.out
+    assert "low: at most 5 an hour is not shown by 0.07 h" in result.out
+    assert "low: among words 0.0 an hour (0 in 0.05 h, 95 %" in result.out
     kept = (tuned / "listening.json").read_bytes()
     content = json.loads(kept)
     assert list(content["sensitivities"]) == ["clips", "low", "medium", "high"]
-    assert [stream["seed"] for stream in content["tuned_on"]["streams"]] == [0, 1]
+    assert [stream["seed"] for stream in content["tuned_on"]["streams"]] == [0, 1, -1, -2]
+    assert content["tuned_on"]["speech"]["speech"] == str(recording)
+    assert list(content["sensitivities"]["low"]["measured"]["apart"]) == ["words", "speech"]
     assert not (tuned / "streams").exists()
     assert kws("tune", tuned, *asked).status == 0
     assert (tuned / "listening.json").read_bytes() == kept
@@ -260,6 +264,9 @@ def test_recordings_with_and_without_keywords_are_evaluated_together(
     assert metrics["hours"] == pytest.approx(5 / 60)
     low, high = metrics["false_accepts_per_hour_95"]
     assert low <= metrics["false_accepts_per_hour"] <= high
+    page = (run / "streams" / "three_minutes+talk+busy" / "report.html").read_text()
+    assert "By signal-to-noise, dB" in page
+    assert "&#39;absent&#39; is set aside" in page
     alone = kws("evaluate-stream", run, talk)
     assert alone.status == 0
     assert json.loads((run / "streams" / "talk" / "metrics.json").read_text())["miss_rate"] is None

@@ -15,8 +15,13 @@ import soundfile
 from PIL import Image
 
 from kws_data import catalog
+from kws_data.errors import KwsError
 from kws_data.second_opinion import Opinion
 from kws_data.splits import hash_split
+from kws_experiments.cli import main as cli
+from kws_experiments.config.compose import compose
+from kws_experiments.experiment.data import prepare_data
+from kws_experiments.experiment.experiment import Experiment
 from tests.conftest import ROOT, SAMPLE_RATE, MakeFolder, tone
 from tests.kws_experiments.conftest import Kws
 
@@ -63,6 +68,29 @@ def test_describe_prints_and_draws(kws: Kws, make_folder: MakeFolder, tmp_path: 
 
     assert "clips: 60; speakers: 20; hours: 0.02; noise recordings: 2" in result.out
     assert Image.open(figure).size[0] > 500
+
+
+def test_describe_prints_the_cautions_of_a_training_on_the_same_clips(
+    kws: Kws, real_data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    overrides = ["dataset=folder", f"dataset.path={real_data}", "task=custom", "task.silence=false"]
+    with caplog.at_level("INFO"):
+        prepare_data(Experiment(compose([*overrides, "task.unknown=false"])))
+    _, *of_training, _ = caplog.messages  # between what is decoded, and what there is
+    assert [line.split()[0] for line in of_training] == ["testing_list.txt", "no", "no", "very", "94%"]
+
+    result = kws("data", "describe", real_data)
+
+    _, *lines = result.out[result.out.index("\nclips: ") + 1 :].splitlines()
+    assert lines == of_training
+
+
+def test_describe_names_the_split_without_which_nothing_is_trained(kws: Kws, make_folder: MakeFolder) -> None:
+    root = make_folder(speakers=1)
+    with pytest.raises(KwsError, match="no clip of the task's words is for training"):
+        prepare_data(Experiment(compose(["dataset=folder", f"dataset.path={root}", "task=custom"])))
+
+    assert kws("data", "describe", root).out.splitlines()[-1].startswith("no clip is for training: nothing can be")
 
 
 def test_options_are_expanded_as_the_shell_expands_arguments(
@@ -308,3 +336,15 @@ def imported_by(*arguments: object) -> tuple[subprocess.CompletedProcess[str], s
     return done, {
         line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")
     }
+
+
+def test_an_unforeseen_end_of_a_file_is_not_called_an_abort(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its traceback is worth seeing, as that of any error that nobody foresaw."""
+    monkeypatch.setattr("sys.argv", ["kws", "data", "cache"])
+
+    def ends() -> None:
+        raise EOFError("no data left")
+
+    monkeypatch.setattr("kws_data.storage.cache.cache_dir", ends)
+    with pytest.raises(RuntimeError, match="ended too early: no data left"):
+        cli.main()

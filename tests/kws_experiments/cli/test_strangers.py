@@ -23,6 +23,7 @@ import yaml
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import fingerprint
 from kws_experiments.export.artifact import Artifact, ModelFile, Port, content_hash
+from kws_experiments.runs.finished import FinishedRun
 from kws_experiments.runs.folder import RunFolder
 from kws_experiments.runs.seal import seal
 from kws_experiments.runs.trust import SIGNATURE, sign
@@ -133,6 +134,14 @@ def interpolation(stranger: Stranger) -> str:
     return "dataset.path holds an interpolation, ${oc.env:PATH}"
 
 
+def pretrained_in(name: str) -> Callable[[Stranger], str]:
+    def change(stranger: Stranger) -> str:
+        stranger.set("pretrain", {"name": name, "trainer": {"epochs": 1}})
+        return f"pretrain.name leads out of runs/ to {name}"
+
+    return change
+
+
 def forged(stranger: Stranger) -> str:
     """Signed by another key."""
     stranger.set("model._target_", "evil.model")
@@ -196,6 +205,11 @@ CONFIGS: dict[str, Callable[[Stranger], str]] = {
     "a module in the run's folder": module_in("run"),
     "a module in the current folder": module_in("here"),
     "an interpolation": interpolation,
+    "a logger of the pre-training": names(
+        "pretrain.loggers.mine", "kws_experiments.training.mlflow_log.MLflowLog", tracking_uri="x", experiment="x"
+    ),
+    "a pre-training elsewhere": pretrained_in("../../../canary"),
+    "a pre-training in the root folder": pretrained_in("/canary"),
     "a forged signature": forged,
     "a link to read": link("labels.txt", LINK),
     "a link to write to": link("exports", LINK),
@@ -258,6 +272,37 @@ def test_a_model_from_elsewhere_runs_nothing(case: str, kws: Kws, stranger: Stra
         line = refused(kws, stranger, *command)
         assert told in line
     print(f"{case}: {line}")
+
+
+def test_a_run_from_elsewhere_logs_nowhere(kws: Kws, stranger: Stranger) -> None:
+    """Whoever finishes it, adds a word to it, or repeats it."""
+    pytest.importorskip("mlflow")
+    elsewhere = stranger.run.path.parent / "elsewhere"
+    logger = {
+        "_target_": "kws_experiments.training.mlflow_log.MLflowLog", "tracking_uri": str(elsewhere), "experiment": "x",
+    }  # fmt: skip
+    stranger.set("loggers.mlflow", logger)
+    stranger.run.write_record(status="trained")
+    assert kws("report", stranger.run.path).status == 0
+    assert not elsewhere.exists()
+    assert FinishedRun.open(stranger.run.path).config["loggers"] == {}
+    sign(stranger.run.path)
+    assert FinishedRun.open(stranger.run.path).config["loggers"] == {"mlflow": logger}
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("metrics.json", {"accuracy": "<b>x"}),
+        ("cost.json", {"parameters": [1]}),
+        ("new_words.json", {"words": "x", "false_accept_rate": 0.01}),
+        ("new_words.json", {"words": {"shazam": {"clips": "<u>5", "windows": None}}, "false_accept_rate": "x"}),
+    ],
+)
+def test_values_of_other_types_are_one_line(kws: Kws, stranger: Stranger, file: str, content: dict[str, Any]) -> None:
+    path = stranger.run.path / file
+    path.write_text(json.dumps((json.loads(path.read_text()) if path.is_file() else {}) | content))
+    assert "its files hold something else than those of a run do" in refused(kws, stranger, "report", stranger.run.path)
 
 
 def test_a_pickle_beside_the_model_is_not_read(kws: Kws, stranger: Stranger) -> None:
@@ -420,11 +465,12 @@ def test_what_lies_in_the_current_folder_is_not_imported(stranger: Stranger, pro
     ):  # the last six are not installed
         Path(f"{name}.py").write_text(f"open({str(stranger.canary)!r}, 'a').write({name!r})\n")
     run, clips = str(stranger.run.path), str(HARMLESS / "clips")
+    Path("empty").mkdir()
     command = {
         "label": ["label", run, clips],
         "verify": ["data", "verify", clips],
         "export": ["export", run, "--format", "tflite", "--no-check"],
-        "train": ["train", "trainer=quick", "dataset=folder", "dataset.path=/nope"],
+        "train": ["train", "trainer=quick", "dataset=folder", "dataset.path=empty"],  # ends after TensorFlow's start
     }[program]
     many = "import kws_data.storage.parallel as p; p.SMALL_JOB = 1"  # so that joblib's workers start
     code = f"import sys; {many}; sys.argv[0] = 'kws'; from kws_experiments.cli.main import main; main()"
@@ -434,7 +480,7 @@ def test_what_lies_in_the_current_folder_is_not_imported(stranger: Stranger, pro
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
 
-    assert done.returncode == 0 or "no folder '/nope'" in done.stdout, done.stderr
+    assert done.returncode == 0 or "no usable clip" in done.stdout, done.stderr
     assert not stranger.canary.exists(), stranger.canary.read_text()
 
 

@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 
 GROUPS = sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir())
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((ROOT / "conf" / group).glob("*.yaml"))]
-FOLDER = ["dataset=folder", "dataset.path=/nowhere"]
+FOLDER = ["dataset=folder", "dataset.path=/"]
 
 
 NEEDS = {"folder": FOLDER[1:], "cnn4": ["features=log_spectrogram"]}  # choices that can't do with the defaults
@@ -70,6 +70,8 @@ def test_a_choice_whose_extra_is_missing_names_it(monkeypatch: pytest.MonkeyPatc
         "experiment",
         "sweep",
         "logger",
+        "pretrain",
+        "tune",
     ],
 )
 def test_the_manual_names_every_choice(group: str) -> None:
@@ -179,6 +181,7 @@ def test_the_manual_names_every_choice(group: str) -> None:
         (["trainer.eval_every=0"], "trainer.eval_every must be a whole number at least 1"),
         (["trainer.epochs=null"], "trainer.epochs and steps"),
         (["trainer.label_smoothing=1"], "trainer.label_smoothing must be a number from 0 to 0.99"),
+        (["trainer.word_loss=1"], "trainer.word_loss must be a number from 0 to 0.99"),
         (["trainer.label_smoothing=null"], "trainer.label_smoothing must be a number"),
         (["trainer.class_balance=null"], "trainer.class_balance must be one of none, weights, sampling"),
         (["trainer.class_balance=[weights]"], "trainer.class_balance must be one of"),

@@ -66,7 +66,7 @@ def test_every_config_of_today_survives_the_way_back_and_forth() -> None:
     for path in sorted((ROOT / "conf" / "experiment").glob("*.yaml")):
         config = compose([f"experiment={path.stem}"])
         again = upgraded(oldest_form(config))
-        assert again | {key: config[key] for key in ("clip_from", "audio", "dataset")} == config
+        assert again | {key: config[key] for key in ("clip_from", "audio", "dataset", "tune")} == config
         assert oldest_form(oldest_form(config)) == oldest_form(config)
 
 
@@ -109,6 +109,14 @@ def test_a_key_is_added_only_to_the_class_that_has_it() -> None:
     }
     assert upgraded(old)["dataset"]["layout"] == "words"
     assert upgraded(old)["split"]["unmatched_percentage"] == 100  # as before, lists may name what isn't there
+
+
+def test_a_run_that_was_tuned_before_had_no_word_twice() -> None:
+    old = {"tune": {"_target_": "kws_experiments.experiment.settings.TuneSettings", "minutes": 15}}
+    assert upgraded(old)["tune"] == old["tune"] | {"repeat_percentage": 0, "speech": None, "speech_minutes": 15}
+    today = compose(["tune=streams"])
+    assert upgraded(today) == today
+    assert not {"repeat_percentage", "speech", "speech_minutes"} & oldest_form(today)["tune"].keys()
 
 
 def test_how_many_lines_may_match_nothing_is_no_other_training() -> None:

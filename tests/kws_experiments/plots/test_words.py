@@ -21,7 +21,7 @@ def test_legends_name_every_keyword(draw: object) -> None:
         [pd.DataFrame(points | {"keyword": word, "true_positive_rate": [0.0, 1.0]}) for word in WORDS[:4]]
     )
     figure = draw(curves, dict.fromkeys(WORDS[:4], 0.25))  # type: ignore[operator]
-    legend = figure.axes[0].get_legend()
+    (legend,) = figure.legends
     assert sorted(text.get_text() for text in legend.get_texts()) == sorted(f"25.0 %: {word}" for word in WORDS[:4])
     plt.close(figure)
 

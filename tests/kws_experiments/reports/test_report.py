@@ -32,6 +32,7 @@ from kws_experiments.evaluation.metrics import evaluate
 from kws_experiments.evaluation.worst_clips import KeptClip
 from kws_experiments.plots.evaluations import alluvial
 from kws_experiments.reports import players, tables
+from kws_experiments.reports.html import breakable
 from kws_experiments.reports.markdown import table_rows
 from kws_experiments.reports.run_report import MOST_BYTES, write_run_report
 from kws_experiments.runs.folder import RunFolder, write_text
@@ -224,6 +225,11 @@ def test_markdown_cells_show_their_text(text: str) -> None:
 
     shown = ["".join(child.content for child in token.children or []) for token in tokens if token.type == "inline"]
     assert shown[1] == text
+
+
+def test_paths_may_be_broken_and_numbers_not() -> None:
+    assert breakable("a_1/b.wav") == "a_<wbr>1/<wbr>b.<wbr>wav"
+    assert breakable("11.75 to 20.09 ms") == "11.75 to 20.09 ms"
 
 
 def test_links_in_tables() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -81,9 +82,9 @@ def test_exports_and_long_recordings_are_told_of(tmp_path: Path) -> None:
     assert f"figures/{picture.name}" in markdown
 
 
-def add_sensitivities(run: Path) -> None:
+def add_sensitivities(run: Path, apart: dict[str, dict[str, Any]], speech: dict[str, str] | None = None) -> None:
     measured = {
-        "keywords": 400, "missed": 60, "miss_rate": 0.15, "wrong": 3, **false_accepts(1, 0.75, 2.0),
+        "keywords": 400, "missed": 60, "miss_rate": 0.15, "wrong": 3, **false_accepts(1, 0.75, 2.0), "apart": apart,
         "by_snr": [{"snr_db": 10.0, "keywords": 400, "missed": 60, "miss_rate": 0.153}],
     }  # fmt: skip
     listening = Listening.read(run)
@@ -91,12 +92,13 @@ def add_sensitivities(run: Path) -> None:
     settings = {"average_window_ms": 320.0, "suppression_ms": 300.0}
     medium = {"settings": settings, "thresholds": words, "false_accepts_per_hour_asked": 2.0, "measured": measured}
     tuned_on = {"streams": [{"minutes": 15.0}] * 3, "different_clips": 271, "different_unknown_clips": 37}
+    tuned_on |= {"speech": speech} if speech else {}
     Listening(listening.sensitivities | {"medium": medium}, tuned_on).write(run)
 
 
 def test_sensitivities_stand_with_their_hours_intervals_and_claims(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    add_sensitivities(run)
+    add_sensitivities(run, {})
 
     html, markdown = write_run_report(run).read_text(), (run / "report.md").read_text()
 
@@ -105,7 +107,20 @@ def test_sensitivities_stand_with_their_hours_intervals_and_claims(tmp_path: Pat
         assert "not shown: needs 2.4 h" in text
         for value in ("15.3 %", "0.877", "45 minutes", "271", "320 ms"):
             assert value in text
+        assert "running speech" not in text
     assert 'href="#sensitivities"' in html
+
+
+def test_false_accepts_in_running_speech_stand_apart(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    add_sensitivities(run, {"words": false_accepts(1, 0.5), "speech": false_accepts(0, 0.25)}, {"speech": "synthetic"})
+
+    html, markdown = write_run_report(run).read_text(), (run / "report.md").read_text()
+
+    for text in (html, markdown):
+        assert "2.0 an hour (1 in 0.50 h, 95 % interval 0.1 to 11.1)" in text
+        assert "0.0 an hour (0 in 0.25 h, 95 % interval 0.0 to 14.8)" in text
+        assert "running speech (synthetic)" in text
 
 
 def test_a_report_without_them_has_no_such_section(tmp_path: Path) -> None:

@@ -90,6 +90,17 @@ def test_fits_and_complains_of_nothing(browser: Browser, run: Path, width: int, 
     page.close()
 
 
+def test_on_a_phone_classes_stay_beside_their_values(browser: Browser, run: Path) -> None:
+    page, _ = open_report(browser, run, 400)
+    table = page.locator(".scroll", has=page.get_by_text("By class"))
+    table.evaluate("table => table.scrollLeft = 9999")
+
+    left = table.locator("td:first-child").first.evaluate("cell => cell.getBoundingClientRect().left")
+    assert 0 < left < 40
+    assert table.evaluate("table => table.scrollLeft") > 100
+    page.close()
+
+
 def brightness(colour: str) -> float:
     """`rgb(…)` → 0 to 255."""
     return sum(map(int, colour.removeprefix("rgb(").removesuffix(")").split(","))) / 3

@@ -219,7 +219,7 @@ def test_the_users_own_modules_and_files_count(tmp_path: Path, monkeypatch: pyte
 def clips_of(root: Path, tmp_path: Path) -> pd.DataFrame:
     corpus = build_corpus(
         root, HashSplit(), ClipFormat(SAMPLE_RATE, SAMPLE_RATE), data_seed=0,
-        unknown_folders=[UnknownFolder(tmp_path / "unknown")],
+        folders=[UnknownFolder(tmp_path / "unknown")],
         noise_folders=NoiseFolders([NoiseFolder(tmp_path / "hiss", 0.5)]),
     )  # fmt: skip
     task = Task(["yes", "no"], unknown_dirs=[tmp_path / "unknown"])

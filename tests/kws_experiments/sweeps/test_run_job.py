@@ -8,8 +8,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -18,14 +16,13 @@ import pytest
 import yaml
 
 from kws_data.storage.parallel import available_cpus
-from kws_experiments.config.exit import STATUS_STOPPED
 from kws_experiments.runs.find import find_runs
-from kws_experiments.runs.folder import RunFolder
 from kws_experiments.runs.sweep_record import DONE, FAILED, PRUNED, STOPPED, find_sweep
-from tests.conftest import ROOT, folder_maker
-from tests.kws_experiments.test_train import SMALL, only_run, start, train
+from tests.conftest import ROOT
+from tests.kws_experiments.sweeps.whole import data, histories, wait_for
+from tests.kws_experiments.test_train import start, train
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_cache")]
 
 CRASH = """
 import os
@@ -33,35 +30,6 @@ def crash(input_shape, num_labels, filters, num_blocks):
     print("about to crash", flush=True)
     os.abort()
 """
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data and a cache that all sweeps of this module share."""
-    folder = tmp_path_factory.mktemp("sweeps")
-    folder_maker(folder)()
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def shared_cache(place: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    del cache  # set before, to one for each test
-    monkeypatch.setenv("KWS_DATA", str(place / "cache"))
-
-
-def data(place: Path) -> list[str]:
-    return ["dataset=folder", f"dataset.path={place / 'clips'}", *SMALL, "task.words=[yes,no]"]
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.1)
-
-
-def histories(folder: Path) -> list[Path]:
-    return list(folder.glob("runs/train/*/history.csv"))
 
 
 def test_a_crash_is_one_failed_job(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,126 +204,3 @@ def test_a_job_of_submitit_that_is_preempted_goes_on(place: Path, tmp_path: Path
     printed = (sweep.jobs[0].folder / "output.log").read_text()
     assert "stopped; the same command goes on from here" in printed
     assert "resuming at step" in printed
-
-
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a Ray cluster of two machines with one processor each, as far as Ray can tell."""
-    pytest.importorskip("ray")
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    if sys.platform == "darwin":
-        monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "1")
-    from ray.cluster_utils import Cluster
-
-    machine = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": False}
-    machines = Cluster(initialize_head=True, head_node_args=machine)
-    try:
-        machines.add_node(**machine)
-        yield machines.address
-    finally:
-        machines.shutdown()
-
-
-def trainings(folder: Path) -> list[psutil.Process]:
-    """The processes that train jobs of a sweep."""
-    return [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if "kws_experiments.sweeps.child" in (words := process.info["cmdline"] or [])
-        and words[-1].startswith(str(folder))
-    ]
-
-
-RAY = ["trainer.epochs=null", "trainer.steps=150", "trainer.eval_every=5", "trainer.checkpoint_every=25"]
-
-
-def test_a_job_of_ray_whose_worker_is_killed_goes_on(place: Path, tmp_path: Path, cluster: str) -> None:
-    process = start(
-        tmp_path, "-m", *data(place), *RAY, "seed=1,2,3", "hydra/launcher=ray", f"hydra.launcher.address={cluster}",
-    )  # fmt: skip
-    wait_for(lambda: len(histories(tmp_path)) == 2)
-
-    trainings(tmp_path)[0].parent().kill()
-
-    output, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, output
-    sweep = find_sweep(tmp_path)
-    assert (sweep.status, sweep.launcher, [job.status for job in sweep.jobs]) == (DONE, "ray", [DONE] * 3)
-    (resumed,) = [
-        job for job in sweep.jobs if job.folder and "resuming at step" in (job.folder / "output.log").read_text()
-    ]
-    assert f"job {resumed.number}: its worker died (WorkerCrashedError); it is started again (1 of 3)" in output
-    assert all(f"job {number}: accuracy" in output for number in range(3))
-    assert "Traceback" not in output
-    assert "raylet" not in output
-    (tmp_path / "alone").mkdir()
-    train(tmp_path / "alone", *data(place), *RAY, f"seed={resumed.number + 1}")
-    assert resumed.folder is not None
-    ours, theirs = (RunFolder(run).read_record() for run in (resumed.folder, only_run(tmp_path / "alone")))
-    assert ours is not None
-    assert theirs is not None
-    assert ours["weights_sha256"] == theirs["weights_sha256"]
-    assert ours["fingerprint"] == theirs["fingerprint"]
-
-
-def test_ray_is_stopped_and_leaves_nothing_behind(place: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    command = ["-m", *data(place), *RAY, "seed=1,2,3", "hydra/launcher=ray", "hydra.launcher.max_retries=0"]
-    process = start(tmp_path, *command)
-    wait_for(lambda: histories(tmp_path))
-    of_ray = psutil.Process(process.pid).children(recursive=True)
-
-    process.send_signal(signal.SIGINT)
-
-    output, _ = process.communicate(timeout=100)
-    assert process.returncode == STATUS_STOPPED, output
-    assert "stopping: the jobs save their state" in output
-    assert "the same command does what is missing" in output
-    assert "Traceback" not in output
-    assert len(of_ray) > 3
-    assert not psutil.wait_procs(of_ray, timeout=30)[1]
-    stopped = find_sweep(tmp_path)
-    assert stopped.status == STOPPED
-    assert {job.status for job in stopped.jobs} == {STOPPED}
-
-    process = start(tmp_path, *command)
-    wait_for(lambda: trainings(tmp_path))
-    process.kill()  # nobody is left to say so, but the jobs notice, save their state and end
-    process.communicate(timeout=100)
-    wait_for(lambda: not trainings(tmp_path))
-
-    output = train(tmp_path, *command)
-    done = find_sweep(tmp_path)
-    assert (done.status, [job.status for job in done.jobs]) == (DONE, [DONE] * 3)
-    assert "resuming at step" in "".join(log.with_name("output.log").read_text() for log in histories(tmp_path))
-
-
-def test_ray_is_stopped_while_it_starts(place: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    process = start(tmp_path, "-m", *data(place), *RAY, "seed=1,2", "hydra/launcher=ray")
-    of_train = psutil.Process(process.pid)
-    wait_for(lambda: any("raylet" in " ".join(child.cmdline()) for child in of_train.children()))
-    of_ray = of_train.children(recursive=True)
-
-    process.send_signal(signal.SIGINT)
-
-    output, _ = process.communicate(timeout=100)
-    assert process.returncode == STATUS_STOPPED, output
-    assert output == "stopping: the jobs save their state (Ctrl-C again: at once)\nstopped\n"
-    assert not psutil.wait_procs(of_ray, timeout=30)[1]
-    assert not list(tmp_path.glob("runs/*"))
-
-
-def test_a_search_by_ray_tells_of_failed_jobs(place: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    pytest.importorskip("optuna")
-
-    output = train(
-        tmp_path, "-m", *data(place), "trainer=quick", "hydra/sweeper=optuna", "model.filters=-8,8",
-        "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=2", "hydra/launcher=ray", status=1,
-    )  # fmt: skip
-
-    assert [(job.number, job.status) for job in find_sweep(tmp_path).jobs] == [(1, FAILED), (2, DONE)]
-    assert "job 1 failed: model.filters" in output
-    assert "best: job 0, validation_accuracy" in output
-    assert "job 2: accuracy" in output  # it found the run of job 0
