@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import BinaryIO, NamedTuple
 
+import numpy as np
+
 # FLAC packs silence as blocks of up to 65,535 samples in some 14 bytes. A header with more samples is wrong.
 MOST_SAMPLES_PER_BYTE = 5000
 
@@ -23,7 +25,9 @@ _W64_REST = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # of the names of all oth
 _READ_BYTES = 1 << 20
 _LONGEST_PATTERN = 64
 _KEPT_BYTES = 4096
-_PADDING = 4096  # bytes after the samples that are no chunk: more are samples that a wrong size left out
+_PADDING = 4096  # bytes after the samples that are no chunk: more may be samples that wrong sizes left out
+_SMALL_PADDING = 64  # likewise where there is but one size, or two that do not agree
+_EVEN_BITS = 7.9  # per byte, of what is compressed: 4 kB of random bytes have 7.95, 16-bit speech 5 to 7.5
 _MOST_CHUNKS = 10_000  # so that a file of nothing but empty chunks costs no time
 _MOST_PLACES = 10_000  # likewise of places in 1 MB that look like a frame of an MP3: some 80 in compressed audio
 _MOST_TAGS = 100  # likewise of tags before the audio
@@ -186,11 +190,15 @@ def _chunked(source: _Bytes, start: int, form: str, first: int) -> Part:
                 raise CutShortError(f"{present} of {size} bytes of audio are there")
             end = position + size + (size & 1)
             whole = source.number("<Q", real_size_at - 8) if real_size_at else source.number(f"{order}I", start + 4)
-            agrees = kind != b"caff" and _only_chunks(source, end, form, start + 8 + whole)
-            last = start + 8 + whole if agrees else _after_chunks(source, end) if kind == b"caff" else end
-            too_small = size <= _AUDIO_CHUNKS.get((kind, name), 0)
-            too_small |= not agrees and _leaves_out(source, last, size)
-            if too_small and not (size and _begins(source, end)) and not _only_chunks(source, end, form, source.size):
+            own_end = start + 8 + whole
+            agrees = kind != b"caff" and own_end <= _after_chunks(source, end, form, own_end) <= own_end + 1
+            chunks_end = max(_after_chunks(source, at, form, source.size) for at in (position + size, end))
+            last = own_end if agrees else chunks_end
+            if size <= _AUDIO_CHUNKS.get((kind, name), 0):
+                too_small = chunks_end < source.size
+            else:
+                too_small = _leaves_out(source, last, sizes_agree=agrees)
+            if too_small:
                 # a recorder that was stopped (-1 in CAF: written to a pipe): the samples end with the file
                 last = _next_file(source, position, in_samples=True)
                 size = last - position
@@ -225,31 +233,41 @@ def _wav_format(source: _Bytes, order: str, position: int, repairs: list[tuple[i
     return _WavFormat(frame_bytes, rate, (encoding, channels, bits) == (1, 1, 16))
 
 
-def _only_chunks(source: _Bytes, position: int, form: str, end: int) -> bool:
-    """Whether nothing but chunks follows up to `end`, so that the chunk of samples is really no longer."""
+def _after_chunks(source: _Bytes, position: int, form: str, end: int) -> int:
+    """Behind the chunks that follow each other there and end by `end`; the beginning of another file is no chunk."""
     for _ in range(_MOST_CHUNKS):
-        if position < end and source.at(position, 4) == b"data":
-            raise ContainerError("a second chunk of samples follows the first")
-        if position >= end or not re.fullmatch(rb"[ -~]{4}", source.at(position, 4)):
-            break
+        head = source.at(position, _LONGEST_PATTERN)
         size = source.number(form, position + 4)
-        position += 4 + struct.calcsize(form) + size + (size & 1)
-    return end <= position <= end + 1
-
-
-def _after_chunks(source: _Bytes, position: int) -> int:
-    """Behind the chunks of CAF that follow each other there; the size of a file's beginning, read as one, fits none."""
-    for _ in range(_MOST_CHUNKS):
-        size = source.number(">q", position + 4)
-        if not re.fullmatch(rb"[ -~]{4}", source.at(position, 4)) or not 0 <= size <= source.size - position - 12:
+        after = position + 4 + struct.calcsize(form) + size + (size & 1 if form[1] == "I" else 0)
+        is_chunk = re.match(rb"[ -~]{4}", head) and position < after <= end + 1 and not _BEGINNING.match(head)
+        if not is_chunk:
             break
-        position += 12 + size
+        if head[:4] == b"data":
+            raise ContainerError("a second chunk of samples follows the first")
+        position = after
     return position
 
 
-def _leaves_out(source: _Bytes, end: int, size: int) -> bool:
-    """Whether so much follows samples of `size` bytes, before another file begins, that it must be samples too."""
-    return _next_file(source, end) - end > max(_PADDING, size // 8)
+def _leaves_out(source: _Bytes, end: int, *, sizes_agree: bool = False) -> bool:
+    """Whether samples follow those that end there.
+
+    Zeros, text, and tags are none, and neither is another file. If the size of the samples and that of the file agree,
+    a few bytes may be anything, and so may bytes that are spread evenly, as those of an archive.
+    """
+    following = _next_file(source, end)
+    content = source.at(end, min(following - end, _READ_BYTES))
+    if following - end <= (_PADDING if sizes_agree else _SMALL_PADDING) or _after_zeros(source, end) >= following:
+        return False
+    if _MP3_END.match(content) or re.fullmatch(rb"[\t\r\n -~]*", content[:_KEPT_BYTES].rstrip(b"\0")):
+        return False
+    return not (sizes_agree and _bits_per_byte(content) > _EVEN_BITS)
+
+
+def _bits_per_byte(content: bytes) -> float:
+    """The entropy of bytes: 8 where all are as frequent."""
+    counts = np.bincount(np.frombuffer(content, np.uint8), minlength=256)
+    shares = counts[counts > 0] / len(content)
+    return float(-(shares * np.log2(shares)).sum())
 
 
 def _w64(source: _Bytes, start: int) -> Part:
@@ -267,7 +285,7 @@ def _w64(source: _Bytes, start: int) -> Part:
             whole = start + source.number("<Q", start + 16)
             if not end <= whole <= source.size:
                 whole = end
-            if _leaves_out(source, whole, size):
+            if _leaves_out(source, whole):
                 break
             return Part(start, end, after=whole)  # libsndfile takes all that follows for samples
         position += max(24, size + (-size % 8))
@@ -282,7 +300,7 @@ def _au(source: _Bytes, start: int, order: str) -> Part:
     if present < size < 0xFFFFFFFF:
         raise CutShortError(f"{max(0, present)} of {size} bytes of audio are there")
     # written to a pipe, by a recorder that was stopped, or wrong
-    if size == 0xFFFFFFFF or (size == 0 and present > 0) or _leaves_out(source, begin + size, size):
+    if size == 0xFFFFFFFF or (size == 0 and present > 0) or _leaves_out(source, begin + size):
         return Part(start, _next_file(source, begin, in_samples=True), ((start + 8, b"\xff\xff\xff\xff"),))
     return Part(start, _next_file(source, begin + size))
 
@@ -297,7 +315,7 @@ def _nist(source: _Bytes, start: int) -> Part:
     present = source.size - position
     if present < size:
         raise CutShortError(f"{present} of {size} bytes of audio are there")
-    if not size or _leaves_out(source, position + size, size):
+    if not size or _leaves_out(source, position + size):
         return Part(start, _next_file(source, position, in_samples=True))
     return Part(start, position + size)
 

@@ -191,20 +191,102 @@ def test_a_tone_in_a_recording_without_a_size_is_no_mp3(tmp_path: Path, amplitud
     np.testing.assert_array_equal(read(path), tone)
 
 
-@pytest.mark.parametrize("kind", ["wav", "au", "w64", "nist"])
-def test_a_size_that_is_much_too_small_costs_no_sample(real_data: Path, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("missing", [80, 1500, 14_000])
+@pytest.mark.parametrize("agree", [False, True], ids=["of two that differ", "of two that agree"])
+@pytest.mark.parametrize("kind", ["wav", "rifx", "aiff", "float"])
+def test_a_size_that_is_too_small_costs_no_sample(
+    real_data: Path, tmp_path: Path, kind: str, agree: bool, missing: int
+) -> None:
+    """A recorder that wrote its header now and then, and was stopped."""
+    samples = speech(real_data)
+    path = written(tmp_path, samples, **({"format": "WAV"} | KINDS[kind]))
+    expected, content = read(path), path.read_bytes()
+    place = content.index(b"SSND" if kind == "aiff" else b"data") + 4
+    order = "<" if kind in ("wav", "float") else ">"
+    left_out = missing * (len(content) - place) // len(samples) // 4 * 4
+    size = struct.unpack(f"{order}I", content[place : place + 4])[0] - left_out
+    whole = len(content) - 8 - (left_out if agree else left_out + 400)
+    patched(path, (place, struct.pack(f"{order}I", size)), (4, struct.pack(f"{order}I", whole)))
+    if agree and left_out <= 4096:  # may be anything
+        expected = expected[: -(left_out * len(samples) // (len(content) - place))]
+        assert abs(len(read(path)) - len(expected)) < 8
+    else:
+        np.testing.assert_array_equal(read(path), expected)
+
+
+@pytest.mark.parametrize("kind", ["au", "w64", "nist"])
+@pytest.mark.parametrize("kept", [1000, 14_500])
+def test_a_size_without_a_second_one_that_is_too_small_costs_no_sample(
+    real_data: Path, tmp_path: Path, kind: str, kept: int
+) -> None:
     samples = speech(real_data)
     path = written(tmp_path, samples, **({"format": "WAV"} | KINDS[kind]))
     content = path.read_bytes()
+    kept_bytes = kept * 2
     place, small = {
-        "wav": (b"data", struct.pack("<I", 2000)),
-        "au": (b"\0\0\0\x18", struct.pack(">I", 2000)),
-        "w64": (bytes.fromhex("64617461f3acd3118cd100c04f8edb8a"), struct.pack("<Q", 2024)),
-        "nist": (b"sample_count -i ", b"1000 "),
+        "au": (b"\0\0\0\x18", struct.pack(">I", kept_bytes)),
+        "w64": (bytes.fromhex("64617461f3acd3118cd100c04f8edb8a"), struct.pack("<Q", kept_bytes + 24)),
+        "nist": (b"sample_count -i ", f"{kept}".ljust(5).encode()),
     }[kind]
     position = content.index(place) + len(place)
-    patched(path, (position, small), *([(16, struct.pack("<Q", 2024 + 80))] if kind == "w64" else []))
+    patched(path, (position, small), *([(16, struct.pack("<Q", kept_bytes + 104))] if kind == "w64" else []))
     np.testing.assert_array_equal(read(path), samples)
+
+
+NO_SAMPLES = {
+    "zeros": bytes(9000), "text": b"said by <Anna>, take 2\r\n" * 400, "random": np.random.default_rng(0).bytes(20_000),
+    "tag": b"ID3\x04\0\0\0\x01\0\0" + np.random.default_rng(1).bytes(16384),
+    "ape": b"APETAGEX" + bytes(24) + np.random.default_rng(2).bytes(9000),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["wav", "aiff"])
+@pytest.mark.parametrize("behind", NO_SAMPLES)
+def test_what_is_no_audio_behind_a_whole_file_is_no_sample(
+    real_data: Path, tmp_path: Path, kind: str, behind: str
+) -> None:
+    path = written(tmp_path, speech(real_data), **({"format": "WAV"} | KINDS[kind]))
+    expected = read(path)
+    path.write_bytes(path.read_bytes() + NO_SAMPLES[behind])
+    np.testing.assert_array_equal(read(path), expected)
+
+
+@pytest.mark.parametrize("kind", ["wav", "rifx", "rf64", "aiff"])
+@pytest.mark.parametrize("wrong", [0, 36, 20_000, 0xFFFFFFFF])
+def test_a_chunk_behind_the_samples_is_one_whatever_the_size_of_the_file(
+    real_data: Path, tmp_path: Path, kind: str, wrong: int
+) -> None:
+    """Here it holds a file, whose samples would be heard."""
+    path = written(tmp_path, speech(real_data), name="clip.wav", **({"format": "WAV"} | KINDS[kind]))
+    expected = read(path)
+    chunk_behind(
+        path, "aiff" if kind == "rifx" else kind, written(tmp_path, sine(300, 16000), name="in.wav").read_bytes()
+    )
+    if kind == "rf64":
+        patched(path, (path.read_bytes().index(b"ds64") + 8, struct.pack("<Q", wrong)))
+    else:
+        patched(path, (4, struct.pack("<I" if kind == "wav" else ">I", wrong)))
+    np.testing.assert_array_equal(read(path), expected)
+
+
+@pytest.mark.parametrize("after", ["wav", "flac"])
+def test_a_size_of_the_whole_that_takes_in_another_file_hides_it_not(tmp_path: Path, after: str) -> None:
+    first = written(tmp_path, sine(300, 16000), name="first.wav")
+    second = written(tmp_path, sine(700, 16000), name="second.wav", **({"format": "WAV"} | KINDS[after]))
+    expected = np.concatenate([read(first), read(second)])
+    path = joined(tmp_path, first.read_bytes(), second.read_bytes())
+    patched(path, (4, struct.pack("<I", path.stat().st_size - 8)))
+    np.testing.assert_array_equal(read(path), expected)
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_a_chunk_behind_an_odd_number_of_bytes_is_no_sample(tmp_path: Path, padded: bool) -> None:
+    """With the byte that fills it up, and from writers that leave it out."""
+    path = written(tmp_path, sine(300, 8000)[:7999], 8000, subtype="PCM_U8")
+    expected = read(path)
+    content = path.read_bytes()[: 44 + 7999]
+    path.write_bytes(content + (b"\0" if padded else b"") + b"LIST" + struct.pack("<I", 204) + b"INFO" + bytes(200))
+    np.testing.assert_array_equal(read(path), expected)
 
 
 @pytest.mark.parametrize(
