@@ -1,6 +1,6 @@
 """The cost of listening: of the front end once a frame and once a window, and the real-time factor of every model.
 
-    python -m benchmarks.streaming [--models ds_cnn_s,conv] [--hop-ms 40] [--seconds 10] [--threads N] [--repeats 3]
+    python -m benchmarks.streaming [--models ds_cnn_s,conv] [--hop-ms 40] [--seconds 20] [--threads N] [--repeats 3]
         [features=…]
 
 Each model of `conf/model/` is built, untrained, for the features of its source, as `kws models` does (or those that
@@ -9,10 +9,10 @@ overrides choose), and listens to noise. Windows are a second long, `--hop-ms` a
 - *front end*: milliseconds that the features of a second of audio take, of each window by itself, in batches; *once*:
   of the stream's frames, each once; and the *ratio* of that to the former;
 - *whole*: the real-time factor, seconds that a second of audio takes from samples to detections, each window through
-  the whole model; *file*: as `kws stream FILE` does it, in pieces of 5 s; *microphone*: in pieces of one hop;
+  the whole model; *file*: as `kws stream FILE` does it, in pieces of 20 s; *microphone*: in pieces of one hop;
 - *computed once*: frames, a network's first layers too, or nothing, where frames depend on their window;
 - a second table, of networks whose first layers are computed once: milliseconds of processor time that the network
-  alone takes for a window (64 at once) and for a hop (5 s at once), in turns; *live*: one at a time, as from a
+  alone takes for a window (64 at once) and for a hop (20 s at once), in turns; *live*: one at a time, as from a
   microphone.
 
 The tables hold medians over the rounds, after one round that isn't counted.
@@ -59,7 +59,6 @@ if TYPE_CHECKING:
 
 TARGET, HOP_TARGET = 1 / 3, 1 / 5
 BATCH = 64  # windows, as `kws stream` has them
-_PIECE_S = 5
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def main(
     overrides: Overrides = None,
     models: Models = "all",
     hop_ms: Annotated[float, typer.Option(min=0.001, help="from window to window")] = 40.0,
-    seconds: Annotated[float, typer.Option(min=0.001, help="of audio in a round")] = 10.0,
+    seconds: Annotated[float, typer.Option(min=0.001, help="of audio in a round")] = 20.0,
     threads: Threads = ALL_CORES,
     repeats: Repeats = 3,
 ) -> None:
@@ -129,10 +128,10 @@ def _row(choice: model_table.Choice, options: Options) -> Row:
 
     from kws_experiments.export.scorer import Facts, KerasScorer
     from kws_experiments.streaming.listener import Listener
-    from kws_experiments.streaming.windows import EachWindow, FrameStream, frames_once
+    from kws_experiments.streaming.windows import PIECE_S, EachWindow, FrameStream, frames_once
 
     rate = choice.experiment.sample_rate
-    hop, piece = round(options.hop_ms * rate / 1000), _PIECE_S * rate
+    hop, piece = round(options.hop_ms * rate / 1000), PIECE_S * rate
     features, network = choice.experiment.features, choice.build()
     labels = [f"label {number}" for number in range(choice.num_labels())]
     waveform = keras.Input((rate,))
@@ -177,7 +176,7 @@ def _network_cost(network: keras.Model, num_frames: int, hop_frames: int, repeat
 
     bins = network.inputs[0].shape[-1]
     run = tf.function(folded(network), [tf.TensorSpec((None, num_frames, bins), tf.float32)])
-    stream, hops = NetworkStream(network, num_frames, hop_frames, single_step), 125
+    stream, hops = NetworkStream(network, num_frames, hop_frames, single_step), 500
     frames = np.random.default_rng(0).normal(size=(hops * hop_frames, bins)).astype(np.float32)
     windows = np.random.default_rng(0).normal(size=(BATCH, num_frames, bins)).astype(np.float32)
 

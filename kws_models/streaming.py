@@ -45,6 +45,7 @@ _POOLINGS = (layers.AveragePooling1D, layers.AveragePooling2D, layers.MaxPooling
 _PADDINGS = (layers.ZeroPadding1D, layers.ZeroPadding2D)
 _CROPPINGS = (layers.Cropping1D, layers.Cropping2D)
 _MOST_STEPS = 64  # at once, on windows of frames: memory stays bounded
+_MOST_FRAMES = 2048  # at once, where the network streams
 _FEW_STEPS = 8  # that cost less one by one than a call of TensorFlow
 
 # A step's frames [1, step_frames, bins] and the states before → logits [1, labels] and the states after
@@ -125,7 +126,8 @@ class NetworkStream:
         self.form, self._num_frames, self._hop_frames = form, num_frames, hop_frames
         # A window has the logits of the last step that it holds
         self._offset = 0 if hop_frames % form.step_frames else form.first_frames + lead - num_frames
-        self._most_frames = form.step_frames * _MOST_STEPS * (3 if form.streams else 1)
+        steps = max(1, _MOST_FRAMES // form.step_frames) if form.streams else _MOST_STEPS
+        self._most_frames = form.step_frames * steps
         frames = tf.TensorSpec((1, None, form.bins), tf.float32)
         states = [tf.TensorSpec(state.shape, state.dtype) for state in form.states]
         self._steps = tf.function(form.step).get_concrete_function(frames, states)
@@ -287,13 +289,7 @@ class _Walk:
         if isinstance(layer, _CROPPINGS):
             return _cropped(layer, stream)
         if isinstance(layer, SVDF) and not layer.return_sequences:
-            # As a convolution: windows of what the frequency filters give are 1 MB each. In two dimensions, frames
-            # first: along the other one, TensorFlow 2.16 kills the process with so many
-            length = min(layer.memory_size, stream.length)
-            joined = self._joined(stream.of(layer.project(stream.x)), length)
-            kernel, hop = layer.time_kernel[-length:, None, :, None], self._hop(stream)
-            filtered = tf.nn.depthwise_conv2d(joined[:, :, None], kernel, [1, hop, hop, 1], "VALID")
-            return layer.combine(tf.reshape(filtered, (-1, filtered.shape[-1])))
+            return layer.combine(self._time_filters(layer, stream))
         if isinstance(layer, layers.GlobalAveragePooling2D | MaskedGlobalAveragePooling2D):
             # Over the bins first, so that the state has none
             joined = self._joined(stream.of(tf.reduce_mean(stream.x, 2)), stream.length)
@@ -359,22 +355,59 @@ class _Walk:
 
     def _joined(self, stream: _Stream, length: int) -> tf.Tensor:
         """This step's values, and before them so many that its first window has `length`."""
+        self._note_windows(stream)
+        return self._keep(stream.x, length - self._hop(stream))
+
+    def _note_windows(self, stream: _Stream) -> None:
+        """Windows are made of this stream's values."""
         first = (stream.late + stream.length) * stream.stride
         if stream.late < 0 or self.first_frames not in (None, first):
             raise _ShapeError
         self.first_frames, self.stride = first, max(stream.stride, self.stride)
-        return self._keep(stream.x, length - self._hop(stream))
+
+    def _time_filters(self, layer: SVDF, stream: _Stream) -> tf.Tensor:
+        """An SVDF layer's filters on the windows that end in this step: [m, units · rank].
+
+        Windows of what the frequency filters give would be 1 MB each. What is kept from step to step is, for each
+        window that is still to end, the sum so far: for hops of several frames, that is less than the frames.
+        """
+        x, kernel = layer.project(stream.x), tf.convert_to_tensor(layer.time_kernel)
+        hop, length = self._hop(stream), min(layer.memory_size, stream.length)
+        kernel, open_windows = kernel[-length:], -(-length // hop) - 1
+        if hop == 1 or not open_windows:
+            return _filtered(self._joined(stream.of(x), length), kernel, hop)
+        self._note_windows(stream)
+        kernel = tf.pad(kernel, [((open_windows + 1) * hop - length, 0), (0, 0)])  # whole hops
+        if x.shape[1] == hop:
+            parts = tf.reverse(tf.reshape(kernel, (open_windows + 1, hop, -1)), [0])
+            added = tf.reduce_sum(parts * x, 1)[None]
+        else:
+            around = (open_windows * hop, open_windows * hop)
+            added = _filtered(tf.pad(x, [(0, 0), around, (0, 0)]), kernel, hop)[None]
+        before = self._state((1, open_windows, x.shape[-1]), x.dtype)
+        ended = tf.shape(added)[1] - open_windows
+        sums = tf.pad(before, [(0, 0), (0, ended), (0, 0)]) + added
+        self.after.append(sums[:, -open_windows:])
+        return sums[0, :-open_windows]
 
     def _keep(self, x: tf.Tensor, count: int) -> tf.Tensor:
         """The last `count` values before this step, and this step's; below 0, without so many of the latter."""
         if count <= 0:
             # Not x[:, -count:], from where on TensorFlow Lite's converter stays in float
             return tf.slice(x, [0, -count, *[0] * (len(x.shape) - 2)], [-1] * len(x.shape)) if count else x
-        before = self._before
-        state = tf.zeros((1, count, *x.shape[2:]), x.dtype) if before is None else before[len(self.after)]
-        joined = tf.concat([state, x], 1)
+        joined = tf.concat([self._state((1, count, *x.shape[2:]), x.dtype), x], 1)
         self.after.append(joined[:, -count:])
         return joined
+
+    def _state(self, shape: Sequence[int], dtype: tf.DType) -> tf.Tensor:
+        """The next one of the states before this step."""
+        return tf.zeros(shape, dtype) if self._before is None else self._before[len(self.after)]
+
+
+def _filtered(x: tf.Tensor, kernel: tf.Tensor, hop: int) -> tf.Tensor:
+    """[1, n, channels], each channel through its kernel [length, channels] every `hop` frames → [m, channels]."""
+    # In two dimensions, frames first: along the other one, TensorFlow 2.16 kills the process with so many
+    return tf.nn.depthwise_conv2d(x[:, :, None], kernel[:, None, :, None], [1, hop, hop, 1], "VALID")[0, :, 0]
 
 
 def _cropped(layer: Any, stream: _Stream) -> _Stream | None:

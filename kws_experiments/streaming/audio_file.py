@@ -12,6 +12,7 @@ from tqdm import tqdm
 from kws_data.audio import UnreadableAudioError, read_blocks, read_header
 from kws_data.errors import KwsError
 from kws_data.text import printable
+from kws_experiments.streaming.windows import in_pieces
 
 _QUIET_S = 60  # shorter files need no progress bar
 
@@ -43,7 +44,7 @@ def file_blocks(audio: Path, sample_rate: int) -> Iterator[np.ndarray]:
         seconds = header.num_samples / header.sample_rate
         quiet = not sys.stderr.isatty() or seconds < _QUIET_S
         with tqdm(total=round(seconds, 1), unit="s", desc=printable(audio.name), disable=quiet, leave=False) as bar:
-            for block in read_blocks(audio, sample_rate):
+            for block in in_pieces(read_blocks(audio, sample_rate), sample_rate):
                 yield block
                 bar.update(len(block) / sample_rate)
     except UnreadableAudioError as error:

@@ -34,7 +34,7 @@ from kws_experiments.streaming.listener import HOP_MS
 from kws_experiments.streaming.matching import FALSE_ACCEPT, NOTHING, WRONG, Spoken, match
 from kws_experiments.streaming.open_source import with_speech
 from kws_experiments.streaming.recognize import PER_WORD, RecognizerSettings, keywords_of
-from kws_experiments.streaming.windows import WindowScorer, open_windows
+from kws_experiments.streaming.windows import WindowScorer, in_pieces, open_windows
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ def score(source: StreamSource, windows: WindowScorer, streams: Sequence[StreamS
                 Spoken(begin_ms + row.time_ms, begin_ms + row.end_ms, row.word) for row in plan.itertuples(index=False)
             ]
             snrs_db += plan["snr_db"].tolist()
-            for block in render(source, plan, stream):
+            for block in in_pieces(render(source, plan, stream), rate):
                 scored = windows.feed(block / np.float32(INT16_SCALE))
                 ends.append(scored.ends)
                 scores.append(scored.scores)

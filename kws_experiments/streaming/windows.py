@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_PIECE_S = (
-    5  # samples are processed in pieces of this length: memory stays bounded, and frames stay in the CPU's caches
-)
+# Samples are processed in pieces, so that memory stays bounded: calls of a network's operators cost less in long ones,
+# and a front end's frames stay in the CPU's caches in short ones.
+PIECE_S, _FRONT_END_PIECE_S = 20, 5
 _BATCH = 64  # windows
 
 
@@ -43,6 +43,18 @@ class Scored(NamedTuple):
 
     ends: np.ndarray
     scores: np.ndarray
+
+
+def in_pieces(blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[np.ndarray]:
+    """Blocks of samples [n], as they come, joined to as many as a WindowScorer best takes at once."""
+    waiting: list[np.ndarray] = []
+    for block in blocks:
+        waiting.append(block)
+        if sum(map(len, waiting)) >= PIECE_S * sample_rate:
+            yield np.concatenate(waiting)
+            waiting.clear()
+    if waiting:
+        yield np.concatenate(waiting)
 
 
 class WindowScorer(ABC):
@@ -77,7 +89,7 @@ class WindowScorer(ABC):
             raise KwsError(f"samples must be mono, [samples], got {list(samples.shape)}")
         if not np.isfinite(samples).all():
             raise KwsError("samples are not finite (NaN or infinity)")
-        scores = _in_pieces(self._feed, samples, _PIECE_S * self.sample_rate, len(self.labels))
+        scores = _in_pieces(self._feed, samples, PIECE_S * self.sample_rate, len(self.labels))
         first, self._windows = self._windows, self._windows + len(scores)
         starts = np.arange(first, self._windows, dtype=np.int64) * self.hop_samples
         return Scored(starts + self.clip_samples, scores)
@@ -132,7 +144,9 @@ class FramesOnce(WindowScorer):
     def _feed(self, samples: np.ndarray) -> np.ndarray:
         from scipy.special import softmax
 
-        return softmax(self.network_stream.feed(self._front_end.feed(samples)).astype(np.float32), axis=1)
+        size = _FRONT_END_PIECE_S * self.sample_rate
+        frames = [self._front_end.feed(samples[start : start + size]) for start in range(0, len(samples), size)]
+        return softmax(self.network_stream.feed(np.concatenate(frames)).astype(np.float32), axis=1)
 
 
 class FrameStream:
