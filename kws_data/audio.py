@@ -339,7 +339,9 @@ def _opened(file: BinaryIO, part: Part) -> Iterator[_Forward]:
     with sound:
         if part.endless and sound.format != "MP3":  # which would be decoded without end
             raise UnreadableAudioError("cannot be decoded: Format not recognised.")
-        declared = part.length[0] if sound.format == "FLAC" and part.length else sound.frames
+        declared = sound.frames
+        if part.length and (sound.format == "FLAC" or sound.subtype == "GSM610"):
+            declared = part.length[0]  # libsndfile counts an odd number of blocks of GSM as one more
         sound.declared = declared if 0 < declared <= MOST_SAMPLES_PER_BYTE * (part.end - part.start) else 0
         yield sound
 

@@ -7,6 +7,7 @@ its frames where it estimates its end. The kind of file is found by its first by
 
 from __future__ import annotations
 
+import codecs
 import functools
 import re
 import struct
@@ -19,7 +20,7 @@ import numpy as np
 # FLAC packs silence as blocks of up to 65,535 samples in some 14 bytes. A header with more samples is wrong.
 MOST_SAMPLES_PER_BYTE = 5000
 
-_STREAMED_BYTES = 0x7FFFF000  # as sox writes to a pipe; ffmpeg writes 0xFFFFFFFF
+_STREAMED_BYTES = 0x7F000000  # about as sox writes to a pipe; ffmpeg writes 0xFFFFFFFF
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 _W64_REST = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # of the names of all other chunks, after their four letters
 _READ_BYTES = 1 << 20
@@ -58,6 +59,18 @@ _UNREAD_IN_OGG = {b"\x7fFLAC": "FLAC", b"Speex   ": "Speex", b"\x80theora": "a f
 # A frame without audio that counts the frames after it: MPEG header, side information (perhaps a checksum), name.
 _MP3_COUNT = re.compile(rb"\xff[\xe2-\xff].{2}(?:.{9}|.{11}|.{17}|.{19}|.{32}|.{34})(?:Xing|Info)(.{12})", re.DOTALL)
 _MP3_END = re.compile(rb"TAG|APETAGEX|LYRICSBE|ID3")
+# Chunks that programs put behind the samples, in WAV, AIFF and CAF
+_CHUNK_NAME = re.compile(
+    rb"LIST|bext|[iI][dD]3[ \0]|cue |smpl|inst|fact|PEAK|JUNK|junk|PAD |FLLR|iXML|[_a]PMX|axml|cart|levl|DISP|umid|minf"
+    rb"|elm1|regn|afsp|AFSp|acid|strc|plst|note|labl|ltxt|bwfm|ResU|SyLp|MARK|APPL|ANNO|NAME|AUTH|\(c\) |COM[MT]|INST"
+    rb"|MIDI|AESD|SAUR|FVER|info|uuid|free|mark|strg|kuki|pakt|chan|peak|edct|midi|ovvw"
+)
+# How something begins that is no sample: tags, chunks (in Wave64 too), pictures, documents, archives
+_NO_SAMPLES = re.compile(
+    _MP3_END.pattern + b"|" + _CHUNK_NAME.pattern + b"|.{4}" + re.escape(_W64_REST)
+    + rb"|list\x2f\x91\xcf\x11|\x89PNG|\xff\xd8\xff|GIF8|%PDF|PK\x03\x04|\x1f\x8b\x08|7z\xbc\xaf|Rar!",
+    re.DOTALL,
+)  # fmt: skip
 _MP3_RATES = (44100, 48000, 32000)  # Hz, of MPEG 1; half of it in MPEG 2, a quarter in 2.5
 _MP3_BIT_RATES = (  # kbit/s, of MPEG 2, of MPEG 1, and of its layer II
     (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
@@ -70,7 +83,8 @@ _CHUNKED = {b"RIFF": ("<I", 12), b"RIFX": (">I", 12), b"RF64": ("<I", 12), b"FOR
 # The chunk of samples, and how many of its bytes come before them
 _AUDIO_CHUNKS = {(b"FORM", b"SSND"): 8, (b"FORM", b"BODY"): 0, (b"caff", b"data"): 4}
 # PCM, float, A-law, mu-law, extensible: each sample has the same number of bytes
-_FIXED_SIZE_ENCODINGS = frozenset({1, 3, 6, 7, 0xFFFE})
+_PCM, _GSM = (1, 0xFFFE), 0x31
+_FIXED_SIZE_ENCODINGS = frozenset({*_PCM, 3, 6, 7})
 
 
 class CutShortError(Exception):
@@ -183,7 +197,8 @@ def _chunked(source: _Bytes, start: int, form: str, first: int) -> Part:
             size_form = form
             if size == 0xFFFFFFFF and real_size_at:
                 size_form, size_at, size = "<Q", real_size_at, source.number("<Q", real_size_at)
-            if size >= _STREAMED_BYTES and size_form[1] == "I":
+            streamed = size >= _STREAMED_BYTES and size_form[1] == "I"
+            if streamed:
                 size = _next_file(source, position, in_samples=True) - position
             present = source.size - position
             if present < size:
@@ -192,23 +207,27 @@ def _chunked(source: _Bytes, start: int, form: str, first: int) -> Part:
             whole = source.number("<Q", real_size_at - 8) if real_size_at else source.number(f"{order}I", start + 4)
             own_end = start + 8 + whole
             agrees = kind != b"caff" and own_end <= _after_chunks(source, end, form, own_end) <= own_end + 1
-            chunks_end = max(_after_chunks(source, at, form, source.size) for at in (position + size, end))
-            last = own_end if agrees else chunks_end
+            last = own_end if agrees else position + size
+            behind = _after_filler(source, last, end)
+            chunks_end = _after_chunks(source, behind, form, source.size)
             if size <= _AUDIO_CHUNKS.get((kind, name), 0):
-                too_small = chunks_end < source.size
+                too_small = chunks_end < source.size  # a recorder that was stopped (-1 in CAF: written to a pipe)
             else:
-                too_small = _leaves_out(source, last, sizes_agree=agrees)
-            if too_small:
-                # a recorder that was stopped (-1 in CAF: written to a pipe): the samples end with the file
+                chunks_follow = chunks_end > behind or (agrees and own_end > end + 1)
+                too_small = not chunks_follow and _leaves_out(source, last, sizes_agree=agrees)
+            last = max(end, last, chunks_end)
+            if too_small or streamed:
                 last = _next_file(source, position, in_samples=True)
-                size = last - position
+                size = _before_chunks(source, position, last, form) - position
                 repairs.append((size_at, struct.pack(size_form, size)))
-            # in IFF and CAF libsndfile takes all that follows for samples
+            if name == b"BODY":  # libsndfile takes all that follows for samples
+                return Part(start, position + size, tuple(repairs), after=last)
+            # so it does in CAF, and AIFF's format may stand behind the samples
             last = min(last, source.size) if kind in (b"FORM", b"caff") else _next_file(source, last)
             part = Part(start, last, tuple(repairs))
             if fmt is not None:
                 plain = position if fmt.is_plain and order == "<" else None
-                part = part._replace(length=(size // fmt.frame_bytes, fmt.rate), plain=plain)
+                part = part._replace(length=(size // fmt.block_bytes * fmt.block_samples, fmt.rate), plain=plain)
             return part
         position += size + (size & 1 if kind != b"caff" else 0)
         if size < 0 or position + head_bytes > source.size:
@@ -217,7 +236,8 @@ def _chunked(source: _Bytes, start: int, form: str, first: int) -> Part:
 
 
 class _WavFormat(NamedTuple):
-    frame_bytes: int
+    block_bytes: int
+    block_samples: int  # per channel
     rate: int
     is_plain: bool
 
@@ -226,41 +246,83 @@ def _wav_format(source: _Bytes, order: str, position: int, repairs: list[tuple[i
     """The format of a WAV's samples; None where libsndfile has to decide. A wrong block size is repaired."""
     encoding, channels, rate, byte_rate, align, bits = struct.unpack(f"{order}HHIIHH", source.at(position, 16))
     frame_bytes = -(-bits // 8) * channels
+    if encoding == _GSM and align == 65 and rate:
+        return _WavFormat(align, 320, rate, is_plain=False)
     if encoding not in _FIXED_SIZE_ENCODINGS or not rate or not frame_bytes:
         return None
-    if align != frame_bytes and byte_rate == rate * frame_bytes:  # libsndfile believes it in 24-bit files
-        repairs.append((position + 12, struct.pack(f"{order}H", frame_bytes)))
-    return _WavFormat(frame_bytes, rate, (encoding, channels, bits) == (1, 1, 16))
+    if align == 4 * channels != frame_bytes and byte_rate == rate * align and 16 < bits < 32 and encoding in _PCM:
+        # 24 or so bits in the upper ones of 32; of some, libsndfile takes three bytes for a sample
+        repairs.append((position + 14, struct.pack(f"{order}H", 32)))
+        frame_bytes = align
+    elif align != frame_bytes:
+        if byte_rate != rate * frame_bytes:
+            return None
+        repairs.append((position + 12, struct.pack(f"{order}H", frame_bytes)))  # libsndfile believes it in 24-bit files
+    return _WavFormat(frame_bytes, 1, rate, (encoding, channels, bits) == (1, 1, 16))
 
 
 def _after_chunks(source: _Bytes, position: int, form: str, end: int) -> int:
     """Behind the chunks that follow each other there and end by `end`; the beginning of another file is no chunk."""
     for _ in range(_MOST_CHUNKS):
-        head = source.at(position, _LONGEST_PATTERN)
         size = source.number(form, position + 4)
-        after = position + 4 + struct.calcsize(form) + size + (size & 1 if form[1] == "I" else 0)
-        is_chunk = re.match(rb"[ -~]{4}", head) and position < after <= end + 1 and not _BEGINNING.match(head)
-        if not is_chunk:
+        after = position + 4 + struct.calcsize(form) + size
+        if not _is_name(source, position) or not position < after <= end or _begins(source, position):
             break
-        if head[:4] == b"data":
+        if source.at(position, 4) == b"data":
             raise ContainerError("a second chunk of samples follows the first")
         position = after
+        if size & 1 and form[1] == "I" and (after == end or not _is_name(source, after) or _is_name(source, after + 1)):
+            position += 1  # some writers leave out the byte that fills a chunk up
     return position
+
+
+def _is_name(source: _Bytes, position: int) -> bool:
+    return re.fullmatch(rb"[ -~]{3}[ -~\0]", source.at(position, 4)) is not None
+
+
+def _after_filler(source: _Bytes, position: int, filled: int) -> int:
+    """Where chunks may begin: at the position, filled up to an even one, or behind zeros."""
+    if _is_name(source, position) and not _is_name(source, filled):
+        return position
+    return filled if _is_name(source, filled) else _after_zeros(source, position)
+
+
+def _before_chunks(source: _Bytes, begin: int, end: int, form: str) -> int:
+    """Where the chunks or the tag begin that end at `end`, behind samples of an unknown size; else `end`."""
+    begin = max(begin, end - _READ_BYTES)
+    for found in _CHUNK_NAME.finditer(source.at(begin, end - begin)):
+        if end <= _after_chunks(source, begin + found.start(), form, end) <= end + 1:
+            return begin + found.start()
+    return end - 128 if source.at(end - 128, 3) == b"TAG" else end
 
 
 def _leaves_out(source: _Bytes, end: int, *, sizes_agree: bool = False) -> bool:
     """Whether samples follow those that end there.
 
-    Zeros, text, and tags are none, and neither is another file. If the size of the samples and that of the file agree,
-    a few bytes may be anything, and so may bytes that are spread evenly, as those of an archive.
+    Zeros, text, tags, pictures and what begins as a chunk are none, and neither is another file. If the size of the
+    samples and that of the file agree, a few bytes may be anything, and so may bytes that are spread evenly, as those
+    of an archive.
     """
     following = _next_file(source, end)
-    content = source.at(end, min(following - end, _READ_BYTES))
-    if following - end <= (_PADDING if sizes_agree else _SMALL_PADDING) or _after_zeros(source, end) >= following:
+    if following - end <= (_PADDING if sizes_agree else _SMALL_PADDING):
         return False
-    if _MP3_END.match(content) or re.fullmatch(rb"[\t\r\n -~]*", content[:_KEPT_BYTES].rstrip(b"\0")):
+    begin = _after_zeros(source, end)
+    content = source.at(begin, min(following - begin, _READ_BYTES))
+    if begin >= following or _NO_SAMPLES.match(content) or _is_text(content[:_KEPT_BYTES]):
+        return False
+    if _CHUNK_NAME.match(source.at(end + 1, 4)):  # a byte that fills up an odd number, and is not 0
         return False
     return not (sizes_agree and _bits_per_byte(content) > _EVEN_BITS)
+
+
+def _is_text(content: bytes) -> bool:
+    """UTF-8, or UTF-16 with its mark."""
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(content.rstrip(b"\0"))
+    except UnicodeDecodeError:
+        return False
+    return re.search(r"[\0-\x08\x0e-\x1f\x7f-\x9f]", text) is None
 
 
 def _bits_per_byte(content: bytes) -> float:
