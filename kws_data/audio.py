@@ -20,14 +20,8 @@ import soundfile
 import soxr
 
 from kws_data.clip_format import DEFAULT_RULES, LONGEST_STREAM_S, AudioRules, ClipFormat
-from kws_data.containers import (
-    MOST_SAMPLES_PER_BYTE,
-    ContainerError,
-    CutShortError,
-    Part,
-    find_parts,
-    unread_ogg_codec,
-)
+from kws_data.containers.file_bytes import ContainerError, CutShortError
+from kws_data.containers.parts import MOST_SAMPLES_PER_BYTE, Part, find_parts, unread_ogg_codec
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
 INT16_SCALE = 32768.0  # as tf.audio.decode_wav: -32768 is -1.0

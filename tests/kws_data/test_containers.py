@@ -12,7 +12,8 @@ import pytest
 import soundfile
 
 from kws_data.audio import UnreadableAudioError, read_header, read_pcm
-from kws_data.containers import ContainerError, CutShortError, Part, find_parts
+from kws_data.containers.file_bytes import ContainerError, CutShortError
+from kws_data.containers.parts import Part, find_parts
 
 
 def written(container: str, subtype: str | None = None) -> bytes:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from kws_data.audio import read_header
-from kws_data.containers import ContainerError, CutShortError, find_parts
+from kws_data.containers.file_bytes import ContainerError, CutShortError
+from kws_data.containers.parts import find_parts
 from tests.kws_data.audio_files import patched, read, refused, sine, speech, without_count, written
 
 KINDS: dict[str, dict[str, Any]] = {
