@@ -19,6 +19,7 @@ Result = TypeVar("Result")
 
 _LOOK_S = 0.5  # how often a worker looks for its parent
 
+_CLEANED_UP = "ignore:resource_tracker:UserWarning"
 SMALL_JOB = 4_000  # files; for fewer, starting workers takes longer than reading one-second clips
 
 
@@ -58,6 +59,7 @@ def map_chunks(
     workers = 1 if len(items) < SMALL_JOB else available_cpus()
     parallel = Parallel(n_jobs=workers, return_as="generator", initializer=end_with, initargs=(os.getpid(),))
     if workers > 1:
+        _clean_up_quietly()
         mask = block_interrupts()
     try:
         jobs = parallel(delayed(function)(part) for part in chunks)
@@ -68,6 +70,13 @@ def map_chunks(
         for part, result in zip(chunks, jobs, strict=True):
             yield result
             bar.update(len(part))
+
+
+def _clean_up_quietly() -> None:
+    """Let the process that cleans up for joblib, after this one was stopped, not list what it has cleaned up."""
+    filters = os.environ.get("PYTHONWARNINGS", "")
+    if _CLEANED_UP not in filters:  # the last one counts
+        os.environ["PYTHONWARNINGS"] = f"{filters},{_CLEANED_UP}".lstrip(",")
 
 
 def block_interrupts() -> set[int]:

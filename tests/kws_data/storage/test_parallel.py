@@ -79,3 +79,16 @@ def test_ctrl_c_is_one_line_of_the_parent(working: tuple[subprocess.Popen[str], 
     _, printed = process.communicate(timeout=60)
     assert (process.returncode, printed) == (130, "stopped\n")
     assert psutil.wait_procs(workers, SECONDS_TO_END)[1] == []
+
+
+def test_a_process_that_ends_at_once_leaves_no_warnings() -> None:
+    """As Ctrl-C ends it where an interrupt is lost, in a destructor; joblib's workers are cleaned up after it."""
+    script = """
+import os
+from kws_data.storage.parallel import SMALL_JOB, map_chunks
+results = map_chunks(len, range(2 * SMALL_JOB), "", SMALL_JOB // 4)
+next(results)
+os._exit(130)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stderr) == (130, "")  # its end closes this pipe only after the clean-up
