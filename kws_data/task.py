@@ -10,7 +10,7 @@ import difflib
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from kws_data.corpus import Corpus, UnknownFolder
 from kws_data.draws import text_order
 from kws_data.errors import KwsError
 from kws_data.folders import nfc
-from kws_data.sources.datasets import Folder
+from kws_data.sources.datasets import Dataset, Folder
+from kws_data.sources.synthetic_unknown import SyntheticUnknown
 from kws_data.splits import SPLITS, TRAINING
 from kws_data.text import printable
 from kws_data.word_folders import WordFolder
@@ -79,6 +80,7 @@ class Task:
             that makes up this part of the class.
         word_dirs: folders of more clips, each in the folder of its word: a path, `{path: …, few: true}`, or what
             `conf/dataset/` holds. Clips of other words than the task's join the unknown class of training.
+        synthetic_unknown: synthetic speech for training, the arguments of SyntheticUnknown; null: none.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Task:
         silence_level_db: tuple[float, float] | None = None,
         unknown_dirs: Sequence[Any] = (),
         word_dirs: Sequence[Any] = (),
+        synthetic_unknown: Mapping[str, Any] | None = None,
     ) -> None:
         self.words = None if words is None else _checked_words(check_list("words", words))
         self.silence, self.unknown = check_flag("silence", silence), check_flag("unknown", unknown)
@@ -112,6 +115,8 @@ class Task:
         if self.unknown_folders and not unknown:
             raise ValueError("unknown_dirs need the unknown class: set task.unknown=true")
         self.word_folders = [_word_folder(entry) for entry in check_list("word_dirs", word_dirs)]
+        if synthetic_unknown is not None:
+            self.word_folders += [WordFolder(made) for made in self._synthetic(synthetic_unknown)]
         of_words = [folder.name for folder in self.word_folders if folder.name is not None]
         names = [*(folder.name for folder in self.unknown_folders), *of_words]
         if len(set(names)) < len(names):
@@ -123,6 +128,17 @@ class Task:
             raise ValueError("unknown_dirs have shares that sum to 1: nothing is left for the folders without a share")
         if shares and not (self.unknown_percentage and self.training_unknown_percentage):
             raise ValueError("unknown_dirs: shares are parts of a class that task.unknown_percentage=0 leaves empty")
+
+    def _synthetic(self, arguments: Mapping[str, Any]) -> list[Dataset]:
+        known = [field.name for field in fields(SyntheticUnknown)]
+        if not isinstance(arguments, Mapping) or not arguments.keys() <= {*known}:
+            raise ValueError(f"synthetic_unknown must be null or have keys of {', '.join(known)}, got {arguments!r}")
+        if self.words is None or not self.unknown:
+            raise ValueError("synthetic_unknown needs task.words, and the unknown class (task.unknown=true)")
+        try:
+            return SyntheticUnknown(**arguments).data_sets(self.words)
+        except ValueError as error:
+            raise ValueError(f"synthetic_unknown: {error}") from error
 
     @property
     def few_folders(self) -> list[str]:
@@ -257,9 +273,9 @@ def _checked_words(words: Sequence[str]) -> list[str]:
 def _unknown_folder(entry: Any) -> UnknownFolder:
     if isinstance(entry, str | Path):
         return UnknownFolder(check_path("unknown_dirs", entry))
-    fields = dict(entry) if isinstance(entry, Mapping) else {}
-    path, share = fields.pop("path", None), fields.pop("share", None)
-    if not isinstance(path, str | Path) or fields:
+    given = dict(entry) if isinstance(entry, Mapping) else {}
+    path, share = given.pop("path", None), given.pop("share", None)
+    if not isinstance(path, str | Path) or given:
         raise ValueError(f"unknown_dirs must list paths or {{path: …, share: …}}, got {entry!r}")
     if share is not None:
         check_number(f"unknown_dirs: share of '{path}'", share, high=1, above=0)
@@ -269,9 +285,9 @@ def _unknown_folder(entry: Any) -> UnknownFolder:
 def _word_folder(entry: Any) -> WordFolder:
     if hasattr(entry, "locate"):
         return WordFolder(entry)
-    fields = dict(entry) if isinstance(entry, Mapping) else {"path": entry}
-    path, few = fields.pop("path", None), fields.pop("few", False)
-    if not isinstance(path, str | Path) or fields:
+    given = dict(entry) if isinstance(entry, Mapping) else {"path": entry}
+    path, few = given.pop("path", None), given.pop("few", False)
+    if not isinstance(path, str | Path) or given:
         raise ValueError(f"word_dirs must list paths, {{path: …, few: true}}, or data sets, got {entry!r}")
     check_path("word_dirs: path", path)
     return WordFolder(Folder(str(path)), check_flag(f"word_dirs: few of '{path}'", few))

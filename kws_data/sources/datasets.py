@@ -82,8 +82,8 @@ class Published:
 class Synthetic:
     """Words spoken by text-to-speech, made once into the cache folder; see `synthesis.synthesize`."""
 
-    # any word may be said, also 'train' and 'test'
-    speaker_pattern, layout = None, "words"
+    speaker_pattern: str | None = None
+    layout = "words"  # any word may be said, also 'train' and 'test'
     licence: str | None = "none needed (made on this machine by the speech synthesiser eSpeak NG, without a recording)"
     citation: str | None = None
 

@@ -128,18 +128,18 @@ def read_aloud(engine: SpeechEngine, text: str, voice: Voice, rng: np.random.Gen
     return _with_timbre(speech, *active_span(speech, ENGINE_RATE), voice, sample_rate)
 
 
-def place(word: np.ndarray, voice: Voice, rng: np.random.Generator, num_samples: int) -> np.ndarray:
-    """A clip: `word` (from `say`) at a random time and level in low noise. [num_samples] int16; words are never cut."""
+def place(speech: np.ndarray, voice: Voice, rng: np.random.Generator, num_samples: int) -> np.ndarray:
+    """Speech of peak 1 at a random time and level in low noise: [num_samples] int16; it is never cut."""
     peak = 10 ** (min(voice.peak_db + rng.uniform(-4, 4), -1.0) / 20)
     snr_db = voice.snr_db + rng.uniform(-3, 3)
     # Around the middle rather than anywhere, as in recordings cut to their loudest second.
-    offset = round((num_samples - len(word)) * rng.beta(2, 2))
+    offset = round((num_samples - len(speech)) * rng.beta(2, 2))
     noise = np.convolve(rng.standard_normal(num_samples + 1), [1.0, voice.noise_colour], mode="valid")
-    loudness = np.sqrt(np.mean(np.square(word))) * peak
+    loudness = np.sqrt(np.mean(np.square(speech))) * peak
     # Never digital silence, but at least two quantisation steps.
     noise *= max(loudness * 10 ** (-snr_db / 20), 2 / 32768) / np.sqrt(np.mean(np.square(noise)))
     clip = noise
-    clip[offset : offset + len(word)] += word * peak
+    clip[offset : offset + len(speech)] += speech * peak
     return np.round(np.clip(clip, -1.0, 1.0) * 32767).astype(np.int16)
 
 

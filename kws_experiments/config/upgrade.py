@@ -84,6 +84,7 @@ CHANGES: tuple[RenamedTarget | RemovedKey | AddedKey, ...] = (
     AddedKey("tune.speech", None),
     AddedKey("tune.speech_minutes", 15),
     AddedKey("task.word_dirs", [], "kws_data.task.Task"),
+    AddedKey("task.synthetic_unknown", None, "kws_data.task.Task"),
 )
 
 
