@@ -60,6 +60,8 @@ class StreamingForm:
         num_frames: of a window.
         step_frames: logits come after each so many frames. Where a causal network leaves frames of the stream out, and
             that is no multiple of the frames that it keeps one of, these. None: as few as the network's strides allow.
+        sums: whether SVDF keeps sums instead of frames, where they are fewer: cheaper, but not for int8, where each
+            step would round them.
 
     Attributes:
         network, num_frames, step_frames: see above.
@@ -71,7 +73,8 @@ class StreamingForm:
         reason: where windows begin, and why.
     """
 
-    def __init__(self, network: keras.Model, num_frames: int, step_frames: int | None) -> None:
+    def __init__(self, network: keras.Model, num_frames: int, step_frames: int | None, *, sums: bool = False) -> None:
+        self.sums = sums
         self.network, self.num_frames, self.step_frames = network, num_frames, step_frames or 1
         self.fits_strides = step_frames is None
         self.bins = max(network.inputs, key=lambda tensor: len(tensor.shape)).shape[-1]
@@ -119,10 +122,10 @@ class NetworkStream:
         hop_frames: int,
         single_step: Callable[[StreamingForm], Step | None] | None = None,
     ) -> None:
-        form = StreamingForm(network, num_frames, hop_frames)
+        form = StreamingForm(network, num_frames, hop_frames, sums=True)
         lead = -form.first_frames % form.step_frames  # before the stream, so that the first window ends with a step
         if lead and form.causal:
-            form, lead = StreamingForm(network, num_frames, math.gcd(form.step_frames, form.first_frames)), 0
+            form, lead = StreamingForm(network, num_frames, math.gcd(form.step_frames, form.first_frames), sums=True), 0
         self.form, self._num_frames, self._hop_frames = form, num_frames, hop_frames
         # A window has the logits of the last step that it holds
         self._offset = 0 if hop_frames % form.step_frames else form.first_frames + lead - num_frames
@@ -374,7 +377,7 @@ class _Walk:
         x, kernel = layer.project(stream.x), tf.convert_to_tensor(layer.time_kernel)
         hop, length = self._hop(stream), min(layer.memory_size, stream.length)
         kernel, open_windows = kernel[-length:], -(-length // hop) - 1
-        if hop == 1 or not open_windows:
+        if hop == 1 or not open_windows or not self._form.sums:
             return _filtered(self._joined(stream.of(x), length), kernel, hop)
         self._note_windows(stream)
         kernel = tf.pad(kernel, [((open_windows + 1) * hop - length, 0), (0, 0)])  # whole hops
