@@ -24,9 +24,9 @@ from kws_data.storage.atomic import replace_dir
 from kws_experiments.config.command import quoted
 from kws_experiments.config.compose import run_folder
 from kws_experiments.console.output import say
-from kws_experiments.experiment.added_word import with_word
 from kws_experiments.experiment.data import Data, prepare_data
 from kws_experiments.experiment.experiment import Experiment
+from kws_experiments.experiment.further import with_word
 from kws_experiments.runs.code_state import file_sha256
 from kws_experiments.runs.files import START_OVER, read_table
 from kws_experiments.runs.finished import FinishedRun

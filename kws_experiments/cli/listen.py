@@ -305,6 +305,31 @@ def tune(
     say(run / "listening.json")
 
 
+def mine(
+    run: Annotated[Path, typer.Argument(help="the folder of a finished run")],
+    snr_db: Annotated[str, typer.Option(help="speech above noise in dB: a stream for each")] = "5,15",
+    minutes: Annotated[float, typer.Option(help="length of each stream of words")] = 15.0,
+    speech: Annotated[
+        str | None,
+        typer.Option(help="also running speech without keywords: 'synthetic', or a folder of recordings to train on"),
+    ] = None,
+    speech_minutes: Annotated[float, typer.Option(help="length of each stream of running speech")] = 60.0,
+    most: Annotated[int, typer.Option(help="windows of false accepts, and of missed words, to train with")] = 300,
+    epochs: Annotated[int, typer.Option(help="of the training")] = 20,
+    seed: Annotated[int, typer.Option(help="another seed, other streams")] = 0,
+) -> None:
+    """Train a run further, as a new run, with what it hears wrongly in streams of its training clips."""
+    _check_model(run)
+    from kws_data.streams.speech import check_speech
+    from kws_experiments.mine import MineSettings, show
+    from kws_experiments.mine import mine as train_further
+
+    with _option_named():
+        settings = MineSettings(_numbers("snr_db", snr_db), minutes, speech, speech_minutes, most, epochs, seed)
+    check_speech(speech, "--speech")
+    show(train_further(run, settings), run)
+
+
 def _numbers(name: str, text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))

@@ -39,6 +39,7 @@ for command in (
     with_trust(runs.add_word),
     with_trust(export.export), with_trust(listen.label), with_trust(listen.demo), with_trust(listen.stream),
     with_trust(listen.make_stream), with_trust(listen.evaluate_stream), with_trust(listen.tune),
+    with_trust(listen.mine),
 ):  # fmt: skip
     app.command()(command)
 

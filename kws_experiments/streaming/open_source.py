@@ -1,4 +1,4 @@
-"""Open the test clips and the noise of a run, or of a configuration, and running speech, to make a stream of."""
+"""Open the clips and the noise of a run, or of a configuration, and running speech, to make a stream of."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from kws_data.streams.synthetic_speech import SyntheticSpeech
 from kws_experiments.config.compose import compose
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.runs.files import GIVE_RUN
+from kws_experiments.runs.finished import FinishedRun
 from kws_experiments.runs.folder import RunFolder, no_run
+from kws_experiments.streaming.recognize import keywords_of
 from kws_experiments.streaming.truth import FILE, TRUTH, read_truth
 
 
@@ -41,6 +43,26 @@ def open_source(source: Sequence[str], speech: str | None = None, *, loop: bool 
     origin = {"root": str(corpus.roots[0]), "split": experiment.part("split"), "data_seed": experiment.data_seed}
     keywords = set(experiment.task.labels(corpus)) - {SILENCE, UNKNOWN}
     return with_speech(StreamSource.of_split(corpus, keywords, origin=origin), speech, keywords, loop=loop)
+
+
+def source_of_run(run: FinishedRun, experiment: Experiment, split: str, speech: str | None = None) -> StreamSource:
+    """The clips and noise of a split of a run, and running speech: SYNTHETIC, a folder of recordings, or None.
+
+    Raises:
+        KwsError: clips are others than those that it was trained with, or there is no such speech.
+    """
+    from kws_experiments.experiment.data import prepare_data
+
+    data = prepare_data(experiment)
+    if data.labels != run.labels or data.fingerprint != run.record.get("data_fingerprint"):
+        raise KwsError(
+            f"'{data.corpus.roots[0]}': the data changed since '{run.folder.path}' was trained, so that clips for"
+            " validation may be some that it was trained on; train it again"
+        )
+    origin = {"root": str(data.corpus.roots[0]), "fingerprint": data.fingerprint}
+    keywords = set(keywords_of(data.labels))
+    source = StreamSource.of_split(data.corpus, keywords, split, origin)
+    return with_speech(source, speech, keywords, loop=True)
 
 
 def with_speech(

@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 
 from kws_data.audio import INT16_SCALE
-from kws_data.errors import KwsError
 from kws_data.splits import VALIDATION
 from kws_data.streams.mix import render
 from kws_data.streams.plan import StreamSettings, plan_words
@@ -32,7 +31,7 @@ from kws_experiments.streaming.choose_thresholds import Peaks, thresholds_by_pri
 from kws_experiments.streaming.curve import Smoothed, detect, smooth
 from kws_experiments.streaming.listener import HOP_MS
 from kws_experiments.streaming.matching import FALSE_ACCEPT, NOTHING, WRONG, Spoken, match
-from kws_experiments.streaming.open_source import with_speech
+from kws_experiments.streaming.open_source import source_of_run
 from kws_experiments.streaming.recognize import PER_WORD, RecognizerSettings, keywords_of
 from kws_experiments.streaming.windows import WindowScorer, in_pieces, open_windows
 
@@ -89,7 +88,7 @@ def tune(run: Path, settings: TuneSettings) -> dict[str, dict[str, Any]]:
     """
     opened = FinishedRun.open(run)
     experiment = Experiment(opened.config)
-    source = validation_source(opened, experiment, settings.speech)
+    source = source_of_run(opened, experiment, VALIDATION, settings.speech)
     streams = settings.streams()
     clips, minutes = len(source.keywords) + len(source.unknown), sum(stream.minutes for stream in streams)
     spoken = " and running speech" if source.speech else ""
@@ -105,26 +104,6 @@ def tune(run: Path, settings: TuneSettings) -> dict[str, dict[str, Any]]:
     listening = opened.listening
     replace(listening, sensitivities=listening.sensitivities | chosen, tuned_on=tuned_on).write(run)
     return chosen
-
-
-def validation_source(run: FinishedRun, experiment: Experiment, speech: str | None = None) -> StreamSource:
-    """The validation clips and noise of a run, and running speech: SYNTHETIC, a folder of recordings, or None.
-
-    Raises:
-        KwsError: clips are others than those that it was trained with, or there is no such speech.
-    """
-    from kws_experiments.experiment.data import prepare_data
-
-    data = prepare_data(experiment)
-    if data.labels != run.labels or data.fingerprint != run.record.get("data_fingerprint"):
-        raise KwsError(
-            f"'{data.corpus.roots[0]}': the data changed since '{run.folder.path}' was trained, so that clips for"
-            " validation may be some that it was trained on; train it again"
-        )
-    origin = {"root": str(data.corpus.roots[0]), "fingerprint": data.fingerprint}
-    keywords = set(keywords_of(data.labels))
-    source = StreamSource.of_split(data.corpus, keywords, VALIDATION, origin)
-    return with_speech(source, speech, keywords, loop=True)
 
 
 def score(source: StreamSource, windows: WindowScorer, streams: Sequence[StreamSettings]) -> Scored:

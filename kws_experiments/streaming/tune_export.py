@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kws_data.splits import VALIDATION
 from kws_data.streams.plan import StreamSettings
 from kws_data.streams.speech import check_speech
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.export.artifact import Artifact
 from kws_experiments.runs.finished import FinishedRun
 from kws_experiments.runs.listening import CLIPS, Listening
-from kws_experiments.streaming.tune import choose, score, validation_source
+from kws_experiments.streaming.open_source import source_of_run
+from kws_experiments.streaming.tune import choose, score
 from kws_experiments.streaming.windows import WindowScorer
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def tune_export(run: Path, listening: Listening, out: Path, artifact: Artifact) 
     experiment = Experiment(opened.config)
     speech = (listening.tuned_on.get("speech") or {}).get("speech")  # earlier versions had none
     check_speech(speech, f"'{listening.file}': tuned_on.speech")
-    source = validation_source(opened, experiment, speech)
+    source = source_of_run(opened, experiment, VALIDATION, speech)
     feed = stepper(out / artifact.files[0].file)
     step_frames = artifact.files[0].input.shape[1]
     streams = [_settings(stream) for stream in listening.tuned_on["streams"]]

@@ -22,8 +22,8 @@ import yaml
 from kws_data.errors import KwsError
 from kws_experiments.add_word import AddWordSettings, add_word
 from kws_experiments.config.compose import compose
-from kws_experiments.experiment.added_word import with_word
 from kws_experiments.experiment.experiment import Experiment
+from kws_experiments.experiment.further import with_word
 from kws_experiments.runs.saved_model import load_model
 from tests.conftest import ROOT, SAMPLE_RATE, MakeFolder, tone
 from tests.kws_experiments.conftest import Kws
