@@ -30,9 +30,7 @@ def with_word(
     }
 
 
-def with_mistakes(
-    config: dict[str, Any], word_dirs: Sequence[Any], *, start_from: str, epochs: int
-) -> dict[str, Any]:
+def with_mistakes(config: dict[str, Any], word_dirs: Sequence[Any], *, start_from: str, epochs: int) -> dict[str, Any]:
     """The configuration of a run that is trained further with what it heard wrongly.
 
     Args:

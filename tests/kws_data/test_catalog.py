@@ -186,12 +186,13 @@ def test_an_unlistable_folder_is_set_aside(tmp_path: Path, monkeypatch: pytest.M
             raise PermissionError(13, "Permission denied", folder)
         return scandir(folder)
 
-    monkeypatch.setattr(os, "scandir", deny)  # root may list everything
-    catalog = scan(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", deny)  # root may list everything
+        catalog = scan(tmp_path)
+        with pytest.raises(KwsError, match="Permission denied"):
+            scan_below(tmp_path / "no", "task.unknown_dirs")
     assert usable(catalog)["path"].tolist() == ["yes/a.wav"]
     assert set_aside(catalog)[["path", "error"]].to_numpy().tolist() == [["no", "cannot be read: Permission denied"]]
-    with pytest.raises(KwsError, match="Permission denied"):
-        scan_below(tmp_path / "no", "task.unknown_dirs")
 
 
 def test_names_that_are_not_utf8_are_set_aside(tmp_path: Path) -> None:

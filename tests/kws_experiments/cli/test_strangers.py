@@ -507,8 +507,11 @@ def test_a_repetition_sets_no_variable_that_runs_code(
     assert seen.pop("PYTHONPATH").split(os.pathsep) == [str(ROOT), "/mine"]
     changed = {name: seen.get(name) for name in {*before, *seen} - {"PYTHONPATH"} if before.get(name) != seen.get(name)}
     changed = {name: value for name, value in changed.items() if name not in ("COLUMNS", "KERAS_BACKEND")}
-    allowed = {"OMP_NUM_THREADS": "3", "OMP_SCHEDULE": None, "PYTHONSAFEPATH": "1"}
-    assert changed.items() <= allowed.items() | {("KWS_TRUST", "0"), ("GRPC_VERBOSITY", "ERROR")}
+    gone = {name for name, value in changed.items() if value is None}  # this machine's, which the run did not have
+    assert "OMP_SCHEDULE" in gone
+    assert all(name.startswith(("OMP_", "OPENBLAS_", "MKL_")) for name in gone)
+    allowed = {"OMP_NUM_THREADS": "3", "PYTHONSAFEPATH": "1", "KWS_TRUST": "0", "GRPC_VERBOSITY": "ERROR"}
+    assert {name: value for name, value in changed.items() if name not in gone}.items() <= allowed.items()
     assert changed["OMP_NUM_THREADS"] == "3"
 
 
