@@ -20,6 +20,7 @@ from kws_data.catalog import scan, usable
 from kws_data.errors import KwsError
 from kws_data.splits import SPLITS, hash_split
 from kws_experiments.config.compose import compose
+from tests.kws_experiments.test_train import only_run, train
 
 MakeFolder = Callable[..., Path]
 
@@ -291,6 +292,33 @@ def test_streaming_prints_costs_and_ratios() -> None:
     assert re.search(rf"front end once, of each window: {NUMBER} .*; target: at most 0\.33", result.stdout)
 
 
+@pytest.mark.slow
+def test_listening_prints_every_figure_of_all_runs_and_their_mean(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """Clips of tones, on which a small network is right and wrong at times."""
+    root = make_folder(speakers=40)
+    options = ["task=custom", "task.unknown=true", "task.words=[yes,no]", "features=log_mel_20ms", "model.filters=8"]
+    train(tmp_path, "dataset=folder", f"dataset.path={root}", *options, "trainer.epochs=3", "report=false")
+    path = only_run(tmp_path)
+    arguments = ["--minutes=0.5", "--seeds=0,1", "--snrs-db=15", "--speech-hours=0", f"--csv={tmp_path / 'rows.csv'}"]
+    untuned = run("listening", str(path), *arguments)
+    assert untuned.returncode == 1
+    assert f"'{path}' is not tuned; `kws tune {path}` does it" in untuned.stderr
+
+    tune = [sys.executable, "-m", "kws_experiments.cli.main", "tune", str(path), "--minutes", "0.5", "--snr-db", "15"]
+    subprocess.run(tune, cwd=ROOT, check=True, capture_output=True)
+    result = run("listening", str(path), str(path), *arguments)
+    assert result.returncode == 0, result.stderr
+    rows = {name: cells for name, *cells in table_rows(result.stdout)}
+    for name in ("keywords right", "other words right", "missed at 1 %", "15 dB: missed", "15 dB: missed at 2 an hour"):
+        first, second, mean = rows[name]
+        assert first == second == mean
+        assert 0 <= float(first.rstrip("%")) <= 100
+    assert float(rows["15 dB: keywords"][0]) > 5
+    low, _, high = rows["15 dB: missed, interval"][0].partition(" to ")
+    assert float(low.rstrip("%")) <= float(rows["15 dB: missed"][0].rstrip("%")) <= float(high.rstrip("%"))
+    assert (tmp_path / "rows.csv").read_text().count("\n") == 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "begins", "ends"),
     [
@@ -302,6 +330,12 @@ def test_streaming_prints_costs_and_ratios() -> None:
         (["streaming", "--models=luck"], "--models: must be all or some of bc_resnet_1, ", ", got 'luck'"),
         (["quantized_front_end", "/absent"], "'/absent", "give the folder of a run"),
         (["clients", "/absent"], "'/absent", "give the folder of a run"),
+        (["listening", "/absent"], "'/absent' holds no run", "give the folder of a run"),
+        (
+            ["listening", "/absent", "--split=test"],
+            "--split must be one of training, validation, testing",
+            ", got 'test'",
+        ),
     ],
 )
 def test_mistakes_are_one_line(arguments: list[str], begins: str, ends: str) -> None:
