@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import unicodedata
 from functools import partial
 from pathlib import Path
 
 from kws_data.errors import KwsError
 
-_LEFT_BY_SYSTEMS = frozenset(  # macOS, Windows, Synology, Linux
+_LEFT_BY_SYSTEMS = frozenset(  # macOS, Windows, Synology, QNAP, Linux
     {
         "__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information",
-        "@eadir", "lost+found",
+        "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "lost+found",
     }
 )  # fmt: skip
+_LEFT_BY_WINDOWS = re.compile(r"found\.\d{3}|.*[:.]zone\.identifier(:\$data)?", re.IGNORECASE)
 
 # The form in which words are compared and shown: macOS writes 'é' as two characters (NFD), other systems as one.
 nfc = partial(unicodedata.normalize, "NFC")
@@ -23,7 +25,7 @@ nfc = partial(unicodedata.normalize, "NFC")
 
 def is_litter(name: str) -> bool:
     """Whether a file or folder of this name is hidden (as macOS's `._name`), or left behind by a system."""
-    return name.startswith(".") or name.casefold() in _LEFT_BY_SYSTEMS
+    return name.startswith(".") or name.casefold() in _LEFT_BY_SYSTEMS or _LEFT_BY_WINDOWS.fullmatch(name) is not None
 
 
 def is_text(name: str) -> bool:
@@ -36,7 +38,10 @@ def is_text(name: str) -> bool:
 
 
 def audio_files(folder: Path) -> list[Path]:
-    """Every audio file below a folder, sorted, without what systems left behind."""
+    """Every audio file below a folder, sorted, without what systems left behind.
+
+    Broken links and pipes are among them, since whoever reads them says what is wrong.
+    """
     from kws_data.audio import AUDIO_SUFFIXES  # here, so that names alone cost no NumPy
 
     return sorted(
@@ -44,7 +49,7 @@ def audio_files(folder: Path) -> list[Path]:
         for path in folder.rglob("*")
         if path.suffix.lower() in AUDIO_SUFFIXES
         and not any(is_litter(part) for part in path.relative_to(folder).parts)
-        and path.is_file()
+        and not path.is_dir()
     )
 
 

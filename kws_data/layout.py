@@ -28,6 +28,7 @@ _SPLIT_OF = {
     "testing": TESTING, "test": TESTING, "eval": TESTING, "evaluation": TESTING,
 }  # fmt: skip
 _OF_A_SPLIT = re.compile(r"[ _-]?(set|data|split|clips)$")  # after a split's name: test_set, training-data
+_LIKE_A_SPLIT = re.compile(r"train|test|valid|(?<![a-z])(val|dev|eval)|hold.?out", re.IGNORECASE)
 _EDGE_IMPULSE = "info.labels"
 
 
@@ -70,6 +71,8 @@ def with_splits(catalog: pd.DataFrame, root: Path, policy: SplitPolicy, layout: 
     found = _splits_of_folders(catalog, root, layout)
     if found is None:
         _warn_of_splits_below(catalog["path"], root)
+        if layout == "auto":
+            _warn_of_same_folders(catalog["path"], root)
         _warn_of_twins(catalog["path"])
         return catalog.assign(split=policy.assign(catalog, root))
     catalog = without_unprintable(_with_words_below(catalog, found != "", root))
@@ -138,6 +141,13 @@ def _with_words_below(catalog: pd.DataFrame, inside: pd.Series, root: Path) -> p
     labels = _edge_impulse_labels(root) if direct.any() else {}
     named = below[direct].str.extract(r"^([^.]+)\..+\.", expand=False)
     words[direct] = [labels.get(nfc(catalog.at[row, "path"]), word) for row, word in named.items()]
+    deeper = below.str.split("/").str[1:-1].str[0].dropna().unique()
+    if words.nunique() == 1 and len(deeper) > 1:
+        log.warning(
+            "'%s': the splits have one folder each, '%s', which is taken for the only word; words' folders stand"
+            " directly below splits, but %s stand below that",
+            root, words.dropna().iloc[0], shortened(sorted(deeper), 3),
+        )  # fmt: skip
     catalog = catalog.copy()
     catalog.loc[inside, "word"] = words.fillna("")
     nameless = words.index[words.isna() & catalog.loc[inside, "error"].eq("")]
@@ -202,6 +212,18 @@ def _warn_of_splits_below(paths: pd.Series, root: Path) -> None:
             root,
             shortened(sorted(splits), 2),
         )
+
+
+def _warn_of_same_folders(paths: pd.Series, root: Path) -> None:
+    """Name folders that are taken for words, but look like splits: by their names, and by the same folders in them."""
+    audio = paths[_is_audio(paths)].str.extract(r"^([^/]+)/([^/]+)/").dropna().drop_duplicates()
+    shared = audio[audio.duplicated(1, keep=False)]
+    if any(_LIKE_A_SPLIT.search(folder) for folder in shared[0].unique()):
+        log.warning(
+            "'%s': %s are taken for words, though all have folders %s; if they are splits, name them training,"
+            " validation and testing",
+            root, shortened(sorted(shared[0].unique()), 3), shortened(sorted(shared[1].unique()), 3),
+        )  # fmt: skip
 
 
 def _warn_of_twins(paths: pd.Series) -> None:

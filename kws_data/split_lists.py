@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv  # noqa: TID251 - to read
 import re
 from collections import defaultdict
@@ -11,14 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kws_data.folders import nfc
+from kws_data.text import decoded
 
-_BOMS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # begins with UTF-16's
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 _COMMENTS = ("#", ";")
 _DELIMITERS = ",;\t| "
 _MOST_COLUMNS, _LONGEST_LINE = 20, 4096  # of a list, and not of some other file
@@ -64,7 +57,7 @@ def read_list(file: Path, paths: Sequence[str]) -> Listed:
     named: set[str] = set()
     lines, unmatched, ambiguous = 0, [], []
     header: list[str] = []
-    for number, raw in enumerate(re.split(r"\r\n|\r|\n", _decoded(file.read_bytes())), 1):
+    for number, raw in enumerate(re.split(r"\r\n|\r|\n", decoded(file.read_bytes())), 1):
         line = raw.strip(_MARKS)
         found = index.find(line) if line else []
         if not found and (not line or line.startswith(_COMMENTS)):
@@ -86,18 +79,6 @@ def read_list(file: Path, paths: Sequence[str]) -> Listed:
 
 def _shown(number: int, line: str) -> str:
     return f"line {number}: '{line if len(line) <= _SHOWN else line[:_SHOWN] + '…'}'"
-
-
-def _decoded(content: bytes) -> str:
-    for bom, encoding in _BOMS:
-        if content.startswith(bom):
-            return content.decode(encoding, errors="replace")
-    if content.count(0) > len(content) / 4:  # UTF-16 without a byte order mark
-        return content.decode("utf-16-be" if content.startswith(b"\0") else "utf-16-le", errors="replace")
-    try:
-        return content.decode()
-    except UnicodeDecodeError:
-        return content.decode("cp1252", errors="replace")
 
 
 def _is_header(line: str) -> bool:

@@ -6,15 +6,26 @@ by themselves (`reports.html`), pictures take text as it is (`plots.style`).
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins with UTF-16's
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 # control characters, line separators, marks that reverse the direction of writing, and halves of characters
 _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _FORMULA = re.compile(r"[\s']*[=+\-@＝＋－＠]")
+# where a cell begins for a program that takes semicolons for commas, as in many countries
+_BEHIND_SEMICOLON = re.compile(rf";(?={_FORMULA.pattern})")
+_MARKED_BEHIND_SEMICOLON = re.compile(rf";'(?={_FORMULA.pattern})")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _MARKED_DOWN = re.compile(r"[\\`*\[\]<>|#~$&!]|(?<![^\W_])_|_(?![^\W_])")  # underscores within names mean nothing
 
@@ -50,7 +61,13 @@ def to_csv(table: pd.DataFrame, **options: Any) -> str:
 
 def from_csv(table: pd.DataFrame) -> pd.DataFrame:
     """A table of CSV without the marks of `to_csv` before formulas. Control characters stay escaped."""
-    return table.map(lambda cell: cell[1:] if _is_quoted(cell) else cell)
+    return table.map(_from_csv_cell)
+
+
+def _from_csv_cell(cell: Any) -> Any:
+    if not isinstance(cell, str):
+        return cell
+    return _MARKED_BEHIND_SEMICOLON.sub(";", cell[1:] if _is_quoted(cell) else cell)
 
 
 def _is_quoted(cell: Any) -> bool:
@@ -63,7 +80,21 @@ def _csv_cell(value: Any) -> Any:
     if is_scalar(value) and not isinstance(value, str):
         return value
     text = printable(value)
+    text = _BEHIND_SEMICOLON.sub(";'", text)
     return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def decoded(content: bytes) -> str:
+    """Text in UTF-8, UTF-16 (with or without its mark), or else Windows-1252."""
+    for bom, encoding in _BOMS:
+        if content.startswith(bom):
+            return content.decode(encoding, errors="replace")
+    if content.count(0) > len(content) / 4:  # UTF-16 without a byte order mark
+        return content.decode("utf-16-be" if content.startswith(b"\0") else "utf-16-le", errors="replace")
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return content.decode("cp1252", errors="replace")
 
 
 def markdown(text: str) -> str:

@@ -170,7 +170,11 @@ def _arranged(table: pd.DataFrame, sort: str | None, reverse: bool, columns: str
         if unknown := [name for name in names if name not in table.columns]:
             raise KwsError(f"{option}: no column '{unknown[0]}'" + near(unknown[0], table.columns))
     if sort:
-        table = table.sort_values(sort, ascending=(sort in _BEST_FIRST) == reverse, kind="stable", na_position="last")
+        order = {"ascending": (sort in _BEST_FIRST) == reverse, "kind": "stable", "na_position": "last"}
+        try:
+            table = table.sort_values(sort, **order)
+        except TypeError:  # names and numbers, say
+            table = table.sort_values(sort, key=lambda column: column.map(str, na_action="ignore"), **order)
     return table[columns.split(",")] if columns else table
 
 

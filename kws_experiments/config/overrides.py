@@ -9,6 +9,7 @@ import difflib
 import os
 import re
 import shlex
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -90,6 +91,8 @@ def corrected(override: str) -> tuple[str, str] | None:
     if found is None:
         return None
     unread = value = found["value"].strip()
+    if value.startswith("[") and value.endswith(","):  # more is missing than its end
+        return None
     if value.startswith("[") and ("]" not in value or value.endswith("]")):
         items = [item.strip() for item in _ITEM.findall(value[1:].removesuffix("]"))]
         if any(bracket in item for item in items for bracket in "[{"):
@@ -112,6 +115,8 @@ def hydra_message(error: Exception) -> str:
     if missing:
         return f"{message}; it comes with the extra {missing[0]}: pip install -e '.[{missing[0]}]'"
     if isinstance(error, OverrideParseException):
+        if joined := _divided(error.override):
+            return f"{error.override}: this list has no end, since a shell divides at spaces; write {joined}"
         if better := corrected(error.override):
             return f"{error.override}: {better[0]} can't be read without quotes; write {better[1]}"
         return f"{error.override}: this can't be read; write KEY=VALUE, with double quotes around texts in the value"
@@ -126,6 +131,25 @@ def hydra_message(error: Exception) -> str:
     if found := re.match(r"Could not (?:override|delete from config\.) '([^']*)'", message):
         return f"{found[1]}: there is no such key{_other_keys(found[1])}"
     return message
+
+
+def _divided(override: str) -> str | None:
+    """A list that the shell divided at its spaces, as one argument for it; None for anything else."""
+    arguments = sys.argv[1:]
+    if not _is_open(override) or override not in arguments:
+        return None
+    joined = ""
+    for argument in arguments[arguments.index(override) :]:
+        joined += argument
+        if not _is_open(joined):
+            readable = _parsed(joined, "override") is not None
+            better = None if readable else corrected(joined)
+            return shlex.quote(joined) if readable else better and better[1]
+    return None
+
+
+def _is_open(text: str) -> bool:
+    return text.count("[") > text.count("]")
 
 
 def _other_keys(key: str) -> str:

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 
 from kws_data.text import printable
 
 
 def set_up() -> None:
-    """For each process that prints: escape what an output's encoding lacks, and log each message as one line."""
+    """For each process that prints: escape what an output's encoding lacks, and log each message as one line.
+
+    Outputs that are closed, as some schedulers have them, take nothing. No file that is opened gets their number.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -75,7 +76,12 @@ def label(
                 labelled.append(Labelled(path, best[:top]))
                 if figures is not None:
                     picture = figures / f"{path.absolute().relative_to(root)}.png"
-                    _draw(picture, path, clip.samples, best, scorer.sample_rate)
+                    try:
+                        _draw(picture, path, clip.samples, best, scorer.sample_rate)
+                    except OSError as error:
+                        if error.errno != errno.ENAMETOOLONG:
+                            raise
+                        log.warning("%s: no picture: its name would be too long", path)
             bar.update(min(BATCH, len(files) - start))
     if not labelled:
         raise KwsError("no file can be read" if len(files) > 1 else "the file cannot be read")

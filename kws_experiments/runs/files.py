@@ -50,6 +50,7 @@ def whole(path: Path, advice: str) -> Iterator[None]:
 def read_lines(path: Path, advice: str) -> list[str]:
     """The lines of a text file, of which there is at least one."""
     with whole(path, advice):
+        _check(path.is_file(), "a pipe, which would block, or a device")
         lines = path.read_text(encoding="utf-8").splitlines()
         _check(bool(lines), "no line")
         return lines
@@ -134,14 +135,19 @@ def number_or_none(value: Any) -> float | None:
 
     Raises:
         TypeError: it is neither.
+        OverflowError: it has hundreds of digits.
     """
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        float(value)
         return value
     raise TypeError(f"{value!r} is not a number")
 
 
 def _read_mapping(path: Path, advice: str, keys: Collection[str], parse: Callable[[str], Any]) -> dict[str, Any]:
     with whole(path, advice):
+        _check(path.is_file(), "a pipe, which would block, or a device")
         values = parse(path.read_text(encoding="utf-8"))
         _check(isinstance(values, dict), "no object at the top level")
         _check(_is_shallow(values, _DEEPEST), "nested too deeply")

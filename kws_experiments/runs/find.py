@@ -10,7 +10,7 @@ Imports no TensorFlow.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def find_runs(folder: str | Path, where: Mapping[str, Any] | None = None, *, all
             raise KwsError(f"no run has a key '{key}'" + near(key, {known for _, keys in found for known in keys}))
         found = [(row, keys) for row, keys in found if key in keys and _matches(keys[key], wanted)]
     names = _differing([keys for _, keys in found if keys], all_keys)
-    rows = [row | {name: keys.get(name) for name in names} for row, keys in found]
+    rows = [row | {name: _of_table(keys.get(name)) for name in names} for row, keys in found]
     return pd.DataFrame(rows, columns=[*FIRST, *names, *METRICS, "error"]).convert_dtypes()
 
 
@@ -151,15 +151,28 @@ def _seconds(folder: RunFolder) -> float | None:
         return float(table["seconds"].iloc[-1])
 
 
+def _of_table(value: Any) -> Any:
+    """A value as a table can hold it: a number of more than 64 bits only as text."""
+    return str(value) if isinstance(value, int) and abs(value) >= 2**63 else value
+
+
 def _matches(value: Any, wanted: Any) -> bool:
-    """Whether a value is the wanted one, or one of several; numbers may be spelled in any way."""
-    return any(_plain(value) == _plain(one) for one in (wanted if isinstance(wanted, list | tuple) else [wanted]))
+    """Whether a value is the wanted one, or one of several; numbers and lists may be spelled in any way."""
+    return any(
+        _plain(value, read) == _plain(one, read)
+        for one in (wanted if isinstance(wanted, list | tuple) else [wanted])
+        for read in (parse_yaml, _parsed_texts)  # of the words yes, no, on and off, YAML makes true and false
+    )
 
 
-def _plain(value: Any) -> Any:
+def _parsed_texts(text: str) -> Any:
+    return yaml.load(text, yaml.BaseLoader)
+
+
+def _plain(value: Any, read: Callable[[str], Any]) -> Any:
     if isinstance(value, str):
         with suppress(yaml.YAMLError):
-            value = parse_yaml(value)
+            value = read(value)
     return json.dumps(float(value) if isinstance(value, int) and not isinstance(value, bool) else value, default=str)
 
 

@@ -42,6 +42,7 @@ from kws_experiments.streaming.windows import WindowScorer, open_windows
 log = logging.getLogger(__name__)
 
 _COUNTS = ["correct", "wrong", "false_accepts"]
+_SMALLEST_SHARE = 0.01  # of a recording: words in no more of it are likely given in seconds
 _LONGEST_NAME = 100  # bytes of a folder's name; file systems take 255
 
 
@@ -129,6 +130,9 @@ def _listen(
     tolerance_ms: float,
 ) -> _Part:
     times_ms, scores, seconds = _score(windows, audio)
+    last_ms = truth["end_ms"].max()
+    if len(truth) > 1 and last_ms < _SMALLEST_SHARE * 1000 * seconds:
+        log.warning("'%s': all words are in the first %g ms; times must be in milliseconds", name, last_ms)
     labels, hours = windows.labels, seconds / 3600
     spoken = [Spoken(*row) for row in truth[list(Spoken._fields)].itertuples(index=False, name=None)]
     smoothed = smooth(times_ms, scores, settings)
@@ -179,6 +183,10 @@ def _read_recording(recording: Path) -> pd.DataFrame:
 
 def _warn_of_missing(keywords: Sequence[str], words: pd.Series) -> None:
     said = words[~words.isin(keywords) & (words != SPEECH)].unique()
+    folded = {keyword.casefold(): keyword for keyword in keywords}
+    for word in said:
+        if word.casefold() in folded:
+            log.warning("the word '%s' counts as another one than '%s'", word, folded[word.casefold()])
     missing = [word for word in keywords if word not in words.to_numpy()]
     if len(missing) < len(keywords):
         if missing:

@@ -12,13 +12,28 @@ NFC, NFD = "é", unicodedata.normalize("NFD", "é")
 
 
 @pytest.mark.parametrize(
-    "name", ["._a.wav", ".DS_Store", "__MACOSX", "Thumbs.db", "desktop.ini", "Desktop.ini", ".git"]
+    "name",
+    [
+        "._a.wav",
+        ".DS_Store",
+        "__MACOSX",
+        "Thumbs.db",
+        "desktop.ini",
+        "Desktop.ini",
+        ".git",
+        "#recycle",
+        "@Recycle",
+        "FOUND.000",
+        "a.wav:Zone.Identifier",
+        "a.wav:Zone.Identifier:$DATA",
+        "a.wav.Zone.Identifier",
+    ],
 )
 def test_what_systems_leave_behind_is_known(name: str) -> None:
     assert is_litter(name)
 
 
-@pytest.mark.parametrize("name", ["a.wav", "_unknown_", "__a.wav", "thumbs", "desktop"])
+@pytest.mark.parametrize("name", ["a.wav", "_unknown_", "__a.wav", "thumbs", "desktop", "recycle", "found"])
 def test_what_users_name_is_kept(name: str) -> None:
     assert not is_litter(name)
 
@@ -30,6 +45,11 @@ def test_audio_files_are_found_at_any_depth_without_litter(tmp_path: Path) -> No
         (root / name).touch()
     (root / "folder.wav").mkdir()
     assert audio_files(root) == [root / "a" / "c.mp3", root / "b.WAV"]
+
+
+def test_broken_links_are_among_audio_files_so_that_they_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").symlink_to("annexed.wav")
+    assert audio_files(tmp_path) == [tmp_path / "a.wav"]
 
 
 @pytest.mark.parametrize(("given", "stored"), [(NFC, NFD), (NFD, NFC), (NFC, NFC)])

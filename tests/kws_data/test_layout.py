@@ -171,6 +171,35 @@ def test_one_word_in_two_unicode_forms_is_one_word(tmp_path: Path, caplog: pytes
     assert not caplog.messages
 
 
+@pytest.mark.parametrize(
+    "splits", [("train", "holdout"), ("1_train", "2_val", "3_test"), ("train (1)", "test (1)"), ("my_train", "my_test")]
+)
+def test_folders_that_look_like_splits_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, splits: Sequence[str]
+) -> None:
+    made(tmp_path, *(f"{split}/{word}/{number}.wav" for number, split in enumerate(splits) for word in ("yes", "no")))
+    assert {word for word, _ in rows(tmp_path)} == {*splits}
+    (record,) = caplog.records
+    assert "are taken for words, though all have folders no, yes" in record.message
+    caplog.clear()
+    rows(tmp_path, layout="words")
+    assert not caplog.records
+
+
+def test_speakers_folders_below_words_are_no_reason_for_a_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made(tmp_path, "yes/anna/a.wav", "yes/ben/b.wav", "no/anna/c.wav", "no/ben/d.wav")
+    assert {word for word, _ in rows(tmp_path)} == {"yes", "no"}
+    assert not caplog.records
+
+
+def test_a_folder_between_splits_and_words_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made(tmp_path, *(f"{split}/audio/{word}/{split}.wav" for split in ("train", "test") for word in ("yes", "no")))
+    assert {word for word, _ in rows(tmp_path)} == {"audio"}
+    assert "one folder each, 'audio', which is taken for the only word" in caplog.messages[0]
+
+
 def test_folders_of_splits_inside_those_of_words_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     split_catalog(made(tmp_path, "yes/train/a.wav", "yes/test/b.wav", "no/train/c.wav"), HASH)
     (record,) = caplog.records

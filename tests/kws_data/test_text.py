@@ -47,6 +47,13 @@ def test_no_cell_of_csv_is_a_formula_and_all_are_read_again(texts: list[str]) ->
     assert cells["score"].tolist() == [-3.2] * len(texts)
 
 
+@pytest.mark.parametrize("text", ["a;=1+1;.wav", "a; @b", "a;'=1", ";-2", "a;;=b;=c", "=a;=b"])
+def test_no_cell_is_a_formula_where_semicolons_divide_cells(text: str) -> None:
+    written = to_csv(pd.DataFrame({"path": [text]}))
+    assert not re.search(r"(^|;)\s*[=+\-@]", written, re.MULTILINE)
+    assert from_csv(pd.read_csv(io.StringIO(written), dtype=str))["path"].tolist() == [text]
+
+
 @pytest.mark.parametrize("number", ["-3.2", "+4", "-1e-5", "-.5"])
 def test_texts_that_are_numbers_stay_numbers(number: str) -> None:
     assert to_csv(pd.DataFrame({"=a": [number, None, 7]}, dtype=object)) == f'\'=a\n{number}\n""\n7\n'

@@ -139,3 +139,26 @@ def test_a_misspelled_name_is_one_line_with_the_nearest(argument: str, line: str
         compose([argument])
     assert str(caught.value).endswith(line)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (["task.words=[yes,", "no]"], "'task.words=[yes,no]'"),
+        (["task.words=[yes,", "no,", "up]", "seed=1"], "'task.words=[yes,no,up]'"),
+        (["task.words=[日本,", "中国]"], """'task.words=["日本","中国"]'"""),
+    ],
+)
+def test_a_list_that_the_shell_divided_is_put_together(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], advice: str
+) -> None:
+    monkeypatch.setattr("sys.argv", ["train.py", *arguments])
+    with pytest.raises(KwsError) as info:
+        compose(arguments)
+    assert str(info.value).endswith(f"this list has no end, since a shell divides at spaces; write {advice}")
+
+
+def test_a_list_of_which_more_than_the_end_is_missing_gets_no_correction() -> None:
+    with pytest.raises(KwsError, match=r"this can't be read") as info:
+        compose(["task.words=[yes,"])
+    assert "'task.words=[yes" not in str(info.value)

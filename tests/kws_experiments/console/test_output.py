@@ -67,6 +67,24 @@ def test_no_console_is_too_poor(command: list[str], variables: dict[str, str], t
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_outputs_end_nothing(closed: str, tmp_path: Path) -> None:
+    """As some schedulers have them."""
+    script = f"{sys.executable} -m kws_experiments.cli.main runs . {closed}"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+
+
+@pytest.mark.slow
+def test_a_training_with_closed_outputs_ends_with_its_report(make_folder: MakeFolder, tmp_path: Path) -> None:
+    data = f"dataset=folder dataset.path={make_folder()} task=custom model=tiny_conv trainer=quick"
+    script = f"{sys.executable} {ROOT / 'train.py'} {data} >&- 2>&-"
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path)
+    assert done.returncode == 0
+    assert len(list(tmp_path.glob("runs/*/*/report.html"))) == 1
+
+
 @pytest.mark.slow
 def test_a_training_on_a_poor_console_ends_with_its_report(make_folder: MakeFolder, tmp_path: Path) -> None:
     root = make_folder(words=("école", "はい", "no"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,7 @@ def test_runs_are_a_table_of_what_differs(runs: Path) -> None:
         ({"rate": "0.001"}, ["ddd", "aaa", "bbb", "ccc"]),
         ({"rate": "1e-3"}, ["ddd", "aaa", "bbb", "ccc"]),
         ({"words": ["[a, c]"]}, ["ddd"]),
+        ({"words": ["['a','c']"]}, ["ddd"]),
         ({"seed": 7}, []),
     ],
 )
@@ -165,10 +167,42 @@ def test_a_folder_that_may_not_be_read_is_listed(runs: Path, monkeypatch: pytest
     assert (row["status"], "no permission to read it" in row["error"]) == (DAMAGED, True)
 
 
-@pytest.mark.parametrize("metrics", ['{"accuracy": "high"}', '{"accuracy": [1]}', '{"accuracy": true}'])
+@pytest.mark.parametrize(
+    "metrics", ['{"accuracy": 1' + 400 * "0" + "}", '{"accuracy": "high"}', '{"accuracy": [1]}', '{"accuracy": true}']
+)
 def test_metrics_of_a_wrong_type_are_damage(runs: Path, kws: Kws, metrics: str) -> None:
     (runs / "train" / "bbb" / "metrics.json").write_text(metrics)
     assert "bbb/metrics.json' is missing or damaged" in kws("runs", runs, "--sort", "accuracy").out
+
+
+@pytest.mark.parametrize("words", ["[yes,no]", '["yes","no"]', "[yes, 'no']"])
+def test_words_that_yaml_takes_for_true_and_false_are_found(runs: Path, kws: Kws, words: str) -> None:
+    config = runs / "train" / "bbb" / "config.yaml"
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"task": {"words": ["yes", "no"]}}))
+    assert find_runs(runs, {"task.words": [words]})["run"].tolist() == ["bbb"]
+    assert kws("runs", runs, "--where", f"task.words={words}", "--columns", "run", "--csv").out == "run\nbbb\n"
+
+
+def test_numbers_of_hundreds_of_digits_are_listed(runs: Path) -> None:
+    config = runs / "train" / "bbb" / "config.yaml"
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"seed": 10**400}))
+    listed = find_runs(runs).set_index("run")
+    assert listed.loc["bbb", "seed"] == str(10**400)
+    assert len(listed) == 4
+
+
+@pytest.mark.parametrize("file", ["run.json", "config.yaml", "metrics.json"])
+def test_a_pipe_in_the_place_of_a_file_blocks_nothing(runs: Path, file: str) -> None:
+    (runs / "train" / "bbb" / file).unlink()
+    os.mkfifo(runs / "train" / "bbb" / file)
+    assert find_runs(runs).set_index("run").loc["bbb", "status"] == DAMAGED
+
+
+def test_columns_of_names_and_numbers_are_sorted(runs: Path, kws: Kws) -> None:
+    config = runs / "train" / "bbb" / "config.yaml"
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"name": 7}))
+    table = pd.read_csv(io.StringIO(kws("runs", runs, "--csv", "--sort", "name", "--columns", "run,name").out))
+    assert table.loc[0, "run"] == "bbb"
 
 
 def test_an_empty_folder_has_no_runs(tmp_path: Path) -> None:

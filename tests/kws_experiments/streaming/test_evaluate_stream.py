@@ -188,3 +188,20 @@ def test_many_ratios_are_put_into_steps() -> None:
     assert table["value"].tolist() == ["-5 to 0", "0 to 5", "5 to 10", "10 to 15"]
     assert table["missed"].tolist() == [1, 0, 0, 0]
     assert worst_speakers(table) is None
+
+
+def test_words_of_the_truth_are_compared_in_one_form(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Trailing blanks, semicolons and UTF-16 are harmless; another case is another word, and said."""
+    one = record(tmp_path / "one", {5: 0.4}, "")
+    (one / "truth.csv").write_bytes("time_ms;end_ms;word\r\n5000;5500;yes \r\n".encode("utf-16"))
+    result, _, _ = evaluate(tmp_path, one)
+    assert (result["keywords"], result["correct"]) == (1, 1)
+    other = record(tmp_path / "other", {5: 0.4}, "time_ms,end_ms,word\n5000,5500,Yes\n9000,9500,no\n")
+    result, _, _ = evaluate(tmp_path, other)
+    assert (result["keywords"], result["correct"]) == (1, 0)
+    assert "the word 'Yes' counts as another one than 'yes'" in caplog.text
+
+
+def test_times_in_seconds_are_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    evaluate(tmp_path, record(tmp_path / "one", {5: 0.4}, "time_ms,end_ms,word\n5.0,5.5,yes\n20,20.5,no\n"))
+    assert "all words are in the first 20.5 ms; times must be in milliseconds" in caplog.text
