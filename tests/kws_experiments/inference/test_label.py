@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,30 @@ def test_no_file_ends_a_command_over_many(
     assert sorted(found.path for found in labelled) == sorted(good)
     assert {path.name for path in failed} == {*bad, "loud.wav", "odd.flac"}
     np.testing.assert_array_equal(inputs[0] * 32768, np.pad(read_pcm(good[0], SAMPLE_RATE), (0, 0))[:SAMPLE_RATE])
+
+
+def test_broken_links_and_pipes_are_named(
+    real_data: Path, tmp_path: Path, inputs: list[np.ndarray], caplog: pytest.LogCaptureFixture
+) -> None:
+    """An unfetched file of git-annex is such a link; opening a pipe would block."""
+    (tmp_path / "good.wav").write_bytes(sorted((real_data / "yes").iterdir())[0].read_bytes())
+    (tmp_path / "annexed.wav").symlink_to("nowhere.wav")
+    os.mkfifo(tmp_path / "pipe.wav")
+    labelled, failed = label(Path("model"), [tmp_path], top=1)
+    assert [found.path.name for found in labelled] == ["good.wav"]
+    assert [path.name for path in failed] == ["annexed.wav", "pipe.wav"]
+    assert len(caplog.messages) == 2
+
+
+def test_a_name_too_long_for_its_picture_costs_no_label(
+    real_data: Path, tmp_path: Path, inputs: list[np.ndarray], caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.wav", 83 * "録" + ".wav"):  # 253 bytes
+        (tmp_path / name).write_bytes(sorted((real_data / "yes").iterdir())[0].read_bytes())
+    labelled, failed = label(Path("model"), [tmp_path], top=1, figures=tmp_path / "pictures")
+    assert (len(labelled), failed) == (2, [])
+    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["a.wav.png"]
+    assert "no picture: its name would be too long" in caplog.text
 
 
 def test_nothing_readable_is_one_line(tmp_path: Path, inputs: list[np.ndarray]) -> None:
