@@ -116,7 +116,7 @@ class Task:
             raise ValueError("unknown_dirs need the unknown class: set task.unknown=true")
         self.word_folders = [_word_folder(entry) for entry in check_list("word_dirs", word_dirs)]
         if synthetic_unknown is not None:
-            self.word_folders += [WordFolder(made) for made in self._synthetic(synthetic_unknown)]
+            self.word_folders += [WordFolder(made, training_alone=True) for made in self._synthetic(synthetic_unknown)]
         of_words = [folder.name for folder in self.word_folders if folder.name is not None]
         names = [*(folder.name for folder in self.unknown_folders), *of_words]
         if len(set(names)) < len(names):

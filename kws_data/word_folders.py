@@ -12,7 +12,7 @@ from kws_data.errors import KwsError
 from kws_data.folders import find_folder, nfc
 from kws_data.layout import with_splits
 from kws_data.sources.datasets import Dataset, Folder
-from kws_data.splits import HashSplit, ListSplit, SplitPolicy
+from kws_data.splits import TRAINING, HashSplit, ListSplit, SplitPolicy
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,12 @@ class WordFolder:
         dataset: where the folder is.
         few: whether the network is not trained on these clips: only the outputs of their words are fitted to them, at
             the end (see `training.new_words`).
+        training_alone: whether none of its clips judges or tunes a network.
     """
 
     dataset: Dataset
     few: bool = False
+    training_alone: bool = False
 
     @property
     def name(self) -> str | None:
@@ -57,4 +59,7 @@ class WordFolder:
                     " the other (it may be empty), or remove the one"
                 )
             policy = lists
-        return root, with_splits(catalog, root, policy, self.dataset.layout)
+        catalog = with_splits(catalog, root, policy, self.dataset.layout)
+        if self.training_alone:
+            catalog = catalog[catalog["split"] == TRAINING].reset_index(drop=True)
+        return root, catalog

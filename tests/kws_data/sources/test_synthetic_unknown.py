@@ -76,6 +76,8 @@ def test_synthetic_clips_join_training_alone(make_folder: MakeFolder) -> None:
     assert 5 + 8 <= counts.pop(UNKNOWN) <= 5 + 24  # some voices are kept for validation and testing
     assert all(1 <= counts.pop(word) <= 10 for word in ("yes", "no"))
     assert not counts.keys() - {"_silence_"}
+    beside = data.corpus.clips[data.corpus.clips["folder"] != ""]
+    assert set(beside["split"]) == {TRAINING}  # none tunes or judges a network in streams either
     held_out = data.examples[data.examples["split"] != TRAINING].drop(columns="source").reset_index(drop=True)
     expected = plain[plain["split"] != TRAINING].drop(columns="source").reset_index(drop=True)
     assert held_out["path"].tolist() == expected["path"].tolist()
