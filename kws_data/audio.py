@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -410,3 +411,12 @@ def _plain_blocks(file: BinaryIO, position: int, count: int, rate: int) -> Itera
 def _check_finite(samples: np.ndarray) -> None:
     if not np.isfinite(samples).all():
         raise UnreadableAudioError("holds samples that are not finite (NaN or infinity)")
+
+
+def write_wav(path: Path, samples: np.ndarray, sample_rate: int) -> None:
+    """Write [samples] int16 as a mono WAV."""
+    with wave.open(os.fspath(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(sample_rate)
+        file.writeframes(samples.astype("<i2").tobytes())

@@ -40,7 +40,7 @@ def is_text(name: str) -> bool:
 def audio_files(folder: Path) -> list[Path]:
     """Every audio file below a folder, sorted, without what systems left behind.
 
-    Broken links and pipes are among them, since whoever reads them says what is wrong.
+    Broken links and pipes are among them: their reader reports what is wrong with them.
     """
     from kws_data.audio import AUDIO_SUFFIXES  # here, so that names alone cost no NumPy
 

@@ -28,7 +28,9 @@ _SPLIT_OF = {
     "testing": TESTING, "test": TESTING, "eval": TESTING, "evaluation": TESTING,
 }  # fmt: skip
 _OF_A_SPLIT = re.compile(r"[ _-]?(set|data|split|clips)$")  # after a split's name: test_set, training-data
-_LIKE_A_SPLIT = re.compile(r"train|test|valid|(?<![a-z])(val|dev|eval)|hold.?out", re.IGNORECASE)
+_LIKE_A_SPLIT = re.compile(
+    r"(?<![a-z])(train(ing)?|tests?|testing|valid(ation)?|val|dev|eval(uation)?|hold.?out)s?(?![a-z])", re.IGNORECASE
+)
 _EDGE_IMPULSE = "info.labels"
 
 
@@ -220,8 +222,8 @@ def _warn_of_same_folders(paths: pd.Series, root: Path) -> None:
     shared = audio[audio.duplicated(1, keep=False)]
     if any(_LIKE_A_SPLIT.search(folder) for folder in shared[0].unique()):
         log.warning(
-            "'%s': %s are taken for words, though all have folders %s; if they are splits, name them training,"
-            " validation and testing",
+            "'%s': %s are taken for words, but the same folders (%s) are in several of them; if they are splits, name"
+            " them training, validation and testing",
             root, shortened(sorted(shared[0].unique()), 3), shortened(sorted(shared[1].unique()), 3),
         )  # fmt: skip
 

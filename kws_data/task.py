@@ -135,6 +135,8 @@ class Task:
             raise ValueError(f"synthetic_unknown must be null or have keys of {', '.join(known)}, got {arguments!r}")
         if self.words is None or not self.unknown:
             raise ValueError("synthetic_unknown needs task.words, and the unknown class (task.unknown=true)")
+        if odd := [word for word in self.words if " " in word]:
+            raise ValueError(f"synthetic_unknown: words must have _ in the place of spaces, got '{odd[0]}'")
         try:
             return SyntheticUnknown(**arguments).data_sets(self.words)
         except ValueError as error:

@@ -24,8 +24,8 @@ _BOMS = (
 _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _FORMULA = re.compile(r"[\s']*[=+\-@＝＋－＠]")
 # where a cell begins for a program that takes semicolons for commas, as in many countries
-_BEHIND_SEMICOLON = re.compile(rf";(?={_FORMULA.pattern})")
-_MARKED_BEHIND_SEMICOLON = re.compile(rf";'(?={_FORMULA.pattern})")
+_BEHIND_SEMICOLON = re.compile(r""";(?=[\s"']*[=+\-@＝＋－＠])""")
+_MARKED_BEHIND_SEMICOLON = re.compile(r""";'(?=[\s"']*[=+\-@＝＋－＠])""")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _MARKED_DOWN = re.compile(r"[\\`*\[\]<>|#~$&!]|(?<![^\W_])_|_(?![^\W_])")  # underscores within names mean nothing
 
@@ -45,7 +45,8 @@ def _escaped(character: str) -> str:
 
 
 def to_csv(table: pd.DataFrame, **options: Any) -> str:
-    """The columns of a table as CSV, a line per row. No cell is a formula: texts that begin like one get a `'`.
+    """The columns of a table as CSV, a line per row. No cell is a formula: texts that begin like one get a `'`,
+    also behind a semicolon, where a cell begins for some programs.
 
     `options` are pandas's. Numbers stay as they are, and so do texts that are numbers.
     """

@@ -23,7 +23,7 @@ class WordFolder:
         dataset: where the folder is.
         few: whether the network is not trained on these clips: only the outputs of their words are fitted to them, at
             the end (see `training.new_words`).
-        training_alone: whether none of its clips judges or tunes a network.
+        training_alone: whether only its clips for training are used.
     """
 
     dataset: Dataset

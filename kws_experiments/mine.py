@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import wave
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,13 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kws_data.audio import INT16_SCALE
+from kws_data.audio import INT16_SCALE, write_wav
+from kws_data.catalog import UNKNOWN
 from kws_data.checks import check_whole
 from kws_data.splits import TRAINING
 from kws_data.storage.atomic import replace_dir
 from kws_data.streams.mix import render
 from kws_data.streams.plan import StreamSettings, plan_words
 from kws_data.streams.source import StreamSource
+from kws_data.streams.speech import SYNTHETIC
 from kws_experiments.config.command import quoted
 from kws_experiments.config.compose import run_folder
 from kws_experiments.console.output import say
@@ -36,7 +37,9 @@ from kws_experiments.streaming.windows import WindowScorer, in_pieces, open_wind
 
 log = logging.getLogger(__name__)
 
-_LEAST, _MOST = 0.2, 0.5  # score of a keyword where none is, and of one that is said
+_VERSION = 1  # of the windows: increase it when the same run and settings give others
+# A false accept scores at least so much, a missed keyword at most so much
+_FALSE_ACCEPT_SCORE, _MISSED_SCORE = 0.2, 0.5
 
 
 @dataclass(frozen=True)
@@ -114,13 +117,16 @@ def mine(run: Path, settings: MineSettings) -> Mined | None:
     streams = settings.streams()
     hours = sum(stream.minutes for stream in streams) / 60
     log.info("listening to %d streams of training clips, %.1f hours in all", len(streams), hours)
-    made_from = [str(opened.record.get("weights_sha256")), asdict(settings)]
+    listened = {name: value for name, value in asdict(settings).items() if name != "epochs"}
+    made_from = [_VERSION, str(opened.record.get("weights_sha256")), listened, _files_of(settings.speech)]
     digest = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:12]
     folder = Path("runs", "mine", "windows", digest).resolve()
     if not folder.is_dir():
         found = [_mistakes(source, open_windows(run, HOP_MS), stream, opened.labels) for stream in streams]
-        accepts = _first([window for one in found for window in one.accepts], settings.most, highest=True)
-        missed = _first([window for one in found for window in one.missed], settings.most, highest=False)
+        accepts = _clearest([window for one in found for window in one.accepts], settings.most, highest=True)
+        if UNKNOWN not in opened.labels:  # nothing that these windows could be examples of
+            accepts = []
+        missed = _clearest([window for one in found for window in one.missed], settings.most, highest=False)
         if not accepts and not missed:
             return None
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -134,6 +140,14 @@ def mine(run: Path, settings: MineSettings) -> Mined | None:
     log.info("%d false accepts and %d missed words: training with them", len(counts) - sum(counts), sum(counts))
     train(config, path)
     return Mined(path, folder, len(counts) - sum(counts), sum(counts), hours)
+
+
+def _files_of(speech: str | None) -> list[tuple[str, int, int]]:
+    """The names, sizes and times of recordings, so that others in the same folder are listened to."""
+    if speech is None or speech == SYNTHETIC:
+        return []
+    files = [path for path in sorted(Path(speech).expanduser().rglob("*")) if path.is_file()]
+    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
 
 
 class _Window(NamedTuple):
@@ -177,29 +191,25 @@ def _mistakes(source: StreamSource, windows: WindowScorer, stream: StreamSetting
         ]  # fmt: skip
 
     return _Found(
-        cut(false_accepts(ends_ms, score, truth, window_ms, _LEAST)),
-        cut(missed_words(ends_ms, score, keywords, truth, window_ms, _MOST)),
+        cut(false_accepts(ends_ms, score, truth, window_ms, _FALSE_ACCEPT_SCORE)),
+        cut(missed_words(ends_ms, score, keywords, truth, window_ms, _MISSED_SCORE)),
     )
 
 
-def _first(windows: list[_Window], most: int, *, highest: bool) -> list[_Window]:
+def _clearest(windows: list[_Window], most: int, *, highest: bool) -> list[_Window]:
     return sorted(windows, key=lambda window: (-window.score if highest else window.score, window.name))[:most]
 
 
 def _write(folder: Path, windows: Sequence[_Window], rate: int) -> None:
     for window in windows:
         (folder / window.word).mkdir(exist_ok=True)
-        with wave.open(str(folder / window.word / window.name), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(rate)
-            file.writeframes(window.samples.astype("<i2").tobytes())
+        write_wav(folder / window.word / window.name, window.samples, rate)
 
 
 def show(found: Mined | None, run: Path) -> None:
     """Print what was found, and what to do next."""
     if found is None:
-        say(f"'{run}' hears no mistake in its training material; longer streams (--minutes, --speech) may show some")
+        say(f"'{run}' makes no mistake on its training material; longer streams (--minutes, --speech) may show some")
         return
     counts = f"{found.false_accepts} windows that were taken for a keyword and {found.missed} missed keywords"
     say(f"trained with {counts}, of {found.hours:.1f} hours: {found.windows}")

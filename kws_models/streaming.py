@@ -64,7 +64,7 @@ class StreamingForm:
             step would round them.
 
     Attributes:
-        network, num_frames, step_frames: see above.
+        network, num_frames, step_frames, sums: see above.
         states: before the stream's first frame, [1, …] each.
         stride: frames from one output of the layers before the windows to the next.
         first_frames: after so many frames, the logits of the first window come.
@@ -362,7 +362,7 @@ class _Walk:
         return self._keep(stream.x, length - self._hop(stream))
 
     def _note_windows(self, stream: _Stream) -> None:
-        """Windows are made of this stream's values."""
+        """Check and record where the windows of this stream begin."""
         first = (stream.late + stream.length) * stream.stride
         if stream.late < 0 or self.first_frames not in (None, first):
             raise _ShapeError

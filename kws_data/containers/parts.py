@@ -14,13 +14,13 @@ from itertools import pairwise
 from typing import BinaryIO, NamedTuple
 
 from kws_data.containers.file_bytes import MOST_CHUNKS, W64_REST, W64_RIFF, Bytes, CutShortError, find
-from kws_data.containers.joined import next_file
+from kws_data.containers.joined import begins, next_file
 from kws_data.containers.mp3 import MP3_COUNT, Mp3Count, after_tag, is_mp3_frame, mp3_begins, mp3_frame_bytes
 from kws_data.containers.trailers import after_chunks, after_filler, before_chunks, leaves_out
 
 # FLAC packs silence as blocks of up to 65,535 samples in some 14 bytes. A header with more samples is wrong.
 MOST_SAMPLES_PER_BYTE = 5000
-_STREAMED_BYTES = 0x7F000000  # about as sox writes to a pipe; ffmpeg writes 0xFFFFFFFF
+_STREAMED, _STREAMED_BYTES = 0xFFFFFFFF, 0x7F000000  # as ffmpeg writes to a pipe, and about as sox does
 _FLAC_COUNT = (1 << 36) - 1
 _OGG_PAGE = re.compile(rb"OggS")
 _UNREAD_IN_OGG = {b"\x7fFLAC": "FLAC", b"Speex   ": "Speex", b"\x80theora": "a film", b"\x01video": "a film"}
@@ -28,8 +28,8 @@ _UNREAD_IN_OGG = {b"\x7fFLAC": "FLAC", b"Speex   ": "Speex", b"\x80theora": "a f
 _CHUNKED = {b"RIFF": ("<I", 12), b"RIFX": (">I", 12), b"RF64": ("<I", 12), b"FORM": (">I", 12), b"caff": (">q", 8)}
 # The chunk of samples, and how many of its bytes come before them
 _AUDIO_CHUNKS = {(b"FORM", b"SSND"): 8, (b"FORM", b"BODY"): 0, (b"caff", b"data"): 4}
-# PCM, float, A-law, mu-law, extensible: each sample has the same number of bytes
 _PCM, _GSM = (1, 0xFFFE), 0x31
+# PCM, float, A-law, mu-law, extensible: each sample has the same number of bytes
 _FIXED_SIZE_ENCODINGS = frozenset({*_PCM, 3, 6, 7})
 
 
@@ -117,7 +117,9 @@ def _chunked(source: Bytes, start: int, form: str, first: int) -> Part:
             present = source.size - position
             if present < size:
                 raise CutShortError(f"{present} of {size} bytes of audio are there")
-            end = position + size + (size & 1)
+            end = position + size
+            if size & 1 and form[1] == "I" and not begins(source, end):  # some writers do not fill up an odd number
+                end += 1
             whole = source.number("<Q", real_size_at - 8) if real_size_at else source.number(f"{order}I", start + 4)
             own_end = start + 8 + whole
             agrees = kind != b"caff" and own_end <= after_chunks(source, end, form, own_end) <= own_end + 1
@@ -133,7 +135,7 @@ def _chunked(source: Bytes, start: int, form: str, first: int) -> Part:
             if too_small or streamed:
                 last = next_file(source, position, in_samples=True)
                 size = before_chunks(source, position, last, form) - position
-                repairs.append((size_at, struct.pack(size_form, size)))
+                repairs.append((size_at, struct.pack(size_form, min(size, _STREAMED) if size_form[1] == "I" else size)))
             if name == b"BODY":  # libsndfile takes all that follows for samples
                 return Part(start, position + size, tuple(repairs), after=last)
             # so it does in CAF, and AIFF's format may stand behind the samples

@@ -21,7 +21,7 @@ from kws_data.containers.file_bytes import (
 from kws_data.containers.joined import begins, next_file
 from kws_data.containers.mp3 import MP3_END
 
-_SMALL_PADDING = 64  # as PADDING, where there is but one size, or two that do not agree
+_SMALL_PADDING = 64  # PADDING for files whose two sizes do not agree, or that have one size only
 _EVEN_BITS = 7.9  # per byte, of what is compressed: 4 kB of random bytes have 7.95, 16-bit speech 5 to 7.5
 # Chunks that programs put behind the samples, in WAV, AIFF and CAF
 _CHUNK_NAME = re.compile(
@@ -40,16 +40,29 @@ _NO_SAMPLES = re.compile(
 def after_chunks(source: Bytes, position: int, form: str, end: int) -> int:
     """Behind the chunks that follow each other there and end by `end`; the beginning of another file is no chunk."""
     for _ in range(MOST_CHUNKS):
-        size = source.number(form, position + 4)
-        after = position + 4 + struct.calcsize(form) + size
-        if not _is_name(source, position) or not position < after <= end or begins(source, position):
+        after = _after_chunk(source, position, form, end)
+        if after is None:
             break
-        if source.at(position, 4) == b"data":
-            raise ContainerError("a second chunk of samples follows the first")
         position = after
-        if size & 1 and form[1] == "I" and (after == end or not _is_name(source, after) or _is_name(source, after + 1)):
-            position += 1  # some writers leave out the byte that fills a chunk up
     return position
+
+
+def _after_chunk(source: Bytes, position: int, form: str, end: int) -> int | None:
+    """Behind the chunk that begins there and ends by `end`; None if there is none.
+
+    Raises:
+        ContainerError: it is one of samples.
+    """
+    size = source.number(form, position + 4)
+    after = position + 4 + struct.calcsize(form) + size
+    if not _is_name(source, position) or not position < after <= end or begins(source, position):
+        return None
+    if source.at(position, 4) == b"data":
+        raise ContainerError("a second chunk of samples follows the first")
+    if not size & 1 or form[1] != "I" or begins(source, after):
+        return after
+    # some writers leave out the byte that fills a chunk up
+    return after + (after == end or not _is_name(source, after) or _is_name(source, after + 1))
 
 
 def _is_name(source: Bytes, position: int) -> bool:
@@ -57,7 +70,7 @@ def _is_name(source: Bytes, position: int) -> bool:
 
 
 def after_filler(source: Bytes, position: int, filled: int) -> int:
-    """Where chunks may begin: at the position, filled up to an even one, or behind zeros."""
+    """Where chunks may begin: at the position, at the next even one (`filled`), or behind zeros."""
     if _is_name(source, position) and not _is_name(source, filled):
         return position
     return filled if _is_name(source, filled) else after_zeros(source, position)
@@ -66,10 +79,15 @@ def after_filler(source: Bytes, position: int, filled: int) -> int:
 def before_chunks(source: Bytes, begin: int, end: int, form: str) -> int:
     """Where the chunks or the tag begin that end at `end`, behind samples of an unknown size; else `end`."""
     begin = max(begin, end - READ_BYTES)
+    tried: set[int] = set()  # so that chains of chunks that join cost their length once
     for found in _CHUNK_NAME.finditer(source.at(begin, end - begin)):
-        if end <= after_chunks(source, begin + found.start(), form, end) <= end + 1:
-            return begin + found.start()
-    return end - 128 if source.at(end - 128, 3) == b"TAG" else end
+        position: int | None = begin + found.start()
+        while position is not None and position not in tried:
+            tried.add(position)
+            position = _after_chunk(source, position, form, end)
+            if position is not None and end <= position <= end + 1:
+                return begin + found.start()
+    return end - 128 if end - 128 >= begin and source.at(end - 128, 3) == b"TAG" else end
 
 
 def leaves_out(source: Bytes, end: int, *, sizes_agree: bool = False) -> bool:

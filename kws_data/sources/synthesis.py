@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
-import wave
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -16,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from kws_data.audio import write_wav
 from kws_data.checks import check_whole, require
 from kws_data.errors import KwsError
 from kws_data.sources.speech_engine import SpeechEngine
@@ -167,13 +166,13 @@ def _clip_job(
         folder, voice, number = clip
         rng = random_stream(seed, "clip", folder, voice.speaker, number)
         word = say(engine, text, voice, rng, sample_rate)
-        _write_wav(root / _relative_path(clip), place(word, voice, rng, sample_rate), sample_rate)
+        write_wav(root / _relative_path(clip), place(word, voice, rng, sample_rate), sample_rate)
 
     return job
 
 
 def _noise_job(path: Path, make: Callable[[], np.ndarray], sample_rate: int) -> Callable[[], None]:
-    return lambda: _write_wav(path, make(), sample_rate)
+    return lambda: write_wav(path, make(), sample_rate)
 
 
 def _run(jobs: Sequence[Callable[[], None]], progress: bool) -> None:
@@ -190,14 +189,6 @@ def _run(jobs: Sequence[Callable[[], None]], progress: bool) -> None:
             future.result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _write_wav(path: Path, samples: np.ndarray, sample_rate: int) -> None:
-    with wave.open(os.fspath(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(sample_rate)
-        file.writeframes(samples.astype("<i2").tobytes())
 
 
 def _write_lists(root: Path, clips: Sequence[_Clip]) -> None:

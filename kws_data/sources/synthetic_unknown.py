@@ -10,20 +10,21 @@ import hashlib
 import json
 import logging
 import math
-import wave
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from kws_data.audio import write_wav
 from kws_data.catalog import UNKNOWN
 from kws_data.checks import check_whole
 from kws_data.draws import text_order
 from kws_data.errors import KwsError
 from kws_data.sources.datasets import Dataset, Synthetic
 from kws_data.sources.words import V002_WORDS
-from kws_data.storage.atomic import lock_for, replace_dir
+from kws_data.storage.atomic import lock_for, replace_dir, replace_file
 from kws_data.storage.cache import datasets_dir
 
 log = logging.getLogger(__name__)
@@ -41,11 +42,11 @@ class SyntheticUnknown:
 
     Attributes:
         words: other words, of everyday English.
-        confusable: words that sound like the keywords, in all; half of them nobody says.
+        confusable: words that sound like the keywords, in all; real ones first.
         clips: of all these words.
         keyword_clips: of each keyword; None: as many as of each other word.
         talk: one-second windows of running speech, of the unknown class.
-        voices: of the words, of which a tenth each is left out, as in the synthetic data set.
+        voices: of the words; a tenth is left out for validation, a tenth for testing, as in the synthetic data set.
         seed: another seed, other words, voices and sentences.
 
     Raises:
@@ -68,7 +69,7 @@ class SyntheticUnknown:
             check_whole("keyword_clips", self.keyword_clips, 0)
         if (self.words + self.confusable > 0) != (self.clips > 0) or 0 < self.clips < self.words + self.confusable:
             raise ValueError(
-                "clips must be at least one for each of words and confusable, and 0 without any, got"
+                "clips must be at least words + confusable, or 0 if both are 0, got"
                 f" words={self.words}, confusable={self.confusable}, clips={self.clips}"
             )
 
@@ -104,8 +105,14 @@ class OtherWords(_Made):
         self.clips_per_word, self.voices, self.seed = clips_per_word, voices, seed
 
     def locate(self) -> Path:
-        """The folder in the cache, of the words that are chosen."""
-        return Synthetic(self.chosen(), self.clips_per_word, self.voices, self.seed).locate()
+        """The folder in the cache, of the words that are chosen, once."""
+        file = datasets_dir() / f"{_name('words', self.keywords, self.words, self.confusable, self.seed)}.json"
+        if not file.is_file():
+            with replace_file(file) as temporary:
+                temporary.write_text(json.dumps(self.chosen()) + "\n", encoding="utf-8")
+        return Synthetic(
+            json.loads(file.read_text(encoding="utf-8")), self.clips_per_word, self.voices, self.seed
+        ).locate()
 
     def chosen(self) -> list[str]:
         """The words, without any that sounds like a keyword in some accent.
@@ -140,8 +147,7 @@ class Talk(_Made):
 
     def locate(self) -> Path:
         """The folder in the cache, named by a hash of the arguments; made first if it does not exist."""
-        made_from = [_VERSION, self.avoid, self.clips, self.seed]
-        folder = datasets_dir() / f"talk-{hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:12]}"
+        folder = datasets_dir() / _name("talk", self.avoid, self.clips, self.seed)
         if not folder.is_dir():
             with lock_for(folder):
                 if not folder.is_dir():
@@ -168,14 +174,10 @@ class Talk(_Made):
                 window = spoken[start : start + _SAMPLE_RATE]
                 if written < self.clips and np.sqrt(np.mean(np.square(window))) > quietest:
                     path = folder / f"{voice.speaker}_nohash_{written}.wav"
-                    _write_wav(path, place(window, voice, rng, _SAMPLE_RATE))
+                    write_wav(path, place(window, voice, rng, _SAMPLE_RATE), _SAMPLE_RATE)
                     written += 1
             number += 1
 
 
-def _write_wav(path: Path, samples: np.ndarray) -> None:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(_SAMPLE_RATE)
-        file.writeframes(samples.astype("<i2").tobytes())
+def _name(kind: str, *made_from: Any) -> str:
+    return f"{kind}-{hashlib.sha256(json.dumps([_VERSION, *made_from]).encode()).hexdigest()[:12]}"

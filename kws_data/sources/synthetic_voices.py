@@ -129,7 +129,7 @@ def read_aloud(engine: SpeechEngine, text: str, voice: Voice, rng: np.random.Gen
 
 
 def place(speech: np.ndarray, voice: Voice, rng: np.random.Generator, num_samples: int) -> np.ndarray:
-    """Speech of peak 1 at a random time and level in low noise: [num_samples] int16; it is never cut."""
+    """Speech of a peak of at most 1 at a random time and level in low noise: [num_samples] int16; it is never cut."""
     peak = 10 ** (min(voice.peak_db + rng.uniform(-4, 4), -1.0) / 20)
     snr_db = voice.snr_db + rng.uniform(-3, 3)
     # Around the middle rather than anywhere, as in recordings cut to their loudest second.

@@ -73,7 +73,7 @@ def map_chunks(
 
 
 def _clean_up_quietly() -> None:
-    """Let the process that cleans up for joblib, after this one was stopped, not list what it has cleaned up."""
+    """Silence joblib's resource tracker: after this process was stopped, it would list what it removes."""
     filters = os.environ.get("PYTHONWARNINGS", "")
     if _CLEANED_UP not in filters:  # the last one counts
         os.environ["PYTHONWARNINGS"] = f"{filters},{_CLEANED_UP}".lstrip(",")

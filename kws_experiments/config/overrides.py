@@ -91,7 +91,7 @@ def corrected(override: str) -> tuple[str, str] | None:
     if found is None:
         return None
     unread = value = found["value"].strip()
-    if value.startswith("[") and value.endswith(","):  # more is missing than its end
+    if value.startswith("[") and value.endswith(","):  # an item is missing too
         return None
     if value.startswith("[") and ("]" not in value or value.endswith("]")):
         items = [item.strip() for item in _ITEM.findall(value[1:].removesuffix("]"))]
@@ -116,7 +116,7 @@ def hydra_message(error: Exception) -> str:
         return f"{message}; it comes with the extra {missing[0]}: pip install -e '.[{missing[0]}]'"
     if isinstance(error, OverrideParseException):
         if joined := _divided(error.override):
-            return f"{error.override}: this list has no end, since a shell divides at spaces; write {joined}"
+            return f"{error.override}: the shell split this at its spaces; write {joined}"
         if better := corrected(error.override):
             return f"{error.override}: {better[0]} can't be read without quotes; write {better[1]}"
         return f"{error.override}: this can't be read; write KEY=VALUE, with double quotes around texts in the value"
@@ -134,13 +134,13 @@ def hydra_message(error: Exception) -> str:
 
 
 def _divided(override: str) -> str | None:
-    """A list that the shell divided at its spaces, as one argument for it; None for anything else."""
+    """A list or mapping that the shell split at its spaces, as one argument for it; None for anything else."""
     arguments = sys.argv[1:]
     if not _is_open(override) or override not in arguments:
         return None
-    joined = ""
-    for argument in arguments[arguments.index(override) :]:
-        joined += argument
+    first = arguments.index(override)
+    for end in range(first + 1, len(arguments) + 1):
+        joined = re.sub(r"([,:]) ", r"\1", " ".join(arguments[first:end]))
         if not _is_open(joined):
             readable = _parsed(joined, "override") is not None
             better = None if readable else corrected(joined)
@@ -149,7 +149,7 @@ def _divided(override: str) -> str | None:
 
 
 def _is_open(text: str) -> bool:
-    return text.count("[") > text.count("]")
+    return text.count("[") > text.count("]") or text.count("{") > text.count("}")
 
 
 def _other_keys(key: str) -> str:

@@ -135,12 +135,13 @@ def number_or_none(value: Any) -> float | None:
 
     Raises:
         TypeError: it is neither.
-        OverflowError: it has hundreds of digits.
+        OverflowError: it is an integer beyond 64 bits.
     """
     if value is None:
         return None
     if isinstance(value, int | float) and not isinstance(value, bool):
-        float(value)
+        if abs(value) >= 2**63 and isinstance(value, int):
+            raise OverflowError(f"{value:#x} has more than 64 bits")
         return value
     raise TypeError(f"{value!r} is not a number")
 

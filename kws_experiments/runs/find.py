@@ -152,12 +152,12 @@ def _seconds(folder: RunFolder) -> float | None:
 
 
 def _of_table(value: Any) -> Any:
-    """A value as a table can hold it: a number of more than 64 bits only as text."""
-    return str(value) if isinstance(value, int) and abs(value) >= 2**63 else value
+    """A value as a table can hold it: integers beyond 64 bits become text."""
+    return f"{value:#x}" if isinstance(value, int) and abs(value) >= 2**63 else value
 
 
 def _matches(value: Any, wanted: Any) -> bool:
-    """Whether a value is the wanted one, or one of several; numbers and lists may be spelled in any way."""
+    """Whether a value is the wanted one, or one of several; numbers, and lists of words, may be spelled in any way."""
     return any(
         _plain(value, read) == _plain(one, read)
         for one in (wanted if isinstance(wanted, list | tuple) else [wanted])
@@ -171,9 +171,11 @@ def _parsed_texts(text: str) -> Any:
 
 def _plain(value: Any, read: Callable[[str], Any]) -> Any:
     if isinstance(value, str):
-        with suppress(yaml.YAMLError):
+        with suppress(yaml.YAMLError, ValueError, RecursionError):
             value = read(value)
-    return json.dumps(float(value) if isinstance(value, int) and not isinstance(value, bool) else value, default=str)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
+        value = float(value)
+    return json.dumps(_of_table(value), default=str)
 
 
 def _differing(configs: list[dict[str, Any]], all_keys: bool) -> list[str]:

@@ -42,7 +42,7 @@ from kws_experiments.streaming.windows import WindowScorer, open_windows
 log = logging.getLogger(__name__)
 
 _COUNTS = ["correct", "wrong", "false_accepts"]
-_SMALLEST_SHARE = 0.01  # of a recording: words in no more of it are likely given in seconds
+_SMALLEST_SHARE = 0.01  # of a recording: if all words are in this first part, times are probably in seconds
 _LONGEST_NAME = 100  # bytes of a folder's name; file systems take 255
 
 
@@ -186,7 +186,7 @@ def _warn_of_missing(keywords: Sequence[str], words: pd.Series) -> None:
     folded = {keyword.casefold(): keyword for keyword in keywords}
     for word in said:
         if word.casefold() in folded:
-            log.warning("the word '%s' counts as another one than '%s'", word, folded[word.casefold()])
+            log.warning("'%s' is not the keyword '%s': upper and lower case differ", word, folded[word.casefold()])
     missing = [word for word in keywords if word not in words.to_numpy()]
     if len(missing) < len(keywords):
         if missing:

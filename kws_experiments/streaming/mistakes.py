@@ -30,7 +30,7 @@ class Mistake(NamedTuple):
 def false_accepts(
     ends_ms: np.ndarray, scores: np.ndarray, truth: Sequence[Spoken], window_ms: float, least: float
 ) -> list[Mistake]:
-    """The windows without a part of a keyword in which one is heard, the clearest first.
+    """Windows that hold no part of a keyword, but score high for one; the highest first.
 
     Args:
         ends_ms: [windows], in order.
@@ -60,7 +60,7 @@ def missed_words(
     window_ms: float,
     most: float,
 ) -> list[Mistake]:
-    """Keywords that no window which holds all of them scores above `most`, the clearest misses first.
+    """Keywords that score at most `most` in each window that holds them whole; the lowest first.
 
     Args:
         ends_ms: [windows], in order.

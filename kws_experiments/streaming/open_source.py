@@ -56,8 +56,8 @@ def source_of_run(run: FinishedRun, experiment: Experiment, split: str, speech: 
     data = prepare_data(experiment)
     if data.labels != run.labels or data.fingerprint != run.record.get("data_fingerprint"):
         raise KwsError(
-            f"'{data.corpus.roots[0]}': the data changed since '{run.folder.path}' was trained, so that clips for"
-            " validation may be some that it was trained on; train it again"
+            f"'{data.corpus.roots[0]}': the data changed since '{run.folder.path}' was trained, so that the splits may"
+            " be others than in its training; train it again"
         )
     origin = {"root": str(data.corpus.roots[0]), "fingerprint": data.fingerprint}
     keywords = set(keywords_of(data.labels))

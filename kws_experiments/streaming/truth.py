@@ -21,9 +21,9 @@ CONDITIONS = ("snr_db", "clip", "speaker", "room", "channel", "level_db")
 def read_truth(path: Path) -> pd.DataFrame:
     """Read rows of `time_ms` and `end_ms` (floats: the word's start and end) and `word`, sorted by time.
 
-    It is CSV in any of the encodings and with any of the separators that programs write. The file needs `time_ms` and
-    `word`; without `end_ms` a word ends where it starts. A table without rows says that no
-    word is spoken. Of other columns, CONDITIONS and FILE are kept, as text.
+    It is UTF-8, UTF-16 or Windows-1252, with commas, semicolons or tabs between columns. It needs `time_ms` and `word`;
+    without `end_ms` a word ends where it starts. A table without rows says that no word is spoken. Of other columns,
+    CONDITIONS and FILE are kept, as text.
 
     Raises:
         KwsError: naming the file and the row.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kws_data.audio import read_header, read_pcm
-from tests.kws_data.audio_files import read, speech, written
+from tests.kws_data.audio_files import read, sine, speech, written
 
 NOISE = np.random.default_rng(0).bytes(20_000)  # such as a picture
 SIZES = ["right", "of the file", "before the chunks", 0, 36, 0xFFFFFFFF]  # that WAV files give for themselves
@@ -155,6 +155,26 @@ def test_aiff_from_sox_to_a_pipe_is_read(tmp_path: Path, samples: np.ndarray, si
     struct.pack_into(">I", content, 4, size + 46)
     struct.pack_into(">I", content, content.index(b"SSND") + 4, size)
     check(file_of(tmp_path, bytes(content)), samples)
+
+
+@pytest.mark.parametrize("after", ["WAV", "FLAC"])
+@pytest.mark.parametrize("kind", ["WAV", "CAF"])
+def test_a_file_behind_an_odd_number_of_bytes_is_not_lost(tmp_path: Path, kind: str, after: str) -> None:
+    """Python's `wave` leaves out the byte that fills it up, and CAF has none."""
+    one = written(
+        tmp_path, sine(300, 16000)[:15999], name="one.wav", format=kind, subtype="PCM_U8" if kind == "WAV" else "PCM_S8"
+    )
+    other = written(tmp_path, sine(700, 16000), name="other.wav", format=after)
+    expected = np.concatenate([read(one), read(other)])
+    content = one.read_bytes()
+    place = content.rindex(b"data") + (8 if kind == "WAV" else 16)
+    check(file_of(tmp_path, content[: place + 15999] + other.read_bytes()), expected)
+
+
+def test_many_chunks_behind_samples_of_an_unknown_size_cost_no_time(tmp_path: Path, samples: np.ndarray) -> None:
+    """Each could begin the chain of chunks that ends with the file."""
+    behind = 20_000 * chunk(b"JUNK", b"") + b"x"
+    assert len(read(file_of(tmp_path, wav(samples.tobytes(), behind, size=0xFFFFFFFF)))) > len(samples)
 
 
 PCM_GUID = bytes.fromhex("0100000000001000800000aa00389b71")

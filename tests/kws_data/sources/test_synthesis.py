@@ -290,7 +290,7 @@ def test_an_error_in_mid_way_leaves_nothing_behind(tmp_path, monkeypatch):
     def full_disk(path, samples, sample_rate):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(synthesis, "_write_wav", full_disk)
+    monkeypatch.setattr(synthesis, "write_wav", full_disk)
     with pytest.raises(KwsError, match="No space left"):
         synthesize(tmp_path / "set", words=["yes"], **SMALL)
     assert list(tmp_path.iterdir()) == []

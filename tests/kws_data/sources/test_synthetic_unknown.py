@@ -86,8 +86,8 @@ def test_synthetic_clips_join_training_alone(make_folder: MakeFolder) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("{words: 5, confusable: 0, clips: 3}", "clips must be at least one for each"),
-        ("{words: 0, confusable: 0, clips: 3}", "clips must be at least one for each"),
+        ("{words: 5, confusable: 0, clips: 3}", "clips must be at least words + confusable"),
+        ("{words: 0, confusable: 0, clips: 3}", "clips must be at least words + confusable"),
         ("{words: 5, clip: 3}", "must be null or have keys of words, confusable, clips"),
         ("[1]", "must be null or have keys of"),
         ("{words: -1}", "words must be"),
@@ -106,6 +106,21 @@ def test_it_needs_words(make_folder: MakeFolder) -> None:
     overrides = ["dataset=folder", f"dataset.path={make_folder()}", "task=custom", "task.synthetic_unknown={words: 5}"]
     with pytest.raises(KwsError, match=r"needs task\.words"):
         _ = Experiment(compose(overrides)).task
+
+
+def test_words_with_spaces_are_refused(make_folder: MakeFolder) -> None:
+    """The engine's clips of them are in a folder with underscores, and would be unknown words."""
+    overrides = ["dataset=folder", f"dataset.path={make_folder()}", 'task.words=["turn on"]']
+    with pytest.raises(KwsError, match="must have _ in the place of spaces"):
+        _ = Experiment(compose([*overrides, "task.synthetic_unknown={words: 5, confusable: 0, clips: 5}"])).task
+
+
+def test_the_words_are_chosen_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a run is read where there is no speech engine."""
+    words = OtherWords(KEYWORDS, 6, 2, 1, 5, 0)
+    folder = words.locate()
+    monkeypatch.setattr(OtherWords, "chosen", lambda self: pytest.fail("chosen again"))
+    assert words.locate() == folder
 
 
 def test_more_words_than_there_are() -> None:

@@ -146,6 +146,8 @@ def test_a_misspelled_name_is_one_line_with_the_nearest(argument: str, line: str
     [
         (["task.words=[yes,", "no]"], "'task.words=[yes,no]'"),
         (["task.words=[yes,", "no,", "up]", "seed=1"], "'task.words=[yes,no,up]'"),
+        (["task.words=[left", "hand,", "right]"], "'task.words=[left hand,right]'"),
+        (["task.synthetic_unknown={words:", "60,", "talk:", "3}"], "'task.synthetic_unknown={words:60,talk:3}'"),
         (["task.words=[日本,", "中国]"], """'task.words=["日本","中国"]'"""),
     ],
 )
@@ -155,7 +157,7 @@ def test_a_list_that_the_shell_divided_is_put_together(
     monkeypatch.setattr("sys.argv", ["train.py", *arguments])
     with pytest.raises(KwsError) as info:
         compose(arguments)
-    assert str(info.value).endswith(f"this list has no end, since a shell divides at spaces; write {advice}")
+    assert str(info.value).endswith(f"the shell split this at its spaces; write {advice}")
 
 
 def test_a_list_of_which_more_than_the_end_is_missing_gets_no_correction() -> None:

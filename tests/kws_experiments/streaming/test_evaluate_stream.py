@@ -199,7 +199,7 @@ def test_words_of_the_truth_are_compared_in_one_form(tmp_path: Path, caplog: pyt
     other = record(tmp_path / "other", {5: 0.4}, "time_ms,end_ms,word\n5000,5500,Yes\n9000,9500,no\n")
     result, _, _ = evaluate(tmp_path, other)
     assert (result["keywords"], result["correct"]) == (1, 0)
-    assert "the word 'Yes' counts as another one than 'yes'" in caplog.text
+    assert "'Yes' is not the keyword 'yes': upper and lower case differ" in caplog.text
 
 
 def test_times_in_seconds_are_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
