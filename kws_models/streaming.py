@@ -292,7 +292,7 @@ class _Walk:
         if isinstance(layer, _CROPPINGS):
             return _cropped(layer, stream)
         if isinstance(layer, SVDF) and not layer.return_sequences:
-            return layer.combine(self._time_filters(layer, stream))
+            return self._svdf(layer, stream)
         if isinstance(layer, layers.GlobalAveragePooling2D | MaskedGlobalAveragePooling2D):
             # Over the bins first, so that the state has none
             joined = self._joined(stream.of(tf.reduce_mean(stream.x, 2)), stream.length)
@@ -368,30 +368,36 @@ class _Walk:
             raise _ShapeError
         self.first_frames, self.stride = first, max(stream.stride, self.stride)
 
-    def _time_filters(self, layer: SVDF, stream: _Stream) -> tf.Tensor:
-        """An SVDF layer's filters on the windows that end in this step: [m, units · rank].
+    def _svdf(self, layer: SVDF, stream: _Stream) -> tf.Tensor:
+        """An SVDF layer on the windows that end in this step: [m, units].
 
         Windows of what the frequency filters give would be 1 MB each. What is kept from step to step is, for each
         window that is still to end, the sum so far: for hops of several frames, that is less than the frames.
         """
-        x, kernel = layer.project(stream.x), tf.convert_to_tensor(layer.time_kernel)
+        kernel = tf.convert_to_tensor(layer.time_kernel)
         hop, length = self._hop(stream), min(layer.memory_size, stream.length)
         kernel, open_windows = kernel[-length:], -(-length // hop) - 1
         if hop == 1 or not open_windows or not self._form.sums:
-            return _filtered(self._joined(stream.of(x), length), kernel, hop)
+            joined = self._joined(stream.of(layer.project(stream.x)), length)
+            return layer.combine(_filtered(joined, kernel, hop))
         self._note_windows(stream)
         kernel = tf.pad(kernel, [((open_windows + 1) * hop - length, 0), (0, 0)])  # whole hops
-        if x.shape[1] == hop:
-            parts = tf.reverse(tf.reshape(kernel, (open_windows + 1, hop, -1)), [0])
-            added = tf.reduce_sum(parts * x, 1)[None]
+        if stream.x.shape[1] == hop:
+            # The first filters of all units, then the second ones: one sum is over frames and ranks then
+            order = np.arange(layer.units * layer.rank).reshape(layer.units, layer.rank).T.ravel()
+            projected = tf.matmul(stream.x, tf.gather(tf.convert_to_tensor(layer.frequency_kernel), order, axis=1))
+            parts = tf.reshape(tf.gather(kernel, order, axis=1), (1, open_windows + 1, hop * layer.rank, layer.units))
+            values = tf.reshape(projected, (1, 1, hop * layer.rank, layer.units))
+            added = tf.reduce_sum(tf.reverse(parts, [1]) * values, 2)
         else:
             around = (open_windows * hop, open_windows * hop)
-            added = _filtered(tf.pad(x, [(0, 0), around, (0, 0)]), kernel, hop)[None]
-        before = self._state((1, open_windows, x.shape[-1]), x.dtype)
+            padded = tf.pad(layer.project(stream.x), [(0, 0), around, (0, 0)])
+            added = layer.sum_ranks(_filtered(padded, kernel, hop))[None]
+        before = self._state((1, open_windows, layer.units), added.dtype)
         ended = tf.shape(added)[1] - open_windows
         sums = tf.pad(before, [(0, 0), (0, ended), (0, 0)]) + added
         self.after.append(sums[:, -open_windows:])
-        return sums[0, :-open_windows]
+        return layer.finish(sums[0, :-open_windows])
 
     def _keep(self, x: tf.Tensor, count: int) -> tf.Tensor:
         """The last `count` values before this step, and this step's; below 0, without so many of the latter."""

@@ -79,7 +79,7 @@ class SVDF(keras.layers.Layer):
         window = self._last_window(features)
         # In float16 the products of two small weights would lose their digits.
         if training and self.compute_dtype != "float16":
-            return self._finish(ops.tensordot(window, self._full_kernel(), axes=2))
+            return self.finish(ops.tensordot(window, self._full_kernel(), axes=2))
         return self._at_last_frame(self.project(window))
 
     def project(self, features: Any) -> Any:
@@ -92,13 +92,13 @@ class SVDF(keras.layers.Layer):
 
     def combine(self, filtered: Any) -> Any:
         """[..., units · rank] from the time filters → [..., units]: each unit's ranks summed, bias and activation."""
-        return self._finish(self._sum_ranks(filtered))
+        return self.finish(self.sum_ranks(filtered))
 
     def _every_frame(self, features: Any) -> Any:
         """[batch, frames, bins] → [batch, frames, units]."""
         padded = ops.pad(self.project(features), ((0, 0), (self.memory_size - 1, 0), (0, 0)))
         time_kernel = ops.expand_dims(ops.cast(self.time_kernel, self.compute_dtype), -1)
-        return self._finish(self._sum_ranks(ops.depthwise_conv(padded, time_kernel)))
+        return self.finish(self.sum_ranks(ops.depthwise_conv(padded, time_kernel)))
 
     def _last_window(self, features: Any) -> Any:
         """[batch, frames, bins] → [batch, memory_size, bins], the last frames, with zeros before the first."""
@@ -117,11 +117,11 @@ class SVDF(keras.layers.Layer):
         )
         return sum(ops.expand_dims(time, 1) * ops.expand_dims(frequency, 0) for time, frequency in pairs)
 
-    def _sum_ranks(self, filtered: Any) -> Any:
+    def sum_ranks(self, filtered: Any) -> Any:
         """[..., units · rank] → [..., units]."""
         return sum(filtered[..., rank :: self.rank] for rank in range(self.rank))
 
-    def _finish(self, sums: Any) -> Any:
+    def finish(self, sums: Any) -> Any:
         """Bias and activation."""
         return self.activation(sums + ops.cast(self.bias, self.compute_dtype))
 

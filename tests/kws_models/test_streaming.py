@@ -245,7 +245,7 @@ def test_a_network_streams_once_it_was_loaded_as_before(name, tmp_path):
 
 def test_sums_take_the_place_of_more_frames_than_they_are():
     """For a stream in float; in int8, where each step rounds them, a network lost 15 points of accuracy."""
-    network = small("low_latency_svdf", (FRAMES, 20))  # 16 filters of 20 frames
-    for step, sums, kept in ((4, False, 16), (4, True, 4), (7, True, 2), (1, True, 19)):
-        assert StreamingForm(network, FRAMES, step, sums=sums).states[0].shape == (1, kept, 16), (step, sums)
-    assert NetworkStream(network, FRAMES, 4).form.states[0].shape == (1, 4, 16)
+    network = small("low_latency_svdf", (FRAMES, 20))  # 8 units of 2 filters of 20 frames
+    for step, sums, kept in ((4, False, (16, 16)), (4, True, (4, 8)), (7, True, (2, 8)), (1, True, (19, 16))):
+        assert StreamingForm(network, FRAMES, step, sums=sums).states[0].shape == (1, *kept), (step, sums)
+    assert NetworkStream(network, FRAMES, 4).form.states[0].shape == (1, 4, 8)
