@@ -388,7 +388,9 @@ class _Walk:
             projected = tf.matmul(stream.x, tf.gather(tf.convert_to_tensor(layer.frequency_kernel), order, axis=1))
             parts = tf.reshape(tf.gather(kernel, order, axis=1), (1, open_windows + 1, hop * layer.rank, layer.units))
             values = tf.reshape(projected, (1, 1, hop * layer.rank, layer.units))
-            added = tf.reduce_sum(tf.reverse(parts, [1]) * values, 2)
+            # frame by frame, so that products stay in the CPU's caches
+            products = zip(tf.split(tf.reverse(parts, [1]), hop, 2), tf.split(values, hop, 2), strict=True)
+            added = tf.reduce_sum(sum(part * value for part, value in products), 2)
         else:
             around = (open_windows * hop, open_windows * hop)
             padded = tf.pad(layer.project(stream.x), [(0, 0), around, (0, 0)])
