@@ -135,6 +135,7 @@ def one_line_errors(
         except (KeyboardInterrupt, Exception) as error:
             if _by_interrupt(error):
                 _say(log, logging.WARNING, stopped)
+                interrupts.ends_stopped()
                 sys.exit(STATUS_STOPPED)
             line = as_line(error)
             if line is None:
@@ -142,8 +143,10 @@ def one_line_errors(
             _say(log, logging.ERROR, line)
             sys.exit(failed)
         except SystemExit as ended:
-            if ended.code == STATUS_STOPPED and not interrupts.has_said_why():  # Typer's, after Ctrl-C
-                _say(log, logging.WARNING, stopped)
+            if ended.code == STATUS_STOPPED:
+                if not interrupts.has_said_why():  # Typer's, after Ctrl-C
+                    _say(log, logging.WARNING, stopped)
+                interrupts.ends_stopped()
             raise
 
 

@@ -7,6 +7,7 @@ something to save. Imports next to nothing, so that it comes before all other im
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -22,6 +23,7 @@ standard_error = 2  # the descriptor, also while it is held back
 
 _interrupted = False
 _ends_by_error = False
+_ends_stopped = False
 
 
 def interrupted() -> bool:
@@ -70,6 +72,26 @@ def ends_by_error() -> None:
     """Note that this process ends, and has said why: destructors of half-written files add nothing to that."""
     global _ends_by_error
     _ends_by_error = True
+
+
+def ends_stopped() -> None:
+    """Note that this process ends with STATUS_STOPPED, if it was interrupted: see `_leave`."""
+    global _ends_stopped
+    _ends_stopped = _interrupted
+
+
+def _leave() -> None:
+    """End an interrupted process after its exit functions, without the destructors of libraries.
+
+    TensorFlow's threads may be at work at any moment, and C++ aborts a process that destroys a running thread.
+    """
+    if _ends_stopped:
+        with suppress(Exception):
+            sys.stdout.flush()
+        os._exit(STATUS_STOPPED)
+
+
+atexit.register(_leave)  # before all others, so that it runs after them
 
 
 def has_said_why() -> bool:

@@ -56,6 +56,9 @@ def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
         "class A:\n def __del__(self): os.kill(os.getpid(), signal.SIGINT); 1\n"
         "with one_line_errors():\n A(); print('not reached')",
         "with one_line_errors():\n import atexit\n atexit.register(lambda: [os.kill(os.getpid(), signal.SIGINT), 1])",
+        # while a library has a thread, so that its destructor ends the process by SIGABRT
+        "class A:\n def __del__(self, abort=os.abort): abort()\n"
+        "a = A()\nwith one_line_errors():\n os.kill(os.getpid(), signal.SIGINT); 1",
     ],
 )
 def test_ctrl_c_is_one_line_and_status_130(code: str, tmp_path: Path) -> None:
