@@ -10,7 +10,9 @@ import numpy as np
 from kws_data.augment.augmentation import Augmentation
 from kws_data.augment.background_noise import BackgroundNoise
 from kws_data.augment.context import Context
+from kws_data.augment.equalizer import Equalizer
 from kws_data.augment.feature_stage import FeatureStage
+from kws_data.augment.frequency_warp import FrequencyWarp
 from kws_data.augment.gain import Gain
 from kws_data.augment.impostor import Impostor
 from kws_data.augment.mixup import Mixup
@@ -40,6 +42,7 @@ STAGES: dict[str, Callable[[], WaveformStage]] = {
     "time_shift": lambda: TimeShift(100),
     "speed": lambda: Speed((0.8, 1.25)),
     "reverb": lambda: Reverb(RATE, probability=1.0),
+    "equalizer": lambda: Equalizer((-9, 3), 5, 1.0),
     "gain": lambda: Gain((-10, -3)),
     "polarity": lambda: Polarity(0.5),
     "background_noise": lambda: BackgroundNoise(0.1, 1.0),
@@ -50,6 +53,7 @@ STAGES: dict[str, Callable[[], WaveformStage]] = {
 FEATURE_STAGES: dict[str, Callable[[], FeatureStage]] = {
     "spec_augment": lambda: SpecAugment(2, 25, 2, 7),
     "spec_cutout": lambda: SpecCutout(3, 20, 8),
+    "frequency_warp": lambda: FrequencyWarp((0.8, 1.2)),
 }
 MOVING_ROWS = np.random.default_rng(5).normal(0, 3000, (40, RATE)).clip(-32768, 32767).astype(np.int16)
 WORDS = MOVING_ROWS * ((np.arange(RATE) >= 4000) & (np.arange(RATE) < 11_000)).astype(np.int16)  # with silence around

@@ -9,6 +9,8 @@ import pytest
 
 from kws_data.augment.augmentation import Augmentation
 from kws_data.augment.background_noise import BackgroundNoise
+from kws_data.augment.equalizer import Equalizer
+from kws_data.augment.frequency_warp import FrequencyWarp
 from kws_data.augment.gain import Gain
 from kws_data.augment.mixup import Mixup
 from kws_data.augment.polarity import Polarity
@@ -101,8 +103,12 @@ def test_parameters_are_as_declared(name: str, clip_samples: int | None) -> None
 
 
 @pytest.mark.parametrize(
-    "name", ["mixup", "time_shift", "speed", "reverb", "background_noise", "background_noise at an SNR", "white_noise"]
-)
+    "name",
+    [
+        "mixup", "time_shift", "speed", "reverb", "equalizer", "background_noise", "background_noise at an SNR",
+        "white_noise",
+    ],
+)  # fmt: skip
 def test_silence_rows_stay_as_they_are(name: str) -> None:
     silence = np.arange(20) % 2 == 0
     batch = batch_of(MOVING_ROWS[:20], silence=silence)
@@ -154,6 +160,12 @@ def test_silence_rows_stay_as_they_are(name: str) -> None:
         (lambda: SpecAugment(1, -2, 2, 2), "max_frames"),
         (lambda: SpecAugment(1, 2, 1.5, 2), "frequency_masks"),  # type: ignore[arg-type]
         (lambda: SpecAugment(1, 2, 1, None), "max_bins"),  # type: ignore[arg-type]
+        (lambda: Equalizer((3, -3)), "gain_db"),
+        (lambda: Equalizer(points=1), "points"),
+        (lambda: Equalizer(probability=2), "probability"),
+        (lambda: FrequencyWarp((0, 1)), "factor"),
+        (lambda: FrequencyWarp((0.9, 1.3)), "factor"),
+        (lambda: FrequencyWarp(probability=-1), "probability"),
         (lambda: SpecCutout("3", 2, 2), "masks"),  # type: ignore[arg-type]
         (lambda: SpecCutout(3, -1, 2), "max_frames"),
         (lambda: SpecCutout(3, 1, -2), "max_bins"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import soundfile
 from kws_data.catalog import UNKNOWN
 from kws_data.errors import KwsError
 from kws_data.sources.datasets import Synthetic
-from kws_data.sources.sentences import sounds
+from kws_data.sources.sentences import TEMPLATES, WORDS, sounds, tokens
 from kws_data.sources.speech_engine import SpeechEngine
 from kws_data.sources.synthetic_unknown import OtherWords, SyntheticUnknown, Talk
+from kws_data.sources.words import V002_WORDS
 from kws_data.splits import TRAINING
 from kws_experiments.config.compose import compose
 from kws_experiments.experiment.data import prepare_data
@@ -31,6 +33,16 @@ def test_no_other_word_sounds_like_a_keyword() -> None:
     assert said[-3] == said[-1]  # the engine hears that they are the same
     assert not {*said[:-5]} & {*said[-5:-2]}
     assert not {"know", "knows", "write", *KEYWORDS} & {*chosen}
+
+
+def test_speech_commands_words_come_first_and_half_of_the_confusable_are_made_up() -> None:
+    chosen = OtherWords(KEYWORDS, words=40, confusable=12, clips_per_word=1, voices=5, seed=0).chosen()
+    real = {*V002_WORDS, *(word for text in (*TEMPLATES, *WORDS.values()) for word in tokens(text))}
+    assert {*V002_WORDS} - {*KEYWORDS} <= {*chosen}
+    for number, keyword in enumerate(KEYWORDS):
+        four = chosen[4 * number : 4 * number + 4]
+        assert [word in real for word in four] == [True, True, False, False]
+        assert all(SequenceMatcher(None, word, keyword).ratio() >= 0.5 for word in four[2:])
 
 
 def test_the_seed_draws_other_words() -> None:
