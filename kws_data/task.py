@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from kws_data.catalog import SILENCE, UNKNOWN
-from kws_data.checks import check_choice, check_flag, check_list, check_number, check_path, check_range
+from kws_data.checks import check_choice, check_flag, check_list, check_number, check_path, check_range, check_whole
 from kws_data.corpus import Corpus, UnknownFolder
 from kws_data.draws import text_order
 from kws_data.errors import KwsError
@@ -73,6 +73,8 @@ class Task:
         silence_percentage: silence rows in each split, in percent of its wanted clips, rounded up.
         unknown_percentage: unknown clips in each split, in percent of its wanted clips, rounded up.
         training_unknown_percentage: unknown clips of the training split; null takes `unknown_percentage`.
+        training_unknown_repeats: how often these clips stand in the training split, each time another example: another
+            augmentation. For a data set with few clips of other words; clips of folders beside it stand once.
         silence_kind: 'noise' (as the original) or 'zeros', for validation and testing; training uses noise.
         silence_level_db: [low, high], the level of silence rows in training, uniform in dB of full scale (RMS); null
             takes the original's volume, uniform(0, 1) of the recordings' own level, so never louder than those.
@@ -92,6 +94,7 @@ class Task:
         silence_percentage: float = 10.0,
         unknown_percentage: float = 10.0,
         training_unknown_percentage: float | None = None,
+        training_unknown_repeats: int = 1,
         silence_kind: str = "noise",
         silence_level_db: tuple[float, float] | None = None,
         unknown_dirs: Sequence[Any] = (),
@@ -107,6 +110,7 @@ class Task:
             if training_unknown_percentage is None
             else check_number("training_unknown_percentage", training_unknown_percentage, 0, 1000)
         )
+        self.training_unknown_repeats = check_whole("training_unknown_repeats", training_unknown_repeats, 1)
         self.silence_kind = check_choice("silence_kind", silence_kind, ("noise", "zeros"))
         self.silence_level_db = (
             None if silence_level_db is None else check_range("silence_level_db", silence_level_db, -120, 0)
@@ -205,7 +209,8 @@ class Task:
         others = in_dataset[~in_dataset["word"].isin({*labels, SILENCE, UNKNOWN})]
         percentage = self.training_unknown_percentage if split == "training" else self.unknown_percentage
         quota = math.ceil(num_wanted * percentage / 100)
-        parts = [recorded, _draw(others, max(0, quota - len(recorded)), data_seed)]
+        drawn = _draw(others, max(0, quota - len(recorded)), data_seed)
+        parts = [recorded, *[drawn] * (self.training_unknown_repeats if split == "training" else 1)]
         whole = {folder.name for folder in self.unknown_folders if folder.share is None}
         parts.append(clips[clips["folder"].isin(whole)])
         if split == "training":

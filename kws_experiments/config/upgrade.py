@@ -85,6 +85,7 @@ CHANGES: tuple[RenamedTarget | RemovedKey | AddedKey, ...] = (
     AddedKey("tune.speech_minutes", 15),
     AddedKey("task.word_dirs", [], "kws_data.task.Task"),
     AddedKey("task.synthetic_unknown", None, "kws_data.task.Task"),
+    AddedKey("task.training_unknown_repeats", 1, "kws_data.task.Task"),
 )
 
 

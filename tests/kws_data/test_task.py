@@ -112,6 +112,21 @@ def test_training_may_hear_another_share_of_unknown_clips(percentage: float) -> 
         assert same[0] == same[1] != set()
 
 
+def test_training_may_hear_clips_of_other_words_several_times() -> None:
+    corpus = plain(training=100)
+    once, thrice = (Task(["yes"], training_unknown_repeats=times) for times in (1, 3))
+    unknown = [of_class(task.examples(corpus, 0), task, corpus, UNKNOWN, TRAINING) for task in (once, thrice)]
+    assert unknown[1]["path"].value_counts().to_dict() == dict.fromkeys(unknown[0]["path"], 3)
+    assert unknown[1].index.is_unique  # examples of their own, which are augmented in other ways
+    rest = [
+        task.examples(corpus, 0).drop(repeated.index).reset_index(drop=True)
+        for task, repeated in zip((once, thrice), unknown, strict=True)
+    ]
+    pd.testing.assert_frame_equal(*rest)
+    with pytest.raises(ValueError, match="training_unknown_repeats"):
+        Task(["yes"], training_unknown_repeats=0)
+
+
 def test_every_wanted_clip_stands_once_with_its_place() -> None:
     corpus = plain()
     examples = Task(["yes", "no"]).examples(corpus, 0)
