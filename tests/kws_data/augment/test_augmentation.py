@@ -299,8 +299,6 @@ def test_every_feature_stage_can_be_added_to_a_mix(name: str, mix: str) -> None:
     ("strong", ["mixup", "time_shift", "speed", "reverb", "gain", "background_noise", "white_noise", "spec_augment"]),
     ("bc_resnet", ["time_shift", "background_noise", "spec_augment"]),
     ("small_data", ["mixup", "time_shift", "speed", "gain", "background_noise", "spec_augment"]),
-    ("listening", ["impostor", "mixup", "time_shift", "speed", "equalizer", "gain", "background_noise",
-                   "frequency_warp", "spec_augment"]),
     ("in_context", ["impostor", "context", "mixup", "speed", "gain", "background_noise", "spec_augment"]),
     ("ablation/shift", ["time_shift"]),
     ("ablation/noise", ["time_shift", "background_noise"]),
@@ -315,8 +313,7 @@ def test_every_mix_holds_its_stages_in_order(mix: str, stages: list[str]) -> Non
 
 def test_no_mix_is_missing_from_the_test_above() -> None:
     assert choices("augment") == [
-        "bc_resnet", "in_context", "light", "listening", "matchboxnet", "mhatt_rnn", "none", "original", "small_data",
-        "strong",
+        "bc_resnet", "in_context", "light", "matchboxnet", "mhatt_rnn", "none", "original", "small_data", "strong"
     ]  # fmt: skip
     assert choices("augment/ablation") == ["noise", "shift", "spec_augment"]
 
