@@ -16,6 +16,7 @@ import pytest
 import soundfile
 
 from kws_data.audio import to_int16
+from kws_experiments.config import interrupts
 
 # In a script's background SIGINT is ignored, and processes that tests start inherit that; not so in a terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -35,6 +36,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("KWS_DATA", str(folder))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that ends by Ctrl-C in this process does not end the process."""
+    monkeypatch.setattr(interrupts, "_ends_stopped", False)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -75,9 +75,9 @@ def ends_by_error() -> None:
 
 
 def ends_stopped() -> None:
-    """Note that this process ends with STATUS_STOPPED, if it was interrupted: see `_leave`."""
+    """Note that this process ends with STATUS_STOPPED: see `_leave`."""
     global _ends_stopped
-    _ends_stopped = _interrupted
+    _ends_stopped = True
 
 
 def _leave() -> None:

@@ -59,6 +59,9 @@ def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
         # while a library has a thread, so that its destructor ends the process by SIGABRT
         "class A:\n def __del__(self, abort=os.abort): abort()\n"
         "a = A()\nwith one_line_errors():\n os.kill(os.getpid(), signal.SIGINT); 1",
+        # the same after a training, which takes Ctrl-C itself and saves its state first
+        "class A:\n def __del__(self, abort=os.abort): abort()\n"
+        "a = A()\nwith one_line_errors():\n raise KeyboardInterrupt",
     ],
 )
 def test_ctrl_c_is_one_line_and_status_130(code: str, tmp_path: Path) -> None:
