@@ -73,8 +73,9 @@ class Task:
         silence_percentage: silence rows in each split, in percent of its wanted clips, rounded up.
         unknown_percentage: unknown clips in each split, in percent of its wanted clips, rounded up.
         training_unknown_percentage: unknown clips of the training split; null takes `unknown_percentage`.
-        training_unknown_repeats: how often these clips stand in the training split, each time another example: another
-            augmentation. For a data set with few clips of other words; clips of folders beside it stand once.
+        training_unknown_repeats: how often these clips, and those of a folder `_unknown_`, stand in the training split,
+            each time another example: another augmentation. For a data set with few of them; clips of folders beside it
+            stand once.
         silence_kind: 'noise' (as the original) or 'zeros', for validation and testing; training uses noise.
         silence_level_db: [low, high], the level of silence rows in training, uniform in dB of full scale (RMS); null
             takes the original's volume, uniform(0, 1) of the recordings' own level, so never louder than those.
@@ -210,7 +211,7 @@ class Task:
         percentage = self.training_unknown_percentage if split == "training" else self.unknown_percentage
         quota = math.ceil(num_wanted * percentage / 100)
         drawn = _draw(others, max(0, quota - len(recorded)), data_seed)
-        parts = [recorded, *[drawn] * (self.training_unknown_repeats if split == "training" else 1)]
+        parts = [recorded, drawn] * (self.training_unknown_repeats if split == "training" else 1)
         whole = {folder.name for folder in self.unknown_folders if folder.share is None}
         parts.append(clips[clips["folder"].isin(whole)])
         if split == "training":

@@ -123,6 +123,10 @@ def test_training_may_hear_clips_of_other_words_several_times() -> None:
         for task, repeated in zip((once, thrice), unknown, strict=True)
     ]
     pd.testing.assert_frame_equal(*rest)
+    recorded = plain(words="yes _unknown_")
+    examples = once.examples(recorded, 0), thrice.examples(recorded, 0)
+    numbers = [len(of_class(one, once, recorded, UNKNOWN, TRAINING)) for one in examples]
+    assert numbers[1] == 3 * numbers[0] > 0
     with pytest.raises(ValueError, match="training_unknown_repeats"):
         Task(["yes"], training_unknown_repeats=0)
 
