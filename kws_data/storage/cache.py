@@ -74,8 +74,14 @@ def features_dir(cache: Path | None = None) -> Path:
 
 
 def entries(cache: Path | None = None) -> list[CacheEntry]:
-    """The entries by kind and name. A link counts as a link; its target is not part of the cache."""
+    """The entries by kind and name. A link counts as a link; its target is not part of the cache.
+
+    Raises:
+        KwsError: there is a file in the place of the cache folder.
+    """
     root = cache or cache_dir()
+    if root.exists() and not root.is_dir():
+        raise KwsError(f"cache: '{root}' is a file; set KWS_DATA to a folder")
     found = [_entry(kind, name, root, paths) for kind in KINDS for name, paths in sorted(_grouped(root / kind).items())]
     return [entry for entry in found if entry is not None]
 

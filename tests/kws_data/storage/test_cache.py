@@ -74,6 +74,13 @@ def test_an_absent_cache_is_an_empty_one(monkeypatch, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_a_file_in_place_of_the_cache_is_said_to_be_one(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("KWS_DATA", str(tmp_path / "file"))
+    with pytest.raises(KwsError, match="file' is a file; set KWS_DATA to a folder"):
+        cache.entries()
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "freed", "left"),
     [
