@@ -1,6 +1,6 @@
 """What `kws add-word` gives from few clips: misses and false accepts on speakers that the clips are not of.
 
-    python -m benchmarks.add_word RUN DATA [--words yes,stop,left] [--steps 300] [--draws 8]
+    python -m benchmarks.add_word RUN DATA [--words yes,stop,left] [--steps 1000] [--draws 8]
 
 RUN is a run that was trained without these words; DATA, a data set with list files that has them, such as the one that
 RUN was trained on with the words' folders added. Each word is added by `kws add-word` without clips, in the current
@@ -65,7 +65,7 @@ def main(
     base: Annotated[Path, typer.Argument(help="the folder of a run that was trained without the words", metavar="RUN")],
     data: Annotated[Path, typer.Argument(help="a folder of clips with them, and with list files")],
     words: Annotated[str, typer.Option(help="with commas between")] = "yes,stop,left",
-    steps: Annotated[int, typer.Option(min=10, help="of each training")] = 300,
+    steps: Annotated[int, typer.Option(min=10, help="of each training")] = 1000,
     draws: Annotated[int, typer.Option(min=1, help="sets of clips of each kind")] = 8,
 ) -> None:
     """What kws add-word gives from few clips, on speakers that the clips are not of."""

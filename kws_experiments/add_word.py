@@ -49,7 +49,7 @@ class AddWordSettings:
         synthetic_clips: of the word, by the speech engine; 0: none at all.
     """
 
-    steps: int = 300
+    steps: int = 1000
     synthetic_clips: int = 300
 
 

@@ -59,7 +59,7 @@ def add_word(
     clips: Annotated[
         list[Path] | None, typer.Argument(help="3 to 20 clips of it: audio files, or folders; none: synthetic ones")
     ] = None,
-    steps: Annotated[int, typer.Option(min=10, help="of the training, of a batch each")] = 300,
+    steps: Annotated[int, typer.Option(min=10, help="of the training, of a batch each")] = 1000,
     synthetic_clips: Annotated[int, typer.Option(min=0, help="of the word, by the speech engine; 0: none")] = 300,
 ) -> None:
     """Add a word to a run: a new run, trained for minutes, with what can be expected of the word."""
