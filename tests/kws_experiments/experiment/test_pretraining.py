@@ -96,3 +96,8 @@ def test_foreign_configurations_may_name_no_more_there_than_elsewhere() -> None:
     refused = refused_in_config(config)
     assert refused is not None
     assert "pretrain.dataset names os.system" in refused
+
+
+def test_a_recipes_pre_training_can_be_taken_away() -> None:
+    assert compose(["experiment=listening"])["pretrain"]
+    assert compose(["experiment=listening", "~pretrain"])["pretrain"] is None
