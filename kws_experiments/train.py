@@ -169,6 +169,7 @@ def _train(
         logger.begin(folder, experiment.config)
 
     # 4. train what comes first
+    added_to = experiment.start_from  # a pre-training is none: all words of this run are new to it
     if not folder.training.initial.is_file():
         experiment = _after_pretraining(experiment)
 
@@ -181,7 +182,7 @@ def _train(
         with unwrap_errors():
             network = train_network(folder, experiment, source, data.labels, loggers)
             if experiment.task.word_folders:
-                fit_new_words(folder, experiment, source, network, data.labels)
+                fit_new_words(folder, experiment, source, network, data.labels, added_to=added_to)
             evaluate_network(folder, experiment, source, network, data.labels)
             draw_training_batch(folder, experiment, source, data.labels)
     finally:

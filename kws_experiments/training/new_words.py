@@ -23,7 +23,7 @@ from kws_data.augment.augmentation import Augmentation
 from kws_data.augment.impostor import Impostor
 from kws_data.augment.mixup import Mixup
 from kws_data.batches import BatchPlan
-from kws_data.catalog import SILENCE
+from kws_data.catalog import SILENCE, UNKNOWN
 from kws_data.draws import permutation
 from kws_data.errors import KwsError
 from kws_data.front_end import FrontEnd
@@ -52,9 +52,18 @@ PENALTY = 0.002  # for moving away from the output that the network was trained 
 
 
 def fit_new_words(
-    folder: RunFolder, experiment: Experiment, source: ClipSource, network: keras.Model, labels: list[str]
+    folder: RunFolder,
+    experiment: Experiment,
+    source: ClipSource,
+    network: keras.Model,
+    labels: list[str],
+    *,
+    added_to: Any,
 ) -> None:
     """Fit the outputs of words with few clips, and write what to expect of new words to `new_words.json`.
+
+    New are words with few clips, and words that the run which they are added to does not have. Without any, nothing is
+    written.
 
     Args:
         folder: the run's.
@@ -62,16 +71,18 @@ def fit_new_words(
         source: its clips.
         network: features → logits; the outputs are changed in place.
         labels: class names.
+        added_to: the run that this one adds words to, as in `start_from`; None if there is none.
     """
     head = Head(network)
     inputs = HeadInputs(experiment, source, network)
-    before = _before(experiment, source)
+    before = _before(experiment, source, added_to)
     held_out, truth, ids = inputs.of_split(VALIDATION)
     rate = experiment.false_accept_rate
     words: dict[str, Any] = {}
     for index, word in enumerate(labels):
         few = np.flatnonzero(source.apart & (source.labels == index))
-        if not len(few) and (before is None or word in before.labels):
+        is_added = before is not None and word not in (SILENCE, UNKNOWN, *before.labels)
+        if not len(few) and not is_added:
             continue
         words[word] = {"clips": len(few)}
         if len(few):
@@ -90,6 +101,8 @@ def fit_new_words(
         missed = int((scores[own] < lowest_threshold(scores[~own], rate)).sum())
         synthetic = bool((source.examples["folder"].to_numpy()[ids[own]] != "").all())
         words[word] |= {"validation": _misses(int(own.sum()), missed), "validation_is_synthetic": synthetic}
+    if not words:
+        return
     result: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "false_accept_rate": rate, "words": words}
     if before is not None:
         same = np.isin(truth, [index for index, label in enumerate(labels) if label in before.labels])
@@ -349,12 +362,12 @@ class _Before:
         return np.array(self.labels)[self.predicted] == np.array(labels)[truth]
 
 
-def _before(experiment: Experiment, source: ClipSource) -> _Before | None:
-    """None where the run starts from none, or that one is gone or not finished."""
-    if experiment.start_from is None:
+def _before(experiment: Experiment, source: ClipSource, added_to: Any) -> _Before | None:
+    """None where words are added to no run, or that one is gone or not finished."""
+    if added_to is None:
         return None
     try:
-        origin = find_origin(experiment.start_from)
+        origin = find_origin(added_to)
         model = load_model(origin.folder.path)
     except KwsError as error:
         log.warning("%s; what other words were like before is not known", error)

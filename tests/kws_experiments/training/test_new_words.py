@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 from scipy.special import softmax
 
 from kws_experiments.training.new_words import Head, Material, RowFit, expected
+from tests.conftest import MakeFolder
+from tests.kws_experiments.test_train import SMALL, train
 
 INPUTS, LABELS = 8, 4
 
@@ -73,3 +77,24 @@ def test_speakers_are_left_out_where_several_have_several_clips(speakers: int, k
 def test_of_a_single_clip_and_nothing_else_nothing_is_known() -> None:
     found = material(clips=1)
     assert expected(RowFit(head(), 3, found), found, found.others, 0.01)["by_clip"] is None
+
+
+@pytest.mark.slow
+def test_a_pretraining_and_other_words_add_no_word(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """A pre-training has neither this run's words nor `_unknown_`; a run of the same words lacks `_unknown_` alone."""
+    root, beside = make_folder(words=("yes", "no", "bed", "up")), make_folder("beside", words=("yes",))
+    data = ["dataset=folder", f"dataset.path={root}", *SMALL, "trainer=quick", "task.words=[yes,no]"]
+    mine = [*data, f"task.word_dirs=[{beside}]"]
+    before = "+pretrain={name: before, task: {words: [bed, up], unknown: false, word_dirs: []}}"
+    train(tmp_path, *mine, before, "name=pretrained", "report=true")
+    train(tmp_path, *data, "task.unknown=false", "name=words")
+    (words,) = tmp_path.glob("runs/words/*/")
+
+    train(tmp_path, *mine, f"start_from={words}", "name=tuned")
+
+    (pretrained,) = tmp_path.glob("runs/pretrained/*/")
+    (tuned,) = tmp_path.glob("runs/tuned/*/")
+    assert list(tmp_path.glob("runs/before/*/model.keras"))
+    assert not list(pretrained.glob("new_words.json"))
+    assert not list(tuned.glob("new_words.json"))
+    assert "New words" not in (pretrained / "report.md").read_text()
