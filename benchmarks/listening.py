@@ -16,8 +16,8 @@ The runs of a recipe, one for each training seed; rows hold each and the mean. C
   streams;
 - *talk*: running speech without a keyword, synthetic or from `--speech`, at medium: events an hour, at 15 dB.
 
-95 % intervals: over speakers (bootstrap) for misses in streams, exact (Poisson) for rates. `--csv` adds a row a run as
-soon as it is measured.
+95 % intervals: over speakers (bootstrap) for misses in streams, exact (Poisson) for rates, which stand with their
+hours. `--csv` keeps the row of a run as soon as it is measured: the same command, started again, goes on behind it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ from kws_data.streams.source import StreamSource
 from kws_data.streams.speech import SYNTHETIC
 from kws_data.streams.speech_extent import speech_extent
 from kws_experiments.console.tables import Console
-from kws_experiments.evaluation.intervals import poisson_rate
+from kws_experiments.evaluation.intervals import claim, false_accepts
+from kws_experiments.runs.files import read_table
+from kws_experiments.runs.folder import write_text
 
 if TYPE_CHECKING:
     from kws_experiments.export.scorer import Scorer
@@ -66,18 +68,35 @@ def main(
 ) -> None:
     if split not in SPLITS:
         raise KwsError(f"--split must be one of {', '.join(SPLITS)}, got '{split}'")
+    stream_seeds, snrs = [int(seed) for seed in numbers("--seeds", seeds)], numbers("--snrs-db", snrs_db)
+    options = f"{split}, seeds {seeds}, {minutes:g} min, {snrs_db} dB, {speech_hours:g} h of {speech}"
+    kept = [] if csv is None else rows_of(csv)
     rows = []
     for path in runs:
-        row = {"run": str(path)} | measure(
-            path, split, [int(seed) for seed in numbers("--seeds", seeds)], minutes, numbers("--snrs-db", snrs_db),
-            speech, speech_hours,
-        )  # fmt: skip
+        key = {"run": str(path), "measured on": options}
+        row = next((row for row in kept if key.items() <= row.items()), None)
+        if row is None:
+            row = key | measure(path, split, stream_seeds, minutes, snrs, speech, speech_hours)
+            if csv is not None:
+                if kept and list(kept[0]) != list(row):
+                    raise KwsError(f"--csv: '{csv}' has other columns; give another file")
+                kept.append(row)
+                write_text(csv, pd.DataFrame(kept).to_csv(index=False))
         rows.append(row)
-        if csv is not None:
-            if csv.exists() and list(pd.read_csv(csv, nrows=0).columns) != list(row):
-                raise KwsError(f"--csv: '{csv}' has other columns; give another file")
-            pd.DataFrame([row]).to_csv(csv, mode="a", header=not csv.exists(), index=False)
     show(pd.DataFrame(rows))
+
+
+def rows_of(csv: Path) -> list[dict[str, Any]]:
+    """The rows of a table that an earlier call wrote; none if there is no table.
+
+    Raises:
+        KwsError: it is no such table.
+    """
+    if not csv.exists():
+        return []
+    return read_table(csv, "give another file to --csv", ["run", "measured on"], float_precision="round_trip").to_dict(
+        "records"
+    )
 
 
 def numbers(option: str, text: str) -> list[float]:
@@ -119,8 +138,12 @@ def measure(
     if speech_hours:
         talk = StreamSettings(60 * speech_hours, (TALK_SNR_DB, TALK_SNR_DB), seed=seeds[0])
         events = _outcomes(score(source, open_windows(path, HOP_MS), [talk]), medium)[1]
-        low, high = poisson_rate(events, speech_hours)
-        found |= {"talk: events an hour": events / speech_hours, "talk: interval": f"{low:.1f} to {high:.1f}"}
+        rate = false_accepts(events, speech_hours)
+        low, high = rate["false_accepts_per_hour_95"]
+        found |= {
+            "talk: events an hour": rate["false_accepts_per_hour"], "talk: interval": f"{low:.1f} to {high:.1f}",
+            "talk: hours": speech_hours,
+        }  # fmt: skip
     return found
 
 
@@ -214,13 +237,15 @@ def on_words(scored: list[Scored], speakers: list[np.ndarray], medium: Any) -> d
     drawn = np.random.default_rng(0).integers(len(by_speaker), size=(RESAMPLES, len(by_speaker)))
     sums = by_speaker[drawn].sum(axis=1)
     low, high = np.percentile(sums[:, 0] / sums[:, 1], [2.5, 97.5])
-    rate_low, rate_high = poisson_rate(sum(accepts), hours)
+    rate = false_accepts(sum(accepts), hours, FALSE_ACCEPTS_AN_HOUR)
     return {
         "keywords": len(who),
         "missed": float(who["missed"].mean()),
         "missed, interval": f"{low:.1%} to {high:.1%}",
-        "false accepts an hour": sum(accepts) / hours,
-        "false accepts, interval": f"{rate_low:.1f} to {rate_high:.1f}",
+        "false accepts an hour": rate["false_accepts_per_hour"],
+        "false accepts, interval": "{:.1f} to {:.1f}".format(*rate["false_accepts_per_hour_95"]),
+        "hours": hours,
+        f"at most {FALSE_ACCEPTS_AN_HOUR:g} an hour": claim(rate, FALSE_ACCEPTS_AN_HOUR),
         "missed at 2 an hour": _fewest_misses(scored, medium, hours),
     }
 
@@ -268,22 +293,24 @@ def _speakers(source: StreamSource, stream: StreamSettings) -> np.ndarray:
 def show(rows: pd.DataFrame) -> None:
     """Print a table with a column for each run, and one for the mean."""
     printed = table("How runs listen", ["value"], [*(str(number + 1) for number in range(len(rows))), "mean"])
-    for name in rows.columns.drop("run"):
+    for name in rows.columns.drop(["run", "measured on"]):
         values = rows[name]
         if values.map(lambda value: isinstance(value, str)).any():
             printed.add_row(name, *values, "")
             continue
-        shown = (
-            "{:.1f}"
-            if "an hour" in name and "missed" not in name
-            else "{:.0f}"
-            if name.endswith("keywords")
-            else "{:.1%}"
-        )
-        printed.add_row(name, *(shown.format(value) for value in values), shown.format(values.mean()))
+        printed.add_row(name, *map(form_of(name).format, [*values, values.mean()]))
     Console().print(printed)
     for number, run in enumerate(rows["run"], 1):
         print(f"{number}: {run}")
+
+
+def form_of(name: str) -> str:
+    """How the numbers of a row are written: hours, rates an hour and counts as they are, all else in percent."""
+    if name.endswith("hours"):
+        return "{:.2f}"
+    if name.endswith("keywords"):
+        return "{:.0f}"
+    return "{:.1f}" if "an hour" in name and "missed" not in name else "{:.1%}"
 
 
 if __name__ == "__main__":

@@ -317,7 +317,17 @@ def test_listening_prints_every_figure_of_all_runs_and_their_mean(make_folder: M
     for name in ("missed at 1 %", "15 dB: missed"):
         low, _, high = rows[f"{name}, interval"][0].partition(" to ")
         assert float(low.rstrip("%")) <= float(rows[name][0].rstrip("%")) <= float(high.rstrip("%"))
-    assert (tmp_path / "rows.csv").read_text().count("\n") == 3
+    assert rows["15 dB: hours"] == ["0.02", "0.02", "0.02"]
+    assert rows["15 dB: at most 2 an hour"][0].startswith("not shown: needs ")
+    written = (tmp_path / "rows.csv").read_text()
+    assert written.count("\n") == 2  # the run that is given twice is measured once
+
+    again = run("listening", str(path), *arguments)
+    other = run("listening", str(path), *arguments, "--seeds=2")
+    assert "variants" not in again.stderr
+    assert "variants" in other.stderr
+    assert {name: cells for name, *cells in table_rows(again.stdout)}["keywords right"][0] == rows["keywords right"][0]
+    assert (tmp_path / "rows.csv").read_text().startswith(written)
 
 
 @pytest.mark.parametrize(
