@@ -163,7 +163,9 @@ class Task:
         Raises:
             KwsError: a wanted word has no folder.
         """
-        present = sorted(set(corpus.clips["word"]) - {SILENCE, UNKNOWN})
+        clips = corpus.clips
+        made = [nfc(folder.dataset.locate().name) for folder in self.word_folders if folder.training_alone]
+        present = sorted(set(clips["word"][~clips["folder"].isin(made)]) - {SILENCE, UNKNOWN})
         words = present if self.words is None else self.words
         for word in words:
             if word not in present:

@@ -95,6 +95,14 @@ def test_synthetic_clips_join_training_alone(make_folder: MakeFolder) -> None:
     assert held_out["path"].tolist() == expected["path"].tolist()
 
 
+def test_a_word_that_is_synthetic_alone_is_refused(make_folder: MakeFolder) -> None:
+    """A slip of the pen would be trained for half an hour; the engine says any word."""
+    overrides = ["dataset=folder", f"dataset.path={make_folder()}", "task=custom", "task.words=[yes,noo]"]
+    key = "task.synthetic_unknown={words: 2, confusable: 0, clips: 4, keyword_clips: 4, voices: 4}"
+    with pytest.raises(KwsError, match=r"^task\.words: no folder 'noo' with usable clips in .*; nearest: no, "):
+        prepare_data(Experiment(compose([*overrides, key])))
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
