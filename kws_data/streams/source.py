@@ -12,7 +12,7 @@ import numpy as np
 from kws_data.catalog import SILENCE
 from kws_data.corpus import Corpus
 from kws_data.errors import KwsError
-from kws_data.splits import TESTING
+from kws_data.splits import TESTING, TRAINING
 from kws_data.streams.speech import Speech
 
 
@@ -38,20 +38,30 @@ class StreamSource:
 
     @classmethod
     def of_split(
-        cls, corpus: Corpus, words: Collection[str], split: str = TESTING, origin: dict[str, Any] | None = None
+        cls,
+        corpus: Corpus,
+        words: Collection[str],
+        split: str = TESTING,
+        origin: dict[str, Any] | None = None,
+        *,
+        unknown_folders: Collection[str] = (),
     ) -> StreamSource:
         """All clips of a split but silence: those of `words` as keywords, the others as unknown words.
+
+        As in the task, other words from folders beside the data set take part in training alone, unless they are
+        `unknown_folders`.
 
         Raises:
             KwsError: no clip of `words` is in the split.
         """
         clips = corpus.clips[(corpus.clips["split"] == split) & (corpus.clips["word"] != SILENCE)]
         wanted = clips["word"].isin(words)
+        other = ~wanted & ((split == TRAINING) | clips["folder"].isin(["", *unknown_folders]))
         if not wanted.any():
             raise KwsError(
                 f"split: no clip of the task's words in '{corpus.roots[0]}' is for {split}; choose another split="
             )
-        return cls(corpus, clips.index[wanted].to_numpy(), clips.index[~wanted].to_numpy(), split, origin or {})
+        return cls(corpus, clips.index[wanted].to_numpy(), clips.index[other].to_numpy(), split, origin or {})
 
     def twin(self, row: int, chance: float) -> int:
         """Another clip of the same word by the same speaker, drawn by `chance` in [0, 1); `row` itself if none is."""

@@ -42,7 +42,8 @@ def open_source(source: Sequence[str], speech: str | None = None, *, loop: bool 
     corpus = experiment.corpus()
     origin = {"root": str(corpus.roots[0]), "split": experiment.part("split"), "data_seed": experiment.data_seed}
     keywords = set(experiment.task.labels(corpus)) - {SILENCE, UNKNOWN}
-    return with_speech(StreamSource.of_split(corpus, keywords, origin=origin), speech, keywords, loop=loop)
+    source = StreamSource.of_split(corpus, keywords, origin=origin, unknown_folders=_unknown_folders(experiment))
+    return with_speech(source, speech, keywords, loop=loop)
 
 
 def source_of_run(run: FinishedRun, experiment: Experiment, split: str, speech: str | None = None) -> StreamSource:
@@ -61,8 +62,12 @@ def source_of_run(run: FinishedRun, experiment: Experiment, split: str, speech: 
         )
     origin = {"root": str(data.corpus.roots[0]), "fingerprint": data.fingerprint}
     keywords = set(keywords_of(data.labels))
-    source = StreamSource.of_split(data.corpus, keywords, split, origin)
+    source = StreamSource.of_split(data.corpus, keywords, split, origin, unknown_folders=_unknown_folders(experiment))
     return with_speech(source, speech, keywords, loop=True)
+
+
+def _unknown_folders(experiment: Experiment) -> list[str]:
+    return [folder.name for folder in experiment.task.unknown_folders]
 
 
 def with_speech(

@@ -12,10 +12,12 @@ from kws_data.catalog import UNKNOWN
 from kws_data.errors import KwsError
 from kws_data.pipeline import batches, training_plan
 from kws_data.splits import TESTING, TRAINING, VALIDATION
+from kws_data.streams.source import StreamSource
 from kws_data.task import Task
 from kws_experiments.config.compose import compose
 from kws_experiments.experiment.data import Data, prepare_data
 from kws_experiments.experiment.experiment import Experiment
+from kws_experiments.streaming.open_source import open_source
 from tests.conftest import SAMPLE_RATE, MakeFolder, folder_maker, tone
 
 
@@ -67,6 +69,20 @@ def test_lists_are_kept_to_but_real_clips_are_not_joined_by_others_to_judge_on(t
     before = plain.examples[plain.examples["split"] != TRAINING]
     after = data.examples[(data.examples["split"] != TRAINING) & (data.examples["folder"] == "")]
     assert set(before["path"]) <= set(after["path"])
+    for split, others in ((TRAINING, {"bed", "shop"}), (VALIDATION, {"bed"}), (TESTING, {"bed"})):
+        stream = StreamSource.of_split(data.corpus, {"yes", "no", "marvin"}, split)
+        assert set(data.corpus.clips["word"][stream.unknown]) == others
+        assert "marvin" in set(data.corpus.clips["word"][stream.keywords])
+
+
+def test_streams_have_the_clips_of_unknown_folders(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """Those of word folders that aren't the task's words are for training."""
+    strange = add(tmp_path / "strange", ["train/1.wav", "test/2.wav"])
+    mine = add(tmp_path / "mine", ["train/shop/1.wav", "test/shop/2.wav", "test/yes/1.wav"], frequency=2500)
+    folders = [f"task.unknown_dirs=[{strange}]", f"task.word_dirs=[{mine}]"]
+    data = ["dataset=folder", f"dataset.path={make_folder()}", "task=custom", "task.words=[yes,no]"]
+    source = open_source([*data, *folders])
+    assert set(source.corpus.clips["folder"][source.unknown]) == {"", "strange"}
 
 
 def test_folders_of_splits_above_the_words_are_no_words(tmp_path: Path) -> None:
