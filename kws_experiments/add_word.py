@@ -31,6 +31,7 @@ from kws_experiments.runs.code_state import file_sha256
 from kws_experiments.runs.files import START_OVER, read_table
 from kws_experiments.runs.finished import FinishedRun
 from kws_experiments.runs.folder import RunFolder
+from kws_experiments.runs.listening import Listening
 
 log = logging.getLogger(__name__)
 
@@ -224,5 +225,6 @@ def show(path: Path) -> None:
     if windows := values.get("windows"):
         say("found by mistake in {after} of {windows} windows of other speech ({before} before)".format(**windows))
     say(path)
-    for command in (("tune", path), ("stream", path, "--microphone")):
+    tune = [] if Listening.read(path).tuned else [("tune", path)]
+    for command in (*tune, ("stream", path, "--microphone")):
         say(f"next: {quoted('kws', *command)}")

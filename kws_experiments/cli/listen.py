@@ -128,13 +128,13 @@ def stream(
             write_label_track(labels, found)
 
 
-def _check_model(path: Path) -> None:
-    """Refuse a folder that holds neither a run nor an export, before the slow imports."""
-    from kws_experiments.runs.files import GIVE_MODEL
+def _check_model(path: Path, *, exports: bool = True) -> None:
+    """Refuse a folder that holds neither a run nor, if they are of use, an export, before the slow imports."""
+    from kws_experiments.runs.files import GIVE_MODEL, GIVE_RUN
     from kws_experiments.runs.folder import RunFolder, no_run
 
     if not path.exists():
-        raise no_run(path, GIVE_MODEL)
+        raise no_run(path, GIVE_MODEL if exports else GIVE_RUN)
     if path.is_dir() and not any((folder / "export.json").is_file() for folder in (path, path.parent)):
         RunFolder(path).read_config()
 
@@ -197,8 +197,8 @@ def make_stream(
     ] = None,
     loop: Annotated[bool, typer.Option("--loop", help="use the recordings of --speech again and again")] = False,
     speech_percentage: Annotated[
-        float, typer.Option(help="running speech; the rest are words; needs --speech")
-    ] = 100.0,
+        float | None, typer.Option(help="running speech, of all items; the rest are words; default: 100")
+    ] = None,
     inside_percentage: Annotated[float, typer.Option(help="words inside running speech, of all words")] = 0.0,
     repeat_percentage: Annotated[float, typer.Option(help="words said twice in a row, of all words")] = 0.0,
     rooms: Annotated[
@@ -213,6 +213,9 @@ def make_stream(
     ] = "-26",
 ) -> None:
     """Make a long recording to test on: words and running speech over noise, with a table of what is said when."""
+    for option, given in (("--speech-percentage", speech_percentage is not None), ("--loop", loop)):
+        if given and speech is None:
+            raise KwsError(f"{option} is of running speech: give --speech, 'synthetic' or a folder of recordings")
     from kws_experiments.streaming.make_stream import StreamSettings, parse_range, write_stream
 
     with _option_named(channels="channel"):
@@ -220,7 +223,8 @@ def make_stream(
             parse_range(name, text) for name, text in (("snr_db", snr_db), ("gap_ms", gap_ms), ("level_db", level_db))
         )
         settings = StreamSettings(
-            minutes, snr, gap, unknown_percentage, seed, level, speech_percentage, inside_percentage, repeat_percentage,
+            minutes, snr, gap, unknown_percentage, seed, level,
+            100.0 if speech_percentage is None else speech_percentage, inside_percentage, repeat_percentage,
             tuple(rooms or ["none"]), tuple(channel or ["clean"]),
         )  # fmt: skip
     summary = write_stream(source, out, settings, speech=speech, loop=loop)
@@ -285,11 +289,11 @@ def tune(
 
     What is chosen goes to RUN/listening.json as low, medium and high sensitivity.
     """
-    _check_model(run)
+    _check_model(run, exports=False)
     from kws_data.streams.speech import check_speech
     from kws_experiments.experiment.settings import TuneSettings
 
-    with _option_named():
+    with _option_named(snrs_db="snr_db"):
         rates, snrs = (
             _numbers(name, text)
             for name, text in (("false_accepts_per_hour", false_accepts_per_hour), ("snr_db", snr_db))
@@ -319,7 +323,7 @@ def mine(
     seed: Annotated[int, typer.Option(help="another seed, other streams")] = 0,
 ) -> None:
     """Train a run further, as a new run, with what it hears wrongly in streams of its training clips."""
-    _check_model(run)
+    _check_model(run, exports=False)
     from kws_data.streams.speech import check_speech
     from kws_experiments.mine import MineSettings, show
     from kws_experiments.mine import mine as train_further

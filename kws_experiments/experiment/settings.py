@@ -100,7 +100,7 @@ class TuneSettings:
             check_number("false_accepts_per_hour", rate, 0.001, 10_000)
         in_order = len(rates) == len(TUNED) and list(rates) == sorted(set(rates))
         require(in_order, "false_accepts_per_hour", "three rates, the lowest first", ",".join(f"{r:g}" for r in rates))
-        require(bool(check_list("snrs_db", self.snrs_db)), "snr_db", "at least one number", "none")
+        require(bool(check_list("snrs_db", self.snrs_db)), "snrs_db", "at least one number", "none")
         check_whole("seed", self.seed)
         is_text = isinstance(self.speech, str) and bool(self.speech.strip())
         require(self.speech is None or is_text, "speech", "null, synthetic or a folder", self.speech)

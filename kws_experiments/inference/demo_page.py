@@ -59,7 +59,8 @@ def serve(run: Path, *, host: str, port: int) -> None:
                 max_file_size=MOST_BYTES, app_kwargs={"middleware": [Middleware(Guard, host)]},
             )  # fmt: skip
         except OSError as error:
-            raise KwsError(f"--port: nothing can be served at {host}:{port}: {' '.join(str(error).split())}") from error
+            reason = str(error).partition(". ")[0]  # what follows is about Gradio's own functions
+            raise KwsError(f"--port: nothing can be served at {host}:{port}: {reason}; give another --port") from error
         say(f"http://{host}:{port}")
         page.block_thread()
 

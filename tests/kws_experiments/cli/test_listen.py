@@ -328,6 +328,11 @@ def test_mistakes_are_one_line(kws: Kws, run: Path, recording: Path, tmp_path: P
         (("make-stream", run, "--out", tmp_path / "new", "--rooms", tmp_path / "absent"), "--rooms: no folder"),
         (("make-stream", run, "--out", tmp_path / "new", "--speech", tmp_path / "absent"), "or 'synthetic'"),
         (("make-stream", run, "--out", tmp_path / "new", "--inside-percentage", 5), "give --speech"),
+        (
+            ("make-stream", run, "--out", tmp_path / "new", "--speech-percentage", 5),
+            "--speech-percentage is of running",
+        ),
+        (("make-stream", run, "--out", tmp_path / "new", "--loop"), "--loop is of running speech: give --speech"),
     ):
         assert message in kws(*arguments).error(), arguments
     assert not (tmp_path / "new").exists()
