@@ -42,8 +42,8 @@ def open_source(source: Sequence[str], speech: str | None = None, *, loop: bool 
     corpus = experiment.corpus()
     origin = {"root": str(corpus.roots[0]), "split": experiment.part("split"), "data_seed": experiment.data_seed}
     keywords = set(experiment.task.labels(corpus)) - {SILENCE, UNKNOWN}
-    source = StreamSource.of_split(corpus, keywords, origin=origin, unknown_folders=_unknown_folders(experiment))
-    return with_speech(source, speech, keywords, loop=loop)
+    clips = StreamSource.of_split(corpus, keywords, origin=origin, unknown_folders=_unknown_folders(experiment))
+    return with_speech(clips, speech, keywords, loop=loop)
 
 
 def source_of_run(run: FinishedRun, experiment: Experiment, split: str, speech: str | None = None) -> StreamSource:
