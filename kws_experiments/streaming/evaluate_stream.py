@@ -130,6 +130,12 @@ def _listen(
     tolerance_ms: float,
 ) -> _Part:
     times_ms, scores, seconds = _score(windows, audio)
+    beyond = truth[truth["time_ms"] >= 1000 * seconds]
+    if len(beyond):
+        raise KwsError(
+            f"'{audio.parent / TRUTH}' has '{beyond['word'].iloc[0]}' at {beyond['time_ms'].iloc[0]:g} ms, and"
+            f" '{audio}' is {1000 * seconds:g} ms long: the table must be of this recording, and in milliseconds"
+        )
     last_ms = truth["end_ms"].max()
     if len(truth) > 1 and last_ms < _SMALLEST_SHARE * 1000 * seconds:
         log.warning("'%s': all words are in the first %g ms; times must be in milliseconds", name, last_ms)

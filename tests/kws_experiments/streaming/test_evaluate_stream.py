@@ -137,17 +137,20 @@ def test_bad_recordings_are_set_aside_in_a_line_each(tmp_path: Path, caplog: pyt
     short = record(tmp_path / "short", {}, QUIET, 0.05)
     bare = record(tmp_path / "bare", {}, QUIET)
     (bare / "truth.csv").unlink()
+    other = record(tmp_path / "other", {}, "time_ms,word\n5000,yes\n60000,no\n")
     with caplog.at_level(logging.WARNING):
-        result, _, _ = evaluate(tmp_path, good, cut, broken, short, bare, tmp_path / "absent")
+        result, _, _ = evaluate(tmp_path, good, cut, broken, short, bare, tmp_path / "absent", other)
 
     assert result["recordings"] == ["good"]
-    assert list(result["set_aside"]) == ["cut", "broken", "bare", "absent", "short"]
-    assert len(caplog.messages) == 5
+    assert list(result["set_aside"]) == ["cut", "broken", "bare", "absent", "short", "other"]
+    assert len(caplog.messages) == 6
     for message in (
         "'cut' is set aside: ",
         "row 2: time_ms",
         "shorter than one window",
         "write one with the line time_ms",
+        "has 'no' at 60000 ms, and",
+        "is 60000 ms long: the table must be of this recording",
     ):
         assert message in caplog.text
     with pytest.raises(KwsError, match=r"cut short.*\(nor can the other 1 recordings be used\)"):
