@@ -38,7 +38,8 @@ def export_run(run: Path, options: Options, *, check: bool = True, tune: Tune | 
         run: the folder of a finished run.
         options: what to write.
         check: try the exported files on the test split, beside the original.
-        tune: finds sensitivities on an export's own scores, for formats that need this.
+        tune: finds sensitivities on an export's own scores, for quantized files that are tried, and for formats that
+            have no other.
 
     Returns:
         the contents of export.json, and the folder.
@@ -84,7 +85,11 @@ def export_run(run: Path, options: Options, *, check: bool = True, tune: Tune | 
             listening = listening.with_clips(thresholds=artifact.thresholds)
             if chosen.tunes and tune is not None:
                 listening = tune(run, listening, temporary, artifact)
-            artifact = _with_listening(artifact, listening, temporary)
+            elif listening.tuned and quantize != "none":
+                windows = check and not artifact.streaming
+                listening, artifact = _retuned(run, listening, temporary, artifact, tune if windows else None)
+            listening.write(temporary)
+            artifact = replace(artifact, sensitivities=list(listening.sensitivities))
             chosen.write_extras(artifact, temporary)
             artifact.write(temporary)
             sign(temporary)
@@ -94,13 +99,18 @@ def export_run(run: Path, options: Options, *, check: bool = True, tune: Tune | 
     return artifact, out
 
 
-def _with_listening(artifact: Artifact, listening: Listening, out: Path) -> Artifact:
-    """Write an export's listening.json, and name its sensitivities."""
-    listening.write(out)
-    notes = artifact.notes
-    if listening.tuned and artifact.quantize != "none" and not find_format(artifact.format).tunes:
-        notes = [*notes, f"{', '.join(listening.tuned)} sensitivity: tuned on the scores of the run's own model"]
-    return replace(artifact, sensitivities=list(listening.sensitivities), notes=notes)
+def _retuned(
+    run: Path, listening: Listening, out: Path, artifact: Artifact, tune: Tune | None
+) -> tuple[Listening, Artifact]:
+    """Sensitivities on the scores of a quantized export; where they can't be found, the run's, and a note."""
+    reason = ""
+    if tune is not None:
+        try:
+            return tune(run, listening, out, artifact), artifact
+        except KwsError as error:
+            reason = f": {error}"
+    note = f"{', '.join(listening.tuned)} sensitivity: tuned on the scores of the run's own model{reason}"
+    return listening, replace(artifact, notes=[*artifact.notes, note])
 
 
 def _warn(artifact: Artifact) -> None:

@@ -1,7 +1,8 @@
-"""Find an export's sensitivities on its own scores, where they are others than the run's: those of one keyword."""
+"""Find an export's sensitivities on its own scores, where they are others than the run's."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +15,18 @@ from kws_data.streams.plan import StreamSettings
 from kws_data.streams.speech import check_speech
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.export.artifact import Artifact
+from kws_experiments.export.formats.base import find_format
 from kws_experiments.runs.finished import FinishedRun
 from kws_experiments.runs.listening import CLIPS, Listening
+from kws_experiments.streaming.listener import HOP_MS
 from kws_experiments.streaming.open_source import source_of_run
 from kws_experiments.streaming.tune import choose, score
-from kws_experiments.streaming.windows import WindowScorer
+from kws_experiments.streaming.windows import EachWindow, WindowScorer
 
 if TYPE_CHECKING:
     from kws_data.features.base import FeatureLayer
+
+log = logging.getLogger(__name__)
 
 _SETTLED_S = 5  # after so long, features hardly depend on what came before
 
@@ -35,30 +40,38 @@ def tune_export(run: Path, listening: Listening, out: Path, artifact: Artifact) 
         run: the folder of the run.
         listening: its sensitivities.
         out: the export's folder.
-        artifact: the export, whose one model takes a stream's frames.
+        artifact: the export; its first model takes whole windows, or a stream's frames.
 
     Raises:
         KwsError: the data changed, or the running speech is gone.
     """
-    from kws_experiments.export.formats.esphome import stepper
-
     opened = FinishedRun.open(run)
     experiment = Experiment(opened.config)
     speech = (listening.tuned_on.get("speech") or {}).get("speech")  # earlier versions had none
     check_speech(speech, f"'{listening.file}': tuned_on.speech")
     source = source_of_run(opened, experiment, VALIDATION, speech)
-    feed = stepper(out / artifact.files[0].file)
-    step_frames = artifact.files[0].input.shape[1]
+    windows = _windows(out, artifact, experiment.features)
     streams = [_settings(stream) for stream in listening.tuned_on["streams"]]
-    scored = score(source, Steps(experiment.features, feed, artifact.labels, step_frames), streams)
-    assert artifact.clip_samples is not None
-    scored = replace(scored, window_ms=1000 * artifact.clip_samples / artifact.sample_rate)
+    log.info("listening to %.0f min of streams with the export", sum(stream.minutes for stream in streams))
+    scored = score(source, windows, streams)
+    if artifact.clip_samples is not None:
+        scored = replace(scored, window_ms=1000 * artifact.clip_samples / artifact.sample_rate)
     tuned = listening.tuned.values()
     average_ms = next(iter(tuned))["settings"]["average_window_ms"]
     chosen = choose(scored, [values["false_accepts_per_hour_asked"] for values in tuned], [average_ms])
     clips = {CLIPS: listening.sensitivities[CLIPS]}
-    hop_ms = 1000 * step_frames * experiment.features.frame_step / artifact.sample_rate
+    hop_ms = 1000 * windows.hop_samples / artifact.sample_rate
     return replace(listening, sensitivities=clips | chosen, tuned_on=listening.tuned_on | {"hop_ms": hop_ms})
+
+
+def _windows(out: Path, artifact: Artifact, features: FeatureLayer) -> WindowScorer:
+    from kws_experiments.export.formats.esphome import stepper
+    from kws_experiments.export.load import load_export
+
+    file = artifact.files[0]
+    if find_format(artifact.format).tunes:
+        return Steps(features, stepper(out / file.file), artifact.labels, file.input.shape[1])
+    return EachWindow(load_export(out, artifact, file), round(HOP_MS * artifact.sample_rate / 1000))
 
 
 def _settings(stream: dict[str, Any]) -> StreamSettings:

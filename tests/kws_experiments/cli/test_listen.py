@@ -225,17 +225,26 @@ def test_a_tuned_run_listens_by_its_sensitivities_and_so_do_its_exports(
     assert metrics["low"]["missed"] > metrics["high"]["missed"]
 
     command = [sys.executable, "-m", "kws_experiments.cli.main", "export", str(tuned), "--format", "tflite"]
-    for quantize in ("none", "int8"):
-        whole = [*command, "--quantize", quantize, "--check" if quantize == "int8" else "--no-check"]
+    for quantize, check in (("none", "--no-check"), ("int8", "--no-check"), ("int8", "--check")):
+        whole = [*command, "--quantize", quantize, check]
         done = subprocess.run(whole, cwd=ROOT, check=True, capture_output=True, text=True)
         export = tuned / "exports" / f"tflite-{quantize}"
         assert json.loads((export / "export.json").read_text())["sensitivities"] == ["clips", "low", "medium", "high"]
         (header,) = export.glob("*.h")
         assert "_thresholds_medium[" in header.read_text()
-        assert ("tuned on the scores of the run's own model" in done.stderr) == (quantize == "int8")
-    theirs = json.loads((export / "listening.json").read_text())["sensitivities"]
+        theirs = json.loads((export / "listening.json").read_text())
+        own_scores = check == "--check"
+        assert ("tuned on the scores of the run's own model" in done.stderr) == (quantize == "int8" and not own_scores)
+        assert (theirs["sensitivities"]["high"] != content["sensitivities"]["high"]) == own_scores
+        assert theirs["tuned_on"] == content["tuned_on"]
+    theirs = theirs["sensitivities"]
     assert theirs["clips"]["thresholds"] == json.loads((export / "export.json").read_text())["thresholds"]
-    assert theirs["high"] == content["sensitivities"]["high"]
+    for name in ("low", "medium", "high"):
+        ours = content["sensitivities"][name]
+        for key in ("average_window_ms", "rule"):
+            assert theirs[name]["settings"][key] == ours["settings"][key]
+        assert theirs[name]["false_accepts_per_hour_asked"] == ours["false_accepts_per_hour_asked"]
+        assert theirs[name]["thresholds"] == pytest.approx(ours["thresholds"], abs=0.1)
     assert words(tuned / "exports" / "tflite-none") == words(
         tuned / "exports" / "tflite-none", "--sensitivity", "medium"
     )
