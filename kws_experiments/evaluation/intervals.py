@@ -158,8 +158,9 @@ def not_shown(rate: dict[str, Any], asked: float) -> str:
     """The remark on a claim that its hours can't carry."""
     if _exceeded(rate, asked):
         return f"at most {asked:g} an hour is exceeded: {as_text(rate)}"
+    count = rate["false_accepts"]
     return (
-        f"at most {asked:g} an hour is not shown by {rate['hours']:.2f} h with {rate['false_accepts']} false accepts;"
+        f"at most {asked:g} an hour is not shown by {rate['hours']:.2f} h with {count} false accept{'s' * (count != 1)};"
         f" it needs {rate['hours_needed']:.1f} h with as many"
     )
 

@@ -74,7 +74,7 @@ def test_claims_that_the_hours_cannot_carry_are_marked(tmp_path: Path) -> None:
     metrics = json.loads((out / "metrics.json").read_text(), parse_constant=pytest.fail)
     assert (metrics["false_accepts_per_hour_asked"], metrics["shown"]) == (40, False)
     text = text_of(write_stream_page(out))
-    assert "medium sensitivity: at most 40 an hour is not shown by 0.02 h with 1 false accepts; it needs 0.1 h" in text
+    assert "medium sensitivity: at most 40 an hour is not shown by 0.02 h with 1 false accept; it needs 0.1 h" in text
     assert "not shown: needs" in text
 
     text = text_of(write_stream_page(evaluated(tmp_path, busy, sensitivity="medium")))
