@@ -159,8 +159,9 @@ def not_shown(rate: dict[str, Any], asked: float) -> str:
     if _exceeded(rate, asked):
         return f"at most {asked:g} an hour is exceeded: {as_text(rate)}"
     count = rate["false_accepts"]
+    accepts = f"{count} false accept{'s' * (count != 1)}"
     return (
-        f"at most {asked:g} an hour is not shown by {rate['hours']:.2f} h with {count} false accept{'s' * (count != 1)};"
+        f"at most {asked:g} an hour is not shown by {rate['hours']:.2f} h with {accepts};"
         f" it needs {rate['hours_needed']:.1f} h with as many"
     )
 

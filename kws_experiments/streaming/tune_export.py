@@ -13,9 +13,11 @@ import numpy as np
 from kws_data.splits import VALIDATION
 from kws_data.streams.plan import StreamSettings
 from kws_data.streams.speech import check_speech
+from kws_experiments.config.command import quoted
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.export.artifact import Artifact
 from kws_experiments.export.formats.base import find_format
+from kws_experiments.runs.files import whole
 from kws_experiments.runs.finished import FinishedRun
 from kws_experiments.runs.listening import CLIPS, Listening
 from kws_experiments.streaming.listener import HOP_MS
@@ -43,22 +45,24 @@ def tune_export(run: Path, listening: Listening, out: Path, artifact: Artifact) 
         artifact: the export; its first model takes whole windows, or a stream's frames.
 
     Raises:
-        KwsError: the data changed, or the running speech is gone.
+        KwsError: the data changed, the running speech is gone, or the sensitivities are damaged.
     """
+    with whole(listening.file or run, f"`{quoted('kws', 'tune', run)}` writes it anew"):
+        streams = [_settings(stream) for stream in listening.tuned_on["streams"]]
+        speech = (listening.tuned_on.get("speech") or {}).get("speech")  # earlier versions had none
+        tuned = list(listening.tuned.values())
+        asked = [float(values["false_accepts_per_hour_asked"]) for values in tuned]
+        average_ms = float(tuned[0]["settings"]["average_window_ms"])
     opened = FinishedRun.open(run)
     experiment = Experiment(opened.config)
-    speech = (listening.tuned_on.get("speech") or {}).get("speech")  # earlier versions had none
     check_speech(speech, f"'{listening.file}': tuned_on.speech")
     source = source_of_run(opened, experiment, VALIDATION, speech)
     windows = _windows(out, artifact, experiment.features)
-    streams = [_settings(stream) for stream in listening.tuned_on["streams"]]
     log.info("listening to %.0f min of streams with the export", sum(stream.minutes for stream in streams))
     scored = score(source, windows, streams)
     if artifact.clip_samples is not None:
         scored = replace(scored, window_ms=1000 * artifact.clip_samples / artifact.sample_rate)
-    tuned = listening.tuned.values()
-    average_ms = next(iter(tuned))["settings"]["average_window_ms"]
-    chosen = choose(scored, [values["false_accepts_per_hour_asked"] for values in tuned], [average_ms])
+    chosen = choose(scored, asked, [average_ms])
     clips = {CLIPS: listening.sensitivities[CLIPS]}
     hop_ms = 1000 * windows.hop_samples / artifact.sample_rate
     return replace(listening, sensitivities=clips | chosen, tuned_on=listening.tuned_on | {"hop_ms": hop_ms})

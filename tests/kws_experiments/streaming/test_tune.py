@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,11 +22,14 @@ from kws_experiments.config.compose import compose
 from kws_experiments.experiment.data import prepare_data
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.experiment.settings import TuneSettings
+from kws_experiments.export.artifact import Artifact
+from kws_experiments.runs.listening import Listening
 from kws_experiments.streaming.curve import detect, smooth
 from kws_experiments.streaming.matching import FALSE_ACCEPT, Spoken, match
 from kws_experiments.streaming.open_source import with_speech
 from kws_experiments.streaming.recognize import PER_WORD, RecognizerSettings
 from kws_experiments.streaming.tune import Scored, choose, score
+from kws_experiments.streaming.tune_export import tune_export
 from kws_experiments.streaming.windows import WindowScorer
 from tests.conftest import SAMPLE_RATE, MakeFolder
 from tests.kws_experiments.conftest import Kws
@@ -270,3 +274,14 @@ def test_mistakes_are_one_line_before_anything_is_done(
     run = finished_folder(tmp_path / "run")
     assert message in kws("tune", run.path, *arguments).error()
     assert "holds no run" in kws("tune", tmp_path / "absent", *arguments).error()
+
+
+@pytest.mark.parametrize(
+    "tuned_on", [{}, {"streams": 3}, {"streams": [{"minutes": "long"}]}, {"streams": [{"far": 1}]}]
+)
+def test_an_export_is_not_tuned_by_a_damaged_file(tmp_path: Path, tuned_on: dict[str, Any]) -> None:
+    values = {"false_accepts_per_hour_asked": 2, "settings": {"average_window_ms": 400}, "thresholds": {}}
+    listening = Listening({"clips": {"thresholds": {}}, "low": values}, tuned_on, tmp_path / "listening.json")
+    artifact = Artifact.__new__(Artifact)  # not looked at
+    with pytest.raises(KwsError, match=r"listening\.json' is missing or damaged: `kws tune .*` writes it anew$"):
+        tune_export(tmp_path, listening, tmp_path, artifact)
