@@ -20,10 +20,11 @@ import soundfile
 import yaml
 
 from kws_data.errors import KwsError
-from kws_experiments.add_word import AddWordSettings, add_word
+from kws_experiments.add_word import AddWordSettings, add_word, show
 from kws_experiments.config.compose import compose
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.experiment.further import with_word
+from kws_experiments.runs.listening import Listening
 from kws_experiments.runs.saved_model import load_model
 from tests.conftest import ROOT, SAMPLE_RATE, MakeFolder, tone
 from tests.kws_experiments.conftest import Kws
@@ -139,6 +140,19 @@ def test_clips_that_cannot_be_used_are_listed_and_the_others_kept(
 
     with pytest.raises(KwsError, match=r"none of the 1 clips of 'nox' can be used; the last: .*broken"):
         add_word(run, "nox", [mine / "broken.wav"], AddWordSettings(steps=10, synthetic_clips=0))
+
+
+@pytest.mark.parametrize("tuned", [True, False])
+def test_a_run_is_to_be_tuned_unless_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str], tuned: bool) -> None:
+    word = {"clips": 3, "validation": None, "validation_is_synthetic": True}
+    found = {"schema_version": 1, "false_accept_rate": 0.01, "words": {"nox": word}}
+    (tmp_path / "new_words.json").write_text(json.dumps(found))
+    levels = {"medium": {"thresholds": {"nox": 0.5}}} if tuned else {}
+    Listening({"clips": {"thresholds": {"nox": 0.5}}} | levels).write(tmp_path)
+    show(tmp_path)
+    out = capsys.readouterr().out
+    assert ("next: kws tune" in out) == (not tuned)
+    assert "next: kws stream" in out
 
 
 @pytest.mark.slow

@@ -87,6 +87,24 @@ def test_a_folder_without_a_run_is_one_line(tmp_path: Path) -> None:
         demo_page.serve(tmp_path, host="127.0.0.1", port=7860)
 
 
+def test_a_taken_port_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of Gradio's message what is about its own functions is left out."""
+    gradio = pytest.importorskip("gradio")
+    with gradio.Blocks() as page:
+        pass
+    monkeypatch.setattr(demo_page, "build", lambda run: page)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(KwsError) as info:
+            demo_page.serve(tmp_path, host="127.0.0.1", port=port)
+    assert re.fullmatch(
+        rf"--port: nothing can be served at 127\.0\.0\.1:{port}: .*; give another --port", str(info.value)
+    )
+    assert "launch" not in str(info.value)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

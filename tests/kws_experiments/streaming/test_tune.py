@@ -238,6 +238,7 @@ def test_where_there_is_no_such_speech_a_line_says_so_before_anything_is_done(
         ("tune.repeat_percentage=101", "tune.repeat_percentage must be a number from 0 to 100, got 101"),
         ("tune.speech_minutes=often", "tune.speech_minutes must be a number from 0.05 to 1440, got 'often'"),
         ("tune.snrs_db=5", "tune.snrs_db must be a list, got 5; write [5]"),
+        ("tune.snrs_db=[]", "tune.snrs_db must be at least one number, got 'none'"),
         ("tune.seed=x", "tune.seed must be a whole number, got 'x'"),
     ],
 )
