@@ -181,7 +181,7 @@ def _train(
     try:
         with unwrap_errors():
             network = train_network(folder, experiment, source, data.labels, loggers)
-            if experiment.task.word_folders:
+            if experiment.task.few_folders or (experiment.task.word_folders and added_to is not None):
                 fit_new_words(folder, experiment, source, network, data.labels, added_to=added_to)
             evaluate_network(folder, experiment, source, network, data.labels)
             draw_training_batch(folder, experiment, source, data.labels)
