@@ -344,14 +344,14 @@ def _build_trainer(
     steps_per_epoch: int,
 ) -> Trainer:
     """A trainer of the network, which has its initial weights."""
-    from kws_experiments.training.initial_weights import set_initial_weights
+    from kws_experiments.training.initial_weights import distillation, set_initial_weights
     from kws_experiments.training.loop import Trainer
     from kws_experiments.training.tensorboard_log import TensorBoardLog
 
     network, optimizer = build_for_training(
         experiment, len(labels), total_steps=total_steps, steps_per_epoch=steps_per_epoch
     )
-    set_initial_weights(folder, experiment, source, network, labels)
+    kept = set_initial_weights(folder, experiment, source, network, labels)
     tensorboard = [TensorBoardLog(folder.tensorboard, labels)] if experiment.settings.tensorboard else []
     return Trainer(
         network,
@@ -362,6 +362,7 @@ def _build_trainer(
         labels=labels,
         class_weights=_class_weights(experiment, source, len(labels)),
         word_labels=None if source.targets is None else source.targets.labels,
+        distillation=distillation(experiment, network, labels, kept),
         false_accept_rate=experiment.false_accept_rate,
         files=folder.training,
         front_end=device_front_end(experiment),

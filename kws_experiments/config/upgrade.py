@@ -79,6 +79,7 @@ CHANGES: tuple[RenamedTarget | RemovedKey | AddedKey, ...] = (
     AddedKey("split.unmatched_percentage", 100, "kws_data.splits.ListSplit"),
     AddedKey("pretrain", None),
     AddedKey("trainer.word_loss", 0.0),
+    AddedKey("trainer.distillation", 0.0),
     AddedKey("tune", None),
     AddedKey("tune.repeat_percentage", 10, earlier=0),
     AddedKey("tune.speech", None),

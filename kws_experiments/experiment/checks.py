@@ -47,6 +47,10 @@ def check_top_level(config: dict[str, Any]) -> None:
     check_number("evaluation.false_accept_rate", config["evaluation"]["false_accept_rate"], 0, 1)
     if config["pretrain"] is not None and config["start_from"] is not None:
         raise ValueError("start_from: the weights come from pretrain; give one of the two, the other as null")
+    if config["trainer"].get("distillation") and config["start_from"] is None:
+        raise ValueError(
+            "trainer.distillation: keeps the outputs of the run in start_from, and none is given; give one, or 0 here"
+        )
     for kind in ("waveform", "features"):
         if not isinstance(config["augment"].get(kind) or {}, dict):
             raise ValueError(f"augment.{kind} must hold stages by name, got {config['augment'][kind]!r}")

@@ -7,6 +7,7 @@ from typing import Any
 
 SLOWER = 0.2  # times the other run's learning rate
 EVALUATIONS = 5
+KEPT = 0.5  # of the loss: what the other run says of clips of its labels
 _COSINE = "kws_experiments.experiment.schedules.Cosine"
 
 
@@ -26,7 +27,8 @@ def with_word(
     return further | {
         "task": further["task"] | {"words": list(words)},
         "schedule": _cosine(steps // 10, "steps"),
-        "trainer": config["trainer"] | {"epochs": None, "steps": steps, "eval_every": max(1, steps // EVALUATIONS)},
+        "trainer": config["trainer"]
+        | {"epochs": None, "steps": steps, "eval_every": max(1, steps // EVALUATIONS), "distillation": KEPT},
     }
 
 
@@ -41,7 +43,7 @@ def with_mistakes(config: dict[str, Any], word_dirs: Sequence[Any], *, start_fro
     """
     return _further(config, "mine", word_dirs, start_from) | {
         "schedule": _cosine(epochs / 10, "epochs"),
-        "trainer": config["trainer"] | {"epochs": epochs, "steps": None},
+        "trainer": config["trainer"] | {"epochs": epochs, "steps": None, "distillation": 0.0},
     }
 
 

@@ -34,6 +34,7 @@ class TrainerSettings:
     restore_best: bool
     label_smoothing: float
     word_loss: float
+    distillation: float
     class_balance: str
     ema_momentum: float | None
     precision: str
@@ -58,6 +59,7 @@ class TrainerSettings:
             check_flag("jit_compile", self.jit_compile)
         check_number("label_smoothing", self.label_smoothing, 0, 0.99)
         check_number("word_loss", self.word_loss, 0, 0.99)
+        check_number("distillation", self.distillation, 0, 1)
         if self.ema_momentum is not None:
             check_number("ema_momentum", self.ema_momentum, 0, 0.999999)
         for name, choices in (("monitor", MONITORS), ("class_balance", CLASS_BALANCES), ("precision", PRECISIONS)):

@@ -29,6 +29,7 @@ from kws_experiments.experiment.schedules import Schedule
 from kws_experiments.experiment.settings import TrainerSettings, best_row
 from kws_experiments.runs import checkpoint
 from kws_experiments.runs.folder import TrainingFiles, write_text
+from kws_experiments.training.distillation import Distillation
 from kws_experiments.training.progress import TrainingConsole
 from kws_experiments.training.step import FrontEndFunction, TrainingStep
 
@@ -66,6 +67,7 @@ class Trainer:
         class_weights: [labels], a factor on the losses of each label.
         word_labels: [targets] int32, the label of each target in the batches, where all words are told apart; None:
             the batches have labels.
+        distillation: keeps outputs that the training starts with; None: it does not.
         false_accept_rate: of other clips, at which the history has the keywords' misses.
         files: see TrainingFiles.
         front_end: turns the stream's batches into model inputs inside the training step, so on its device; None if
@@ -84,6 +86,7 @@ class Trainer:
         labels: Sequence[str],
         class_weights: Sequence[float],
         word_labels: np.ndarray | None = None,
+        distillation: Distillation | None = None,
         false_accept_rate: float,
         files: TrainingFiles,
         front_end: FrontEndFunction | None = None,
@@ -92,6 +95,7 @@ class Trainer:
         self.model, self.optimizer, self.settings, self.files = model, optimizer, settings, files
         self._schedule, self._learning_rate = schedule, learning_rate
         self._labels, self._class_weights, self._word_labels = labels, class_weights, word_labels
+        self._distillation = distillation
         self._false_accept_rate = false_accept_rate
         self._front_end, self._callbacks = front_end, callbacks
         self._progress = checkpoint.Progress(0, [], 0.0)
@@ -164,7 +168,7 @@ class Trainer:
         self._step = TrainingStep(
             self.model, self.optimizer, self.settings,
             spec=batches.element_spec, front_end=self._front_end, class_weights=self._class_weights,
-            word_labels=self._word_labels,
+            word_labels=self._word_labels, distillation=self._distillation,
         )  # fmt: skip
         self.optimizer.build(self._step.trained)
         self._state = [*self.model.variables, *self.optimizer.variables, *self._step.state]

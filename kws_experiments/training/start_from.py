@@ -6,7 +6,7 @@ import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -80,6 +80,20 @@ def _locate(path: Path) -> tuple[RunFolder, Path]:
     raise KwsError(f"start_from: '{path}' is neither a run's folder, nor its model.keras or checkpoint/best.npz")
 
 
+class Taken(NamedTuple):
+    """What a training has of another run.
+
+    Attributes:
+        sha256: of the file with its weights.
+        statistics: whether it has the statistics of its features, too.
+        outputs: the labels whose weights in the head it has.
+    """
+
+    sha256: str
+    statistics: bool
+    outputs: list[str]
+
+
 def start_from(
     origin: Origin,
     network: keras.Model,
@@ -88,7 +102,7 @@ def start_from(
     config: dict[str, Any],
     *,
     keep_outputs: bool = False,
-) -> tuple[str, bool]:
+) -> Taken:
     """Set the weights of `network`, and the statistics of `features`, to those of another run.
 
     If the other run has the same labels, in any order, its head is used too; otherwise the head (the last layer with
@@ -101,9 +115,6 @@ def start_from(
         labels: this run's class names.
         config: the configuration of this run's features.
         keep_outputs: use the weights of each label that both runs have, also where other labels differ.
-
-    Returns:
-        the SHA-256 of the file with the weights, and whether it also had statistics of the features.
 
     Raises:
         KwsError: the file is damaged, or is of another network.
@@ -126,7 +137,8 @@ def start_from(
             if array.shape != tuple(variable.shape):
                 raise KwsError(f"start_from: '{origin.file}' has statistics of other features; features must be equal")
             variable.assign(array)
-    return hashlib.sha256(origin.file.read_bytes()).hexdigest(), has_statistics
+    digest = hashlib.sha256(origin.file.read_bytes()).hexdigest()
+    return Taken(digest, has_statistics, [labels[here] for here, _ in kept])
 
 
 def _read(origin: Origin) -> tuple[list[np.ndarray], list[np.ndarray]]:

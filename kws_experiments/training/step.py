@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from kws_experiments.experiment.settings import TrainerSettings
+from kws_experiments.training.distillation import Distillation
 from kws_experiments.training.word_outputs import WordOutputs
 
 FrontEndFunction = Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]
@@ -97,13 +98,14 @@ class TrainingStep:
         front_end: FrontEndFunction | None,
         class_weights: Sequence[float],
         word_labels: np.ndarray | None = None,
+        distillation: Distillation | None = None,
     ) -> None:
         """The arguments are those of `Trainer`; `spec` is the element spec of the stream's batches."""
         self._model, self._optimizer, self._front_end = model, optimizer, front_end
         self._label_smoothing = settings.label_smoothing
         self._class_weights = tf.constant(class_weights, tf.float32)
         self._words = None if word_labels is None else WordOutputs(model, word_labels)
-        self._word_loss = settings.word_loss
+        self._word_loss, self._distillation = settings.word_loss, distillation
         self._totals = tf.Variable(tf.zeros(3, tf.float64))
         self._since_bad = tf.Variable(tf.zeros((), tf.int64))
         self.learning_rate = tf.constant(float("nan"))
@@ -153,13 +155,17 @@ class TrainingStep:
         """(labels [batch], logits [batch, labels], losses [batch])."""
         if self._words is None:
             logits = tf.cast(self._model(batch["inputs"], training=True), tf.float32)
-            return batch["labels"], logits, clip_losses(logits, batch, self._label_smoothing, self._class_weights)
+            return batch["labels"], logits, self._label_losses(logits, batch)
         logits, word_logits = self._words(batch["inputs"])
         logits, labelled = tf.cast(logits, tf.float32), self._words.with_labels(batch)
-        of_labels = clip_losses(logits, labelled, self._label_smoothing, self._class_weights)
+        of_labels = self._label_losses(logits, labelled)
         of_words = clip_losses(word_logits, batch, self._label_smoothing, tf.ones(self._words.targets))
         losses = (1 - self._word_loss) * of_labels + self._word_loss * of_words
         return labelled["labels"], logits, losses
+
+    def _label_losses(self, logits: tf.Tensor, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        losses = clip_losses(logits, batch, self._label_smoothing, self._class_weights)
+        return losses if self._distillation is None else self._distillation.losses(losses, logits, batch)
 
     def _forward_and_update(self, batch: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Update the weights: (sum of losses, correct clips, clips), and whether loss and gradients are finite."""

@@ -22,6 +22,7 @@ from tests.kws_experiments.test_train import SMALL, only_run, train
 
 def test_the_configuration_is_the_runs_own_for_a_short_time(tmp_path: Path) -> None:
     before = compose(["experiment=small_data", "dataset=synthetic", "pretrain=words", "tune=streams"])
+    before["trainer"]["distillation"] = 0.5  # as after `kws add-word`
     experiment = Experiment(with_mistakes(before, [str(tmp_path)], start_from="runs/x/1", epochs=20))
     experiment.check_without_tensorflow()
     experiment.check_folders()
@@ -29,6 +30,7 @@ def test_the_configuration_is_the_runs_own_for_a_short_time(tmp_path: Path) -> N
     assert [folder.name for folder in experiment.task.word_folders] == [tmp_path.name]
     assert (experiment.pretraining, experiment.start_from) == (None, "runs/x/1")
     assert experiment.settings.total_steps(7) == 140
+    assert experiment.settings.distillation == 0
     assert experiment.learning_rate == pytest.approx(0.2 * 0.005)
     assert experiment.tuning is not None
 

@@ -182,6 +182,8 @@ def test_the_manual_names_every_choice(group: str) -> None:
         (["trainer.epochs=null"], "trainer.epochs and steps"),
         (["trainer.label_smoothing=1"], "trainer.label_smoothing must be a number from 0 to 0.99"),
         (["trainer.word_loss=1"], "trainer.word_loss must be a number from 0 to 0.99"),
+        (["trainer.distillation=1.5", "start_from=runs/a"], "trainer.distillation must be a number from 0 to 1"),
+        (["trainer.distillation=0.5"], "trainer.distillation: keeps the outputs of the run in start_from, and none is"),
         (["trainer.label_smoothing=null"], "trainer.label_smoothing must be a number"),
         (["trainer.class_balance=null"], "trainer.class_balance must be one of none, weights, sampling"),
         (["trainer.class_balance=[weights]"], "trainer.class_balance must be one of"),

@@ -12,14 +12,15 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from scipy.special import log_softmax, softmax
 
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import compose
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.runs import checkpoint
-from kws_experiments.runs.folder import RunFolder, write_text
+from kws_experiments.runs.folder import UNFINISHED, RunFolder, write_text
 from kws_experiments.runs.saved_model import save_model
-from kws_experiments.training.initial_weights import set_initial_weights
+from kws_experiments.training.initial_weights import distillation, set_initial_weights
 from kws_experiments.training.start_from import find_origin
 from tests.conftest import MakeFolder
 from tests.kws_experiments.test_train import SMALL, only_run, train
@@ -81,11 +82,16 @@ def make_run(path: Path, of: Network, *, finished: bool = True) -> Path:
 
 def started(tmp_path: Path, value: str | Path, of: Network) -> Network:
     """`of` with its initial weights set; nothing may be adapted, as there are no clips."""
-    folder = RunFolder(tmp_path / "run")
     experiment = replace(of.experiment, config=of.experiment.config | {"start_from": str(value)})
     vars(experiment)["features"] = of.experiment.features
-    set_initial_weights(folder, experiment, None, of.model, of.labels)  # type: ignore[arg-type]
+    start(tmp_path / "run", replace(of, experiment=experiment))
     return of
+
+
+def start(path: Path, of: Network) -> list[str]:
+    folder = RunFolder(path)
+    folder.write_record(status=UNFINISHED)
+    return set_initial_weights(folder, of.experiment, None, of.model, of.labels)  # type: ignore[arg-type]
 
 
 def assert_equal(ours: list[np.ndarray], theirs: list[np.ndarray]) -> None:
@@ -156,6 +162,48 @@ def test_with_folders_of_words_the_labels_of_both_runs_keep_their_outputs(tmp_pa
     np.testing.assert_allclose(after.logits(waveform)[:, kept], before.logits(waveform), rtol=1e-5)
     fresh = network(*overrides, seed=2, labels=labels)
     assert_equal([after.weights()[-2][:, 2]], [fresh.weights()[-2][:, 2]])
+
+
+def test_the_outputs_that_a_training_starts_with_can_be_kept(tmp_path: Path, waveform: np.ndarray) -> None:
+    """Also in a run that is resumed where the other is gone, and whose labels stand in another order."""
+    before = network("model=simple_audio", "features=stft", seed=1, statistics=0.7)
+    other = make_run(tmp_path / "other", before)
+    labels = ["_silence_", "marvin", "_unknown_", "no", "yes"]
+    overrides = ["model=simple_audio", "features=stft", f"start_from={other}", "trainer.distillation=0.5"]
+    kept: list[list[str]] = []
+    for seed in (2, 3):
+        after = network(*overrides, seed=seed, labels=labels)
+        kept.append(start(tmp_path / "run", after))
+        shutil.rmtree(other, ignore_errors=True)
+    assert kept == [["_silence_", "_unknown_", "no", "yes"]] * 2
+    inputs = after.experiment.features(waveform)
+    batch = {
+        "inputs": inputs, "labels": keras.ops.array([0, 3, 1]), "second_labels": keras.ops.array([0, 3, 1]),
+        "label_weights": keras.ops.ones(3),
+    }  # fmt: skip
+    made = distillation(after.experiment, after.model, labels, kept[1])
+    assert made is not None
+    after.model.set_weights([weight + 1 for weight in after.model.get_weights()])  # as training does; not what it keeps
+    flat = np.zeros((3, len(labels)), np.float32)
+
+    losses = made.losses(np.full(3, 9, np.float32), flat, batch).numpy()
+
+    np.testing.assert_allclose(losses, [4.5 + 0.5 * np.log(5), 4.5 + 0.5 * np.log(5), 9], rtol=1e-5)
+    steep = np.zeros((3, len(labels)), np.float32)
+    steep[:, 0] = 5
+    want = log_softmax(steep, axis=1)[:, [0, 2, 4, 3]]
+    target = softmax(before.logits(waveform), axis=1)  # in the order _silence_, _unknown_, yes, no
+    losses = made.losses(np.zeros(3, np.float32), steep, batch).numpy()
+    np.testing.assert_allclose(losses[:2], -0.5 * (target * want).sum(axis=1)[:2], rtol=1e-4)
+
+
+def test_outputs_can_only_be_kept_where_there_are_some(tmp_path: Path) -> None:
+    other = make_run(tmp_path / "other", network(*SMALL_NET, labels=["yes", "no"]))
+    after = network(*SMALL_NET, f"start_from={other}", "trainer.distillation=1", labels=["on", "off"])
+    kept = start(tmp_path / "run", after)
+    assert kept == []
+    with pytest.raises(KwsError, match=r"^trainer\.distillation: there is nothing to keep: .* labels on, off; give"):
+        distillation(after.experiment, after.model, after.labels, kept)
 
 
 NORMALISING = {

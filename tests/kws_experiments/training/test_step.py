@@ -9,13 +9,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 
 from kws_data.errors import KwsError
 from kws_experiments.config.compose import compose
 from kws_experiments.experiment.data import balancing_weights
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.experiment.settings import TrainerSettings
+from kws_experiments.training.distillation import Distillation
 from kws_experiments.training.step import TrainingStep, WeightAverage, clip_losses
 from kws_experiments.training.word_outputs import WordOutputs
 
@@ -374,6 +375,48 @@ def test_the_loss_of_words_joins_that_of_labels() -> None:
     assert model.output_shape == (None, LABELS)  # the outputs of words are no part of it
     assert all(np.abs(weight - old).max() > 0 for weight, old in zip(model.weights, before, strict=True))
     assert np.abs(step.trained[-2] - kernel).max() > 0
+
+
+def test_clips_of_known_labels_are_to_have_the_outputs_that_they_had() -> None:
+    """Not those of a label that is new, nor clips mixed with one; and no output that is new counts."""
+    known, share = np.array([True, True, False]), 0.75
+    before, model = linear(seed=1), linear(seed=2)
+    data = batch(60, mixed=True)
+    first = np.where(np.arange(60) < 20, 1.0, data["label_weights"])  # some are not mixed
+    data |= {"label_weights": tf.constant(first, tf.float32)}
+    logits = np.asarray(model(data["inputs"]))
+    of_labels = numpy_losses(logits, data, 0.1, np.array([1, 2, 3]))
+    target = softmax(np.where(known, np.asarray(before(data["inputs"])), -np.inf), axis=1)
+    kept = -(target * log_softmax(logits, axis=1)).sum(axis=1)
+    both = known[data["labels"].numpy()] & (known[data["second_labels"].numpy()] | (first == 1))
+    assert 10 < both.sum() < 50
+    step = TrainingStep(
+        model, keras.optimizers.SGD(0.1), settings(label_smoothing=0.1),
+        spec=SPEC, front_end=None, class_weights=[1, 2, 3], distillation=Distillation(before, known, share),
+    )  # fmt: skip
+    weights = [np.array(weight) for weight in before.weights]
+
+    step(data)
+
+    want = np.where(both, (1 - share) * of_labels + share * kept, of_labels)
+    assert step.take()["loss"] == pytest.approx(want.mean(), rel=1e-4)
+    for ours, theirs in zip(before.weights, weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_network_with_nothing_new_to_learn_stays_as_it_is() -> None:
+    model = linear(seed=1)
+    known = np.array([True, True, True])
+    step = TrainingStep(
+        model, keras.optimizers.SGD(0.1), settings(),
+        spec=SPEC, front_end=None, class_weights=[1, 1, 1], distillation=Distillation(linear(seed=1), known, 1.0),
+    )  # fmt: skip
+
+    for number in range(5):
+        step(batch(8, number, mixed=True))
+
+    for ours, theirs in zip(model.weights, linear(seed=1).weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 def test_outputs_of_words_leave_the_networks_initial_weights() -> None:
