@@ -1,23 +1,24 @@
 """What `kws add-word` gives from few clips: misses and false accepts on speakers that the clips are not of.
 
-    python -m benchmarks.add_word RUN DATA [--words yes,stop,left] [--steps 1000] [--draws 8]
+    python -m benchmarks.add_word RUN… DATA [--words yes,stop,left] [--steps 1000] [--draws 8] [--split validation]
 
-RUN is a run that was trained without these words; DATA, a data set with list files that has them, such as the one that
-RUN was trained on with the words' folders added. Each word is added by `kws add-word` without clips, in the current
-folder (below `runs/`, so that a second call trains nothing). The network does not depend on the few clips: only the
-word's output does, which is then fitted to sets of clips as the command does it, drawn from the training split: 3 and 5
-of one speaker, and 10 of as many speakers.
+Each RUN was trained without these words, several with different seeds; DATA is a data set with list files that has
+them, such as the one that RUN was trained on with the words' folders added. Each word is added by `kws add-word`
+without clips, in the current folder (below `runs/`, so that a second call trains nothing). The network does not depend
+on the few clips: only the word's output does, which is then fitted to sets of clips as the command does it, drawn from
+the training split: 3 and 5 of one speaker, and 10 of as many speakers.
 
-Judged on the validation split of DATA: misses on the word's clips, all of other speakers, at the threshold that the run
-sets on its own validation clips; false accepts on the other new words, which set no threshold; and the accuracy of the
-old words. Beside them stand misses on the other clips of the one speaker, and what leaving out each clip in turn
-promised.
+Judged on a split of DATA: misses on the word's clips, all of other speakers, at the threshold that the run sets on its
+own validation clips; false accepts on the other new words, which set no threshold; and the accuracy of the other words.
+Beside them stand misses on the other clips of the one speaker, and what leaving out each clip in turn promised. A
+second table has the accuracy of the other words, before and after, with the interval of the difference (Student's t,
+over the clips, of each the mean over the runs).
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,19 +26,21 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import pandas as pd
 import typer
+from scipy.stats import ttest_1samp
 
-from benchmarks.options import machine, run, table
+from benchmarks.options import chosen, machine, run, table
 from kws_data.draws import text_order
-from kws_data.splits import TRAINING, VALIDATION
+from kws_data.splits import SPLITS, TRAINING, VALIDATION
 from kws_experiments.add_word import AddWordSettings, add_word
 from kws_experiments.console.tables import Console
 from kws_experiments.evaluation.thresholds import lowest_threshold
 from kws_experiments.experiment.data import prepare_data
 from kws_experiments.experiment.experiment import Experiment
 from kws_experiments.runs.finished import FinishedRun
-from kws_experiments.runs.saved_model import load_model, network_of
+from kws_experiments.runs.saved_model import features_of, load_model, network_of
 
 if TYPE_CHECKING:
+    from kws_data.pipeline import ClipSource
     from kws_experiments.training.new_words import Head, Material
 
 SETS = {"3 of one speaker": (3, True), "5 of one speaker": (5, True), "10 of ten speakers": (10, False)}
@@ -46,42 +49,79 @@ MOST_FROM = 60  # clips of a word, by speakers with many, and as many of others,
 
 @dataclass(frozen=True)
 class Judges:
-    """Inputs of the last layer of validation clips.
+    """Inputs of the last layer.
 
     Attributes:
-        own: of the run's own, and their labels, which set thresholds and show what the old words lost.
+        validation: of the run's own clips for validation without the new word, which set thresholds.
+        own: of its own clips of the split that judges, without the new word.
         truth: labels of these.
         word: of the new word.
         foreign: of the other new words.
     """
 
+    validation: np.ndarray
     own: np.ndarray
     truth: np.ndarray
     word: np.ndarray
     foreign: np.ndarray
 
 
+@dataclass(frozen=True)
+class Added:
+    """What was measured of a word and a run.
+
+    Attributes:
+        sets: a row per set of clips, by kind.
+        before, after: [clips] bool, which of the run's own clips are right; after without few clips.
+    """
+
+    sets: dict[str, pd.DataFrame]
+    before: np.ndarray
+    after: np.ndarray
+
+
 def main(
-    base: Annotated[Path, typer.Argument(help="the folder of a run that was trained without the words", metavar="RUN")],
+    bases: Annotated[list[Path], typer.Argument(help="folders of runs trained without the words", metavar="RUN…")],
     data: Annotated[Path, typer.Argument(help="a folder of clips with them, and with list files")],
     words: Annotated[str, typer.Option(help="with commas between")] = "yes,stop,left",
     steps: Annotated[int, typer.Option(min=10, help="of each training")] = 1000,
-    draws: Annotated[int, typer.Option(min=1, help="sets of clips of each kind")] = 8,
+    draws: Annotated[int, typer.Option(min=1, help="sets of clips of each kind, and run")] = 8,
+    split: Annotated[str, typer.Option(help="which judges")] = VALIDATION,
 ) -> None:
     """What kws add-word gives from few clips, on speakers that the clips are not of."""
-    headings = ["missed", "promised", "missed of the same speaker", "false accepts", "old words"]
-    printed = table(f"{draws} sets of each kind; mean (lowest to highest)", ["word", "clips"], headings)
-    for word in words.split(","):
-        for kind, rows in measure(base, data, word, words.split(","), steps, draws):
+    (split,) = chosen("--split", split, SPLITS)
+    names = words.split(",")
+    found = {word: [measure(base, data, word, names, steps, draws, split) for base in bases] for word in names}
+    headings = ["missed", "promised", "missed of the same speaker", "false accepts", "other words"]
+    title = f"{split}: {draws} sets of each kind and run, {len(bases)} runs; mean (lowest to highest)"
+    printed = table(title, ["word", "clips"], headings)
+    for word, runs in found.items():
+        for kind in runs[0].sets:
+            rows = pd.concat([added.sets[kind] for added in runs])
             printed.add_row(word, kind, *(_spread(rows[heading]) for heading in headings))
+    Console().print(printed)
+    headings = ["clips", "before, by run", "after, by run", "difference, points", "95 % interval"]
+    printed = table("the other words right, without few clips", ["word"], headings)
+    for word, runs in found.items():
+        printed.add_row(word, *_difference(runs))
+    printed.add_row("all", *_difference([added for runs in found.values() for added in runs]))
     Console().print(printed)
     print(machine())
 
 
-def measure(
-    base: Path, data: Path, word: str, words: list[str], steps: int, draws: int
-) -> Iterator[tuple[str, pd.DataFrame]]:
-    """(kind of set, a row per set) of one word."""
+def _difference(runs: Sequence[Added]) -> Iterator[str]:
+    before, after = (np.array([getattr(added, name) for added in runs], float) for name in ("before", "after"))
+    yield str(before.shape[1])
+    for right in (before, after):
+        yield " ".join(f"{100 * mean:.1f}" for mean in right.mean(axis=1))
+    by_clip = 100 * (after - before).mean(axis=0)
+    low, high = ttest_1samp(by_clip, 0).confidence_interval()
+    yield f"{by_clip.mean():+.2f}"
+    yield f"{low:+.1f} to {high:+.1f}"
+
+
+def measure(base: Path, data: Path, word: str, words: list[str], steps: int, draws: int, split: str) -> Added:
+    """What adding one word to one run gives."""
     path = add_word(base, word, [], AddWordSettings(steps))
     from kws_experiments.training.new_words import Head, HeadInputs
 
@@ -102,17 +142,32 @@ def measure(
         own = prepare_data(few)
         source = few.clip_source(own.corpus, own.examples)
         inputs = HeadInputs(few, source, network)
-        held_out, truth, _ = inputs.of_split(VALIDATION)
+        held_out, labels, _ = inputs.of_split(VALIDATION)
+        held_out = held_out[labels != index]
+        own_inputs, truth, _ = inputs.of_split(split)
+        before = _right(base, source, split, opened.labels)[truth != index]
         material = inputs.material(word, np.flatnonzero(source.apart))
         source = everything.clip_source(whole.corpus, whole.examples)
-        others, labels, ids = HeadInputs(everything, source, network).of_split(VALIDATION)
+        others, labels, ids = HeadInputs(everything, source, network).of_split(split)
         foreign = source.examples["word"].isin(set(words) - {word}).to_numpy()[ids]
-        judges = Judges(held_out[truth != index], truth[truth != index], others[labels == index], others[foreign])
+        own_inputs, truth = own_inputs[truth != index], truth[truth != index]
+        judges = Judges(held_out, own_inputs, truth, others[labels == index], others[foreign])
     head = Head(network)
-    yield "none", pd.DataFrame([_judged(head, index, head.rows[index], judges)])
+    rows = {"none": [_judged(head, index, head.rows[index], judges)]}
     for kind, (size, of_one) in SETS.items():
-        rows = [_of_set(head, index, material, chosen, judges) for chosen in _sets(material, size, of_one, draws)]
-        yield kind, pd.DataFrame(rows)
+        rows[kind] = [_of_set(head, index, material, clips, judges) for clips in _sets(material, size, of_one, draws)]
+    after = head.logits(own_inputs).argmax(axis=1) == truth
+    return Added({kind: pd.DataFrame(found) for kind, found in rows.items()}, before, after)
+
+
+def _right(base: Path, source: ClipSource, split: str, labels: list[str]) -> np.ndarray:
+    """[clips] bool, which clips of a source with these labels a run is right on."""
+    from kws_experiments.evaluation.predict import Predictor
+
+    opened, model = FinishedRun.open(base), load_model(base)
+    predictor = Predictor(source, features_of(model), network_of(model), opened.labels, threads=1)
+    logits, truth, _ = predictor.logits(split)
+    return np.array(opened.labels)[logits.argmax(axis=1)] == np.array(labels)[truth]
 
 
 def _changed(config: dict, key: str, **values: object) -> dict:
@@ -150,25 +205,26 @@ def _of_set(head: Head, index: int, material: Material, chosen: np.ndarray, judg
     fit = RowFit(head, index, part)
     row = fit.row(np.ones(len(chosen), bool))
     assert row is not None
-    promised = expected(fit, part, judges.own, 0.01)["by_clip"]["miss_rate"]
+    promised = expected(fit, part, judges.validation, 0.01)["by_clip"]["miss_rate"]
     result = _judged(head, index, row, judges) | {"promised": promised}
     rest = np.setdiff1d(np.flatnonzero(np.isin(material.speakers, speakers)), chosen)
     if len(set(speakers)) == 1 and len(rest):
-        threshold = lowest_threshold(fit.scores(row, judges.own), 0.01)
+        threshold = lowest_threshold(fit.scores(row, judges.validation), 0.01)
         result["missed of the same speaker"] = float((fit.scores(row, material.plain[rest]) < threshold).mean())
     return result
 
 
 def _judged(head: Head, index: int, row: np.ndarray, judges: Judges) -> dict[str, float]:
-    threshold = lowest_threshold(head.scores_with(index, row, judges.own), 0.01)
+    threshold = lowest_threshold(head.scores_with(index, row, judges.validation), 0.01)
+    foreign = head.scores_with(index, row, judges.foreign) >= threshold
     own = head.logits(judges.own)
     own[:, index] = head.extended(judges.own) @ row
     return {
         "missed": float((head.scores_with(index, row, judges.word) < threshold).mean()),
         "promised": np.nan,
         "missed of the same speaker": np.nan,
-        "false accepts": float((head.scores_with(index, row, judges.foreign) >= threshold).sum() / len(judges.foreign)),
-        "old words": float((own.argmax(axis=1) == judges.truth).mean()),
+        "false accepts": float(foreign.mean()) if len(foreign) else np.nan,
+        "other words": float((own.argmax(axis=1) == judges.truth).mean()),
     }
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scipy.stats import binomtest
+
 from kws_data.audio import AUDIO_SUFFIXES, AudioFile, UnreadableAudioError
 from kws_data.catalog import SILENCE, UNKNOWN
 from kws_data.clip_format import ClipFormat
@@ -39,6 +41,7 @@ FEWEST = 3  # clips, without a warning
 SIMILAR_WORDS, VOICES = 20, 100
 SMALLER = 10  # clips of each other word, to one of the new word
 WORSE = 0.005  # accuracy of other words, of which a warning tells
+SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
@@ -202,9 +205,11 @@ def show(path: Path) -> None:
     word, values = list(found["words"].items())[-1]
     if others := found.get("others"):
         line = "the other words, on {clips} validation clips: {before:.1%} right before, {after:.1%} now"
-        say(line.format(**others))
+        say(f"{line} ({{lost}} lost, {{gained}} gained)".format(**others))
         if others["before"] - others["after"] > WORSE:
-            log.warning("the other words lost more than half a point: more --steps may help, or clips of more people")
+            # McNemar's exact test: of clips that changed, as many are lost as gained if nothing is worse
+            chance = binomtest(others["lost"], others["lost"] + others["gained"]).pvalue >= SIGNIFICANT
+            log.warning("the other words lost more than half a point%s", ", which can be chance" if chance else "")
     at = f"at a threshold that {found['false_accept_rate']:.0%} of other validation clips pass"
     expected = {
         "each clip left out in turn": values.get("by_clip"),

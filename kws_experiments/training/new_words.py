@@ -106,10 +106,10 @@ def fit_new_words(
     result: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "false_accept_rate": rate, "words": words}
     if before is not None:
         same = np.isin(truth, [index for index, label in enumerate(labels) if label in before.labels])
-        after = head.scores(held_out).argmax(axis=1) == truth
+        was, now = before.correct(truth, labels)[same], (head.scores(held_out).argmax(axis=1) == truth)[same]
         result["others"] = {
-            "clips": int(same.sum()), "before": float(before.correct(truth, labels)[same].mean()),
-            "after": float(after[same].mean()),
+            "clips": int(same.sum()), "before": float(was.mean()), "after": float(now.mean()),
+            "lost": int((was & ~now).sum()), "gained": int((now & ~was).sum()),
         }  # fmt: skip
     write_text(folder.new_words, json.dumps(result, indent=2) + "\n")
 

@@ -156,6 +156,30 @@ def test_a_run_is_to_be_tuned_unless_it_is(tmp_path: Path, capsys: pytest.Captur
     assert "next: kws stream" in out
 
 
+@pytest.mark.parametrize(
+    ("lost", "gained", "said"),
+    [
+        (1, 0, ""),
+        (3, 1, "the other words lost more than half a point, which can be chance"),
+        (12, 2, "the other words lost more than half a point"),
+        (2, 12, ""),
+    ],
+)
+def test_what_the_other_words_lost_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture,
+    lost: int, gained: int, said: str,
+) -> None:  # fmt: skip
+    before = 0.9
+    others = {"clips": 250, "before": before, "after": before + (gained - lost) / 250, "lost": lost, "gained": gained}
+    word = {"clips": 0, "validation": None, "validation_is_synthetic": True}
+    found = {"schema_version": 1, "false_accept_rate": 0.01, "words": {"nox": word}, "others": others}
+    (tmp_path / "new_words.json").write_text(json.dumps(found))
+    Listening({"clips": {"thresholds": {"nox": 0.5}}}).write(tmp_path)
+    show(tmp_path)
+    assert f"on 250 validation clips: 90.0% right before, {others['after']:.1%} now" in capsys.readouterr().out
+    assert caplog.messages == ([said] if said else [])
+
+
 @pytest.mark.slow
 @pytest.mark.both_stacks
 def test_a_word_is_added_and_the_run_is_one_like_any_other(make_folder: MakeFolder, tmp_path: Path) -> None:
@@ -186,7 +210,10 @@ def test_a_word_is_added_and_the_run_is_one_like_any_other(make_folder: MakeFold
     assert word["validation_is_synthetic"] is True
     assert f"{word['by_clip']['missed']} of 4 (each clip left out in turn)" in added.stdout
     clips = pd.read_parquet(new / "data" / "clips.parquet")
-    assert found["others"]["clips"] == ((clips["split"] == "validation") & (clips["label"] != "shazam")).sum()
+    others = found["others"]
+    assert others["clips"] == ((clips["split"] == "validation") & (clips["label"] != "shazam")).sum()
+    change = (others["gained"] - others["lost"]) / others["clips"]
+    assert others["after"] == pytest.approx(others["before"] + change)
     reported = kws_process(tmp_path, "report", new)
     assert reported.returncode == 0, reported.stderr
     assert "each speaker left out in turn" in (new / "report.md").read_text()
