@@ -103,18 +103,19 @@ def main(
     headings = ["clips", "before, by run", "after, by run", "difference, points", "95 % interval"]
     printed = table("the other words right, without few clips", ["word"], headings)
     for word, runs in found.items():
-        printed.add_row(word, *_difference(runs))
-    printed.add_row("all", *_difference([added for runs in found.values() for added in runs]))
+        printed.add_row(word, *_difference([runs]))
+    printed.add_row("mean", *_difference(list(found.values())))
     Console().print(printed)
     print(machine())
 
 
-def _difference(runs: Sequence[Added]) -> Iterator[str]:
-    before, after = (np.array([getattr(added, name) for added in runs], float) for name in ("before", "after"))
-    yield str(before.shape[1])
+def _difference(words: Sequence[Sequence[Added]]) -> Iterator[str]:
+    before = 100 * np.array([[added.before for added in runs] for runs in words])  # [words, runs, clips]
+    after = 100 * np.array([[added.after for added in runs] for runs in words])
+    yield str(before.shape[2])
     for right in (before, after):
-        yield " ".join(f"{100 * mean:.1f}" for mean in right.mean(axis=1))
-    by_clip = 100 * (after - before).mean(axis=0)
+        yield " ".join(f"{mean:.1f}" for mean in right.mean(axis=(0, 2)))
+    by_clip = (after - before).mean(axis=(0, 1))
     low, high = ttest_1samp(by_clip, 0).confidence_interval()
     yield f"{by_clip.mean():+.2f}"
     yield f"{low:+.1f} to {high:+.1f}"
