@@ -154,9 +154,9 @@ class TrainingStep:
     def _forward(self, batch: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """(labels [batch], logits [batch, labels], losses [batch])."""
         if self._words is None:
-            logits = tf.cast(self._model(batch["inputs"], training=self._distillation is None), tf.float32)
+            logits = tf.cast(self._model(batch["inputs"], training=True), tf.float32)
             return batch["labels"], logits, self._label_losses(logits, batch)
-        logits, word_logits = self._words(batch["inputs"], training=self._distillation is None)
+        logits, word_logits = self._words(batch["inputs"])
         logits, labelled = tf.cast(logits, tf.float32), self._words.with_labels(batch)
         of_labels = self._label_losses(logits, labelled)
         of_words = clip_losses(word_logits, batch, self._label_smoothing, tf.ones(self._words.targets))

@@ -43,9 +43,9 @@ class WordOutputs:
         self._dense.build(last.input.shape)
         self.variables = self._dense.trainable_variables
 
-    def __call__(self, inputs: Any, *, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
-        """The network's logits [batch, labels] and those of the targets [batch, targets]."""
-        logits, before = self._both(inputs, training=training)
+    def __call__(self, inputs: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """The network's logits [batch, labels] and those of the targets [batch, targets], in training."""
+        logits, before = self._both(inputs, training=True)
         return logits, self._dense(before)
 
     def with_labels(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
