@@ -70,7 +70,7 @@ def test_the_configuration_is_the_others_with_one_word_more(tmp_path: Path) -> N
     assert experiment.start_from == "runs/x/1"
     assert experiment.settings.total_steps(7) == 100
     assert experiment.learning_rate == pytest.approx(0.2 * 0.005)
-    assert experiment.settings.distillation == 1
+    assert experiment.settings.distillation == 0.5
     assert experiment.tuning is not None
     again = with_word(after, ["yes", "marvin", "nox"], [], start_from="runs/add_word/1", steps=100)
     assert Experiment(again).task.few_folders == [tmp_path.name]
