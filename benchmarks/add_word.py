@@ -11,8 +11,9 @@ the training split: 3 and 5 of one speaker, and 10 of as many speakers.
 Judged on a split of DATA: misses on the word's clips, all of other speakers, at the threshold that the run sets on its
 own validation clips; false accepts on the other new words, which set no threshold; and the accuracy of the other words.
 Beside them stand misses on the other clips of the one speaker, and what leaving out each clip in turn promised. A
-second table has the accuracy of the other words, before and after, with the interval of the difference (Student's t,
-over the clips, of each the mean over the runs).
+second table has the accuracy of the other words, before and after, on clips as they are and on variants of each,
+augmented as for training, with the interval of the difference (Student's t, over the clips, of each the mean over the
+runs).
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from kws_experiments.training.new_words import Head, Material
 
 SETS = {"3 of one speaker": (3, True), "5 of one speaker": (5, True), "10 of ten speakers": (10, False)}
+VARIANTS = 8  # of each clip, in which other words are judged
 MOST_FROM = 60  # clips of a word, by speakers with many, and as many of others, that sets are drawn from
 
 
@@ -72,12 +74,12 @@ class Added:
 
     Attributes:
         sets: a row per set of clips, by kind.
-        before, after: [clips] bool, which of the run's own clips are right; after without few clips.
+        others: of the run's own clips, as they are and in variants: a row per clip, how often it is right `before` and
+            `after`, there without few clips.
     """
 
     sets: dict[str, pd.DataFrame]
-    before: np.ndarray
-    after: np.ndarray
+    others: dict[str, pd.DataFrame]
 
 
 def main(
@@ -101,17 +103,19 @@ def main(
             printed.add_row(word, kind, *(_spread(rows[heading]) for heading in headings))
     Console().print(printed)
     headings = ["clips", "before, by run", "after, by run", "difference, points", "95 % interval"]
-    printed = table("the other words right, without few clips", ["word"], headings)
-    for word, runs in found.items():
-        printed.add_row(word, *_difference([runs]))
-    printed.add_row("mean", *_difference(list(found.values())))
+    printed = table("the other words right, without few clips", ["clips are", "word"], headings)
+    for kind in found[names[0]][0].others:
+        changes = {word: [added.others[kind] for added in runs] for word, runs in found.items()}
+        for word in names:
+            printed.add_row(kind, word, *_difference([changes[word]]))
+        printed.add_row(kind, "mean", *_difference(list(changes.values())))
     Console().print(printed)
     print(machine())
 
 
-def _difference(words: Sequence[Sequence[Added]]) -> Iterator[str]:
-    before = 100 * np.array([[added.before for added in runs] for runs in words])  # [words, runs, clips]
-    after = 100 * np.array([[added.after for added in runs] for runs in words])
+def _difference(words: Sequence[Sequence[pd.DataFrame]]) -> Iterator[str]:
+    before = 100 * np.array([[clips["before"] for clips in runs] for runs in words])  # [words, runs, clips]
+    after = 100 * np.array([[clips["after"] for clips in runs] for runs in words])
     yield str(before.shape[2])
     for right in (before, after):
         yield " ".join(f"{mean:.1f}" for mean in right.mean(axis=(0, 2)))
@@ -146,29 +150,47 @@ def measure(base: Path, data: Path, word: str, words: list[str], steps: int, dra
         held_out, labels, _ = inputs.of_split(VALIDATION)
         held_out = held_out[labels != index]
         own_inputs, truth, _ = inputs.of_split(split)
-        before = _right(base, source, split, opened.labels)[truth != index]
+        kept = dict(_other_words(base, path, few, source, split, source.labels == index))
         material = inputs.material(word, np.flatnonzero(source.apart))
         source = everything.clip_source(whole.corpus, whole.examples)
         others, labels, ids = HeadInputs(everything, source, network).of_split(split)
         foreign = source.examples["word"].isin(set(words) - {word}).to_numpy()[ids]
-        own_inputs, truth = own_inputs[truth != index], truth[truth != index]
-        judges = Judges(held_out, own_inputs, truth, others[labels == index], others[foreign])
+        judges = Judges(
+            held_out, own_inputs[truth != index], truth[truth != index], others[labels == index], others[foreign]
+        )
     head = Head(network)
     rows = {"none": [_judged(head, index, head.rows[index], judges)]}
     for kind, (size, of_one) in SETS.items():
         rows[kind] = [_of_set(head, index, material, clips, judges) for clips in _sets(material, size, of_one, draws)]
-    after = head.logits(own_inputs).argmax(axis=1) == truth
-    return Added({kind: pd.DataFrame(found) for kind, found in rows.items()}, before, after)
+    return Added({kind: pd.DataFrame(found) for kind, found in rows.items()}, kept)
 
 
-def _right(base: Path, source: ClipSource, split: str, labels: list[str]) -> np.ndarray:
-    """[clips] bool, which clips of a source with these labels a run is right on."""
-    from kws_experiments.evaluation.predict import Predictor
+def _other_words(
+    base: Path, path: Path, experiment: Experiment, source: ClipSource, split: str, new: np.ndarray
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    """How often the clips of a split are right in two runs, the second with a word more; `new` [examples] has its."""
+    from kws_data.augment.augmentation import Augmentation
+    from kws_data.batches import BatchPlan
+    from kws_data.pipeline import EVALUATION_BATCH, batches
+    from kws_experiments.training.new_words import without_other_labels
 
-    opened, model = FinishedRun.open(base), load_model(base)
-    predictor = Predictor(source, features_of(model), network_of(model), opened.labels, threads=1)
-    logits, truth, _ = predictor.logits(split)
-    return np.array(opened.labels)[logits.argmax(axis=1)] == np.array(labels)[truth]
+    runs = [(np.array(FinishedRun.open(folder).labels), load_model(folder)) for folder in (base, path)]
+    labels, features = runs[1][0], features_of(runs[1][1])
+    ids = source.ids(split)
+    plan = BatchPlan(ids[~new[ids]], EVALUATION_BATCH, seed=source.seed)
+    kinds = {"as they are": (Augmentation(), 1), "augmented": (without_other_labels(experiment.augmentation), VARIANTS)}
+    for kind, (augmentation, epochs) in kinds.items():
+        stream = batches(
+            source, split, plan, augmentation=augmentation, features=features,
+            steps=epochs * plan.steps_per_epoch, threads=1,
+        )  # fmt: skip
+        rows = []
+        for batch in stream:
+            logits = [network_of(model)(batch["inputs"], training=False).numpy() for _, model in runs]
+            named = [names[values.argmax(axis=1)] for (names, _), values in zip(runs, logits, strict=True)]
+            right = [names == labels[batch["labels"].numpy()] for names in named]
+            rows.append(pd.DataFrame({"id": batch["ids"].numpy(), "before": right[0], "after": right[1]}))
+        yield kind, pd.concat(rows).groupby("id").mean()
 
 
 def _changed(config: dict, key: str, **values: object) -> dict:

@@ -251,7 +251,7 @@ class HeadInputs:
         ids = source.ids(TRAINING)
         ids = ids[permutation(seed, 0, len(ids))[:MOST_OTHERS]]
         plain, _, _ = self._of_ids(few, Augmentation(), epochs=1)
-        augmentation = _without_other_labels(self._experiment.augmentation)
+        augmentation = without_other_labels(self._experiment.augmentation)
         variants, _, order = self._of_ids(few, augmentation, epochs=VARIANTS)
         variants = variants[np.argsort(order, kind="stable")].reshape(len(few), VARIANTS, -1)
         others, labels, _ = self._of_ids(ids, augmentation, epochs=1)
@@ -304,7 +304,7 @@ class HeadInputs:
         return np.concatenate(parts)
 
 
-def _without_other_labels(augmentation: Augmentation) -> Augmentation:
+def without_other_labels(augmentation: Augmentation) -> Augmentation:
     """Without the stages after which a clip is no longer its word."""
     kept = {name: stage for name, stage in augmentation.waveform.items() if not isinstance(stage, Mixup | Impostor)}
     return replace(augmentation, waveform=kept)
