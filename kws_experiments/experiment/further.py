@@ -24,11 +24,14 @@ def with_word(
         steps: of the training.
     """
     further = _further(config, "add_word", word_dirs, start_from)
+    trainer = {
+        "epochs": None, "steps": steps, "eval_every": max(1, steps // EVALUATIONS), "distillation": KEPT,
+        "word_loss": 0.0,  # its outputs are not kept with a run, and new ones would move the network
+    }  # fmt: skip
     return further | {
         "task": further["task"] | {"words": list(words)},
         "schedule": _cosine(steps // 10, "steps"),
-        "trainer": config["trainer"]
-        | {"epochs": None, "steps": steps, "eval_every": max(1, steps // EVALUATIONS), "distillation": KEPT},
+        "trainer": config["trainer"] | trainer,
     }
 
 

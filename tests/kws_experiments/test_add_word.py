@@ -59,7 +59,7 @@ def clips_of(folder: Path, names: list[str], frequency: float = 2500) -> Path:
 
 def test_the_configuration_is_the_others_with_one_word_more(tmp_path: Path) -> None:
     mine = {"path": str(tmp_path), "few": True}
-    before = compose(["experiment=small_data", "dataset=synthetic", "pretrain=words", "tune=streams"])
+    before = compose(["experiment=listening", "dataset=synthetic"])
     after = with_word(before, ["yes", "marvin"], [mine], start_from="runs/x/1", steps=100)
     experiment = Experiment(after)
     experiment.check_without_tensorflow()
@@ -70,7 +70,7 @@ def test_the_configuration_is_the_others_with_one_word_more(tmp_path: Path) -> N
     assert experiment.start_from == "runs/x/1"
     assert experiment.settings.total_steps(7) == 100
     assert experiment.learning_rate == pytest.approx(0.2 * 0.005)
-    assert experiment.settings.distillation == 0.5
+    assert (experiment.settings.distillation, experiment.settings.word_loss) == (0.5, 0)
     assert experiment.tuning is not None
     again = with_word(after, ["yes", "marvin", "nox"], [], start_from="runs/add_word/1", steps=100)
     assert Experiment(again).task.few_folders == [tmp_path.name]
