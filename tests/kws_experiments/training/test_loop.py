@@ -25,6 +25,7 @@ from kws_experiments.experiment.schedules import Constant, Cosine, Piecewise, Pl
 from kws_experiments.experiment.settings import best_row
 from kws_experiments.runs import checkpoint
 from kws_experiments.runs.folder import RunFolder, TrainingFiles
+from kws_experiments.training.distillation import Distillation
 from kws_experiments.training.loop import Diverged, Trainer
 from kws_experiments.training.progress import duration, print_confusion
 from kws_experiments.training.tensorboard_log import TensorBoardLog, confusion_image, markdown_table
@@ -68,6 +69,7 @@ def trained(
     change: Any = None,
     callbacks: Any = (),
     word_labels: np.ndarray | None = None,
+    distillation: Distillation | None = None,
     **changes: Any,
 ) -> tuple[keras.Model, pd.DataFrame, TrainingFiles]:
     files, model, schedule = RunFolder(folder).training, network(), schedule or Constant()
@@ -75,7 +77,7 @@ def trained(
     trainer = Trainer(
         model, make_optimizer(rates), settings(epochs=None, steps=TOTAL, **changes),
         schedule=schedule, learning_rate=rate, labels=NAMES, class_weights=[1] * LABELS, false_accept_rate=0.01,
-        files=files, callbacks=callbacks, word_labels=word_labels,
+        files=files, callbacks=callbacks, word_labels=word_labels, distillation=distillation,
     )  # fmt: skip
     history = trainer.fit(stream(change), stream()(TOTAL - 3), steps_per_epoch=STEPS_PER_EPOCH, total_steps=TOTAL)
     return model, history, files
@@ -130,6 +132,7 @@ def test_a_run_that_crashes_while_evaluating_resumes_exactly(
         "make_optimizer": make_optimizer, "schedule": schedule, "ema_momentum": 0.7, "checkpoint_every": 3,
         "restore_best": False, "label_smoothing": 0.1, "word_labels": word_labels, "word_loss": 0.5,
         "change": None if word_labels is None else with_words,
+        "distillation": None if word_labels is None else Distillation(network(), np.array([True, True, False]), 0.5),
     }  # fmt: skip
     whole, history, whole_files = trained(tmp_path / "whole", **given)
     with pytest.raises(Crash):
